@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+static inline void closedirp(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+
+int file_open_dir(int dirfd, const char *name)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int file_mkdir_p(const char *path, mode_t mode)
+{
+	char tmp[4096];
+	size_t n = strlen(path);
+
+	if (n == 0 || n >= sizeof(tmp))
+		return -ENAMETOOLONG;
+	memcpy(tmp, path, n + 1);
+	for (size_t i = 1; i <= n; i++) {
+		if (tmp[i] != '/' && tmp[i] != 0)
+			continue;
+		tmp[i] = 0;
+		if (mkdir(tmp, mode) < 0 && errno != EEXIST)
+			return error_errno();
+		tmp[i] = path[i];
+	}
+	return 0;
+}
+
+int file_remove_tree(int dirfd, const char *name)
+{
+	_cleanup_(closedirp) DIR *d = NULL;
+	struct dirent *e;
+	int fd, r = 0;
+
+	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return error_errno();
+	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno();
+	d = fdopendir(fd);
+	if (!d) {
+		fd_close(fd);
+		return error_errno();
+	}
+	while (r == 0 && (e = readdir(d)))
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			r = file_remove_tree(fd, e->d_name);
+	if (r == 0 && unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		return error_errno();
+	return r;
+}
+
+int file_read(int dirfd, const char *name, size_t max, char **ret, size_t *ret_len)
+{
+	_cleanup_fd_ int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
+	_cleanup_free_ char *data = NULL;
+	size_t len = 0, cap = 4096;
+
+	if (fd < 0)
+		return -errno; /* absence is often expected; the caller traces */
+	for (;;) {
+		char *p = realloc(data, cap + 1);
+		ssize_t n;
+
+		if (!p)
+			return -ENOMEM;
+		data = p;
+		n = read(fd, data + len, cap - len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return error_errno();
+		if (n == 0)
+			break;
+		len += (size_t)n;
+		if (len > max)
+			return -EFBIG;
+		if (len == cap)
+			cap *= 2;
+	}
+	data[len] = 0;
+	*ret = take_ptr(data);
+	if (ret_len)
+		*ret_len = len;
+	return 0;
+}
+
+int file_fsync_dir(int dirfd)
+{
+	return fsync(dirfd) < 0 ? error_errno() : 0;
+}
+
+static int write_new(int dirfd, const char *name, const void *data, size_t len, mode_t mode)
+{
+	_cleanup_fd_ int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+	int r;
+
+	if (fd < 0)
+		return error_errno();
+	r = fd_write_full(fd, data, len);
+	if (r < 0)
+		return r;
+	return fsync(fd) < 0 ? error_errno() : 0;
+}
+
+int file_write_atomic(int dirfd, const char *name, const void *data, size_t len, mode_t mode)
+{
+	_cleanup_fd_ int parent = -1;
+	const char *slash = strrchr(name, '/');
+	char tmp[512];
+	int r, n;
+
+	n = snprintf(tmp, sizeof(tmp), "%s.new.%d.%lx", name, getpid(), (unsigned long)pthread_self());
+	if (n < 0 || (size_t)n >= sizeof(tmp))
+		return -ENAMETOOLONG;
+	r = write_new(dirfd, tmp, data, len, mode);
+	if (r == 0 && renameat(dirfd, tmp, dirfd, name) < 0)
+		r = error_errno();
+	if (r < 0) {
+		(void)unlinkat(dirfd, tmp, 0); /* the error at hand matters more */
+		return r;
+	}
+	if (slash) {
+		n = snprintf(tmp, sizeof(tmp), "%.*s", (int)MAX(slash - name, 1l), name);
+		parent = n > 0 ? file_open_dir(dirfd, tmp) : -EINVAL;
+	} else {
+		parent = file_open_dir(dirfd, ".");
+	}
+	if (parent < 0)
+		return error_trace(parent);
+	return file_fsync_dir(parent);
+}
+
+int file_allocated_bytes(int dirfd, const char *name, uint64_t *ret)
+{
+	_cleanup_(closedirp) DIR *d = NULL;
+	struct dirent *e;
+	struct stat st;
+	int fd, r;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return error_errno();
+	*ret += (uint64_t)st.st_blocks * 512;
+	if (!S_ISDIR(st.st_mode))
+		return 0;
+	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno();
+	d = fdopendir(fd);
+	if (!d) {
+		fd_close(fd);
+		return error_errno();
+	}
+	while ((e = readdir(d))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		r = file_allocated_bytes(fd, e->d_name, ret);
+		if (r < 0 && r != -ENOENT)
+			return r;
+	}
+	return 0;
+}
