@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * image.h - a snapshot's memory as a content: a page map over immutable layers
+ *
+ * An image says for every guest page (gfn 0 .. n_pages-1) exactly one source: a page of a frame of a
+ * layer, or zero. It is opened from a snapshot directory, holds its own descriptors (the directory
+ * may be deleted afterwards), and never changes. Two images with the same id have the same bytes.
+ *
+ *     image_open() -> image_lookup(), image_read_frame(), ... -> image_unref()
+ *
+ * Threads: everything on an open image is read-only and may be called from any thread at once.
+ * Formats: docs/format-image.md.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/mem.h"
+#include "base/problem.h"
+
+#define IMAGE_FRAME_PAGES 16u            /* most pages in one frame */
+#define IMAGE_FRAME_BYTES (IMAGE_FRAME_PAGES * DORM_PAGE_SIZE)
+#define IMAGE_LAYER_ZERO  UINT32_MAX     /* struct page_run.layer of zero pages */
+#define IMAGE_ID_LEN      32             /* hexadecimal characters of an image id or layer id */
+#define IMAGE_MAX_PAGES   (1ull << 30)   /* 4 TiB of guest memory */
+
+/* outcomes */
+enum {
+	IMAGE_E_CORRUPT = 1, /* a file is truncated, altered or not ours; the problem names it */
+	IMAGE_E_VERSION = 2, /* a newer major version wrote it */
+};
+
+/* A maximal run of consecutive guest pages with consecutive sources. */
+struct page_run {
+	uint64_t gfn;     /* first guest page */
+	uint64_t n_pages; /* > 0 */
+	uint32_t layer;   /* index into the image's layers, or IMAGE_LAYER_ZERO */
+	uint64_t slot;    /* first slot: frame * IMAGE_FRAME_PAGES + index in frame; 0 for zero pages */
+};
+
+/* One page of a frame that this image uses: where it goes in the guest. */
+struct frame_page {
+	uint64_t gfn;
+	uint32_t index; /* page within the decoded frame */
+};
+
+struct image;
+
+/**
+ * image_open() - open the image of a snapshot directory
+ * @dirfd:   the snapshot directory (holding "map" and "layers/"); borrowed
+ * @problem: names file, offset and reason when the result is not 0
+ * @ret:     one reference
+ *
+ * Checks map, layer footers and indexes; frame contents are verified when they are read.
+ * Return: 0; IMAGE_E_CORRUPT; IMAGE_E_VERSION; negative errno
+ */
+int image_open(int dirfd, struct problem *problem, struct image **ret);
+
+/** image_open_zero() - the image of @n_pages zero pages, which a sandbox that boots starts from */
+int image_open_zero(uint64_t n_pages, struct image **ret);
+
+struct image *image_ref(struct image *image);
+struct image *image_unref(struct image *image);
+DEFINE_CLEANUP(struct image *, image_unref)
+
+/** image_id() - IMAGE_ID_LEN hexadecimal digits; digest of the map and the layers it names */
+const char *image_id(const struct image *image);
+uint64_t image_n_pages(const struct image *image);
+uint32_t image_n_layers(const struct image *image);
+const char *image_layer_id(const struct image *image, uint32_t layer);
+/** image_layer_bytes() - size of the layer's file */
+uint64_t image_layer_bytes(const struct image *image, uint32_t layer);
+uint32_t image_layer_frames(const struct image *image, uint32_t layer);
+/** image_stored_pages() - pages whose source is not zero */
+uint64_t image_stored_pages(const struct image *image);
+
+/**
+ * image_lookup() - the source of one page
+ * @gfn: < image_n_pages()
+ * @ret: the whole run of the map that @gfn lies in (it may start before @gfn)
+ *
+ * Allocates nothing, does no I/O. O(log runs).
+ */
+void image_lookup(const struct image *image, uint64_t gfn, struct page_run *ret);
+
+/**
+ * image_frame_pages() - the pages of one frame that this image uses
+ * @out: in ascending order of index; pages of the frame that a later layer replaced are left out
+ * Return: how many. Allocates nothing, does no I/O.
+ */
+uint32_t image_frame_pages(const struct image *image, uint32_t layer, uint32_t frame,
+			   struct frame_page out[IMAGE_FRAME_PAGES]);
+
+/**
+ * image_read_frame() - read, verify and decode one frame
+ * @scratch: IMAGE_FRAME_BYTES + 4096 bytes, used for the stored form; contents undefined after
+ * @out:     IMAGE_FRAME_BYTES bytes, page-aligned; filled only when the result is 0
+ * @ret_n_pages: pages decoded
+ *
+ * Nothing of a frame whose seal does not hold reaches @out's caller as success (invariant 5).
+ * Blocks for the read. Allocates nothing.
+ * Return: 0; IMAGE_E_CORRUPT (@problem names layer, frame, offset); negative errno
+ */
+int image_read_frame(const struct image *image, uint32_t layer, uint32_t frame, void *scratch,
+		     void *out, uint32_t *ret_n_pages, struct problem *problem);
+
+/**
+ * image_read_page() - one page by gfn, for comparing and exporting (not for the fault path)
+ * @out: DORM_PAGE_SIZE bytes
+ */
+int image_read_page(const struct image *image, uint64_t gfn, void *out, struct problem *problem);
+
+/* ---- writing ---------------------------------------------------------------------------------- */
+
+enum image_codec { IMAGE_CODEC_NONE = 0, IMAGE_CODEC_ZSTD = 1 };
+
+struct image_writer_options {
+	enum image_codec codec; /* frames that do not shrink are stored plain whatever this says */
+	int level;              /* zstd level; 0: the default, 1 */
+};
+
+struct image_writer_stats {
+	uint64_t pages_given;      /* handed to image_writer_add() */
+	uint64_t pages_zero;       /* of those: all zero, kept as explicit zero in the map */
+	uint64_t pages_unchanged;  /* of those: equal to the parent's, not stored again */
+	uint64_t pages_stored;
+	uint64_t bytes_stored;     /* of the new layer file; 0 when no layer was needed */
+	uint64_t map_bytes;
+};
+
+struct image_writer;
+
+/**
+ * image_writer_new() - begin an image that differs from @parent in the pages that will be added
+ * @dirfd:  a temporary snapshot directory, empty, which gets "layers/<id>" and "map"; borrowed
+ * @parent: what unchanged pages refer to; referenced. For a first image: image_open_zero()
+ * @parent_dirfd: the directory whose layers/ are hard-linked from; -1 when the parent has no layers
+ *
+ * One thread. image_writer_free() without commit leaves files behind in @dirfd for the caller, who
+ * owns the directory, to remove.
+ */
+int image_writer_new(int dirfd, struct image *parent, int parent_dirfd,
+		     const struct image_writer_options *options, struct problem *problem,
+		     struct image_writer **ret);
+struct image_writer *image_writer_free(struct image_writer *w);
+DEFINE_CLEANUP(struct image_writer *, image_writer_free)
+
+/**
+ * image_writer_add() - the present content of pages @gfn .. @gfn + @n_pages - 1
+ * @gfn: greater than every page added before
+ * Pages that are zero or equal to the parent's cost no storage.
+ * Return: 0; IMAGE_E_CORRUPT when the parent cannot be read for comparison; negative errno
+ */
+int image_writer_add(struct image_writer *w, uint64_t gfn, uint64_t n_pages, const void *pages,
+		     struct problem *problem);
+
+/**
+ * image_writer_commit() - finish the layer, link the parent's layers that are still used, write the
+ * map; everything fsynced, including @dirfd and layers/ (but @dirfd's own name is the caller's)
+ * @ret_id: IMAGE_ID_LEN + 1 bytes
+ */
+int image_writer_commit(struct image_writer *w, struct image_writer_stats *ret_stats,
+			char ret_id[IMAGE_ID_LEN + 1], struct problem *problem);
