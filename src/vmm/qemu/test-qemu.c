@@ -371,10 +371,10 @@ static void test_boot_and_snapshot(void **state)
 	vmm_free(v);
 	wrong = identity;
 	wrong.start_time++;
-	assert_int_equal(vmm_adopt(w.dir, &wrong, memory, MEMORY, DEADLINE, &problem, &none),
+	assert_int_equal(vmm_adopt(w.dir, &wrong, MEMORY, DEADLINE, &problem, &none),
 			 -ESRCH);
 	assert_true(strstr(problem.message, "is gone"));
-	assert_int_equal(vmm_adopt(w.dir, &identity, memory, MEMORY, DEADLINE, NULL, &v), 0);
+	assert_int_equal(vmm_adopt(w.dir, &identity, MEMORY, DEADLINE, NULL, &v), 0);
 	assert_int_equal(vmm_pid(v), identity.pid);
 	assert_true(wait_count(v, n + 1, DEADLINE, &w.count, w.sum));
 
@@ -406,7 +406,7 @@ static void test_boot_and_snapshot(void **state)
 	assert_true(str_has_prefix(reason, "killed by signal 9"));
 	assert_int_equal(vmm_is_running(v, DEADLINE), -EPIPE);
 	vmm_free(v);
-	assert_int_equal(vmm_adopt(w.dir, &identity, memory, MEMORY, DEADLINE, NULL, &none),
+	assert_int_equal(vmm_adopt(w.dir, &identity, MEMORY, DEADLINE, NULL, &none),
 			 -ESRCH);
 	pager_stop(pager);
 }
