@@ -8,8 +8,9 @@
  * socket of the session's own where the VMM will hand over its regions and userfaultfd, in the way
  * Firecracker does. A session ends when it is closed or its VMM's process is gone.
  *
- * A client is one connection with one request under way at a time; functions lock, so any thread may
- * call. Every call has a deadline. After -EPIPE or -ETIMEDOUT the client reconnects on the next call.
+ * A client is one connection with one request under way at a time; functions lock, so any thread
+ * may call. Every call has a deadline. After -EPIPE or -ETIMEDOUT the client reconnects on the next
+ * call.
  */
 #include <jansson.h>
 #include <stdint.h>
@@ -25,8 +26,8 @@ struct pager_client *pager_client_free(struct pager_client *c);
 DEFINE_CLEANUP(struct pager_client *, pager_client_free)
 
 struct pager_session {
-	int memory_fd;          /* resident memory of the image, read-only descriptor; caller owns */
-	char socket_path[108];  /* the VMM connects here, once */
+	int memory_fd;	       /* resident memory of the image, read-only descriptor; caller owns */
+	char socket_path[108]; /* the VMM connects here, once */
 	char image_id[33];
 };
 
