@@ -8,9 +8,8 @@
  * socket of the session's own where the VMM will hand over its regions and userfaultfd, in the way
  * Firecracker does. A session ends when it is closed or its VMM's process is gone.
  *
- * A client is one connection with one request under way at a time; functions lock, so any thread
- * may call. Every call has a deadline. After -EPIPE or -ETIMEDOUT the client reconnects on the next
- * call.
+ * A client is one connection with one request under way at a time; functions lock, so any thread may
+ * call. Every call has a deadline. After -EPIPE or -ETIMEDOUT the client reconnects on the next call.
  */
 #include <jansson.h>
 #include <stdint.h>
@@ -26,8 +25,8 @@ struct pager_client *pager_client_free(struct pager_client *c);
 DEFINE_CLEANUP(struct pager_client *, pager_client_free)
 
 struct pager_session {
-	int memory_fd;	       /* resident memory of the image, read-only descriptor; caller owns */
-	char socket_path[108]; /* the VMM connects here, once */
+	int memory_fd;          /* resident memory of the image, read-only descriptor; caller owns */
+	char socket_path[108];  /* the VMM connects here, once */
 	char image_id[33];
 };
 
@@ -47,17 +46,21 @@ int pager_client_open(struct pager_client *c, const char *session, int image_dir
 		      uint64_t n_pages, uint64_t deadline_ns, struct problem *problem,
 		      struct pager_session *ret);
 
-/** pager_client_close_session() - stop serving; for a VM that is gone. Unknown sessions are fine */
+/**
+ * pager_client_close_session() - stop serving; for a VM that is gone. Unknown sessions are fine.
+ * A VM that still lives waits for ever at its next missing page; it never sees zeros.
+ */
 int pager_client_close_session(struct pager_client *c, const char *session, uint64_t deadline_ns);
 
 /**
  * pager_client_session_stats() - counters of one session
- * @ret: object, new reference: {"session","image_id","state":"listening|serving|failed",
+ * @ret: object, new reference: {"session","image_id","state":"listening|serving|failed|closed",
  *       "pid","faults","faults_stored","faults_resident","faults_zero","faults_joined",
  *       "zero_preinstalled","frames_loaded","pages_inserted","bytes_read",
  *       "service_ns_p50","service_ns_p99","failure":null|"text"}
  *       faults = faults_stored + faults_joined + faults_resident + faults_zero:
  *       a frame had to be read / was being read / was already there / a page of zeros
+ *       The last 256 sessions that ended can still be asked for, by the same name.
  * Return: 0; -ENOENT; negative errno
  */
 int pager_client_session_stats(struct pager_client *c, const char *session, uint64_t deadline_ns,

@@ -161,8 +161,21 @@ static void forget(struct control *c, struct door *d)
 	remove_door(c, d);
 }
 
+/* Once for every failed session: this is where its story ends for whoever reads the log. */
+static void tell_failure(struct door *d)
+{
+	struct session *s = d->session;
+
+	if (!d->told)
+		log_error("session=%s pid=%d failed and was killed: %s", s->name, s->pid,
+			  s->failure);
+	d->told = true;
+}
+
 static void vm_exited(struct control *c, struct door *d)
 {
+	if (session_state(d->session) == SESSION_FAILED)
+		tell_failure(d);
 	log_info("session=%s pid=%d the VM has ended", d->session->name, d->session->pid);
 	forget(c, d);
 }

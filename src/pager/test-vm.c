@@ -24,6 +24,11 @@
 
 uint8_t *test_model;
 
+static uint64_t soon(void)
+{
+	return deadline_after_ms(10000);
+}
+
 static uint64_t next_random(uint64_t *seed)
 {
 	*seed = *seed * 6364136223846793005ull + 1442695040888963407ull;
@@ -144,11 +149,6 @@ int rig_image(struct rig *r, const char *name, enum image_codec codec)
 	return fd;
 }
 
-static uint64_t soon(void)
-{
-	return deadline_after_ms(10000);
-}
-
 uint64_t rig_stats(struct rig *r, const char *session, const char *what)
 {
 	json_auto_t *stats = NULL;
@@ -213,6 +213,8 @@ int rig_pager_fds(struct rig *r)
 	int n = 0;
 
 	assert_non_null(d);
+	/* an answer to this comes after all that the requests before needed was closed */
+	assert_int_equal(pager_client_ping(r->client, soon(), NULL), 0);
 	while (readdir(d))
 		n++;
 	closedir(d);
@@ -370,9 +372,14 @@ uint64_t vm_do(struct vm *vm, enum vm_order order, uint64_t arg)
 
 int vm_wait(struct vm *vm)
 {
+	uint64_t deadline = soon();
 	int status;
 
-	assert_int_equal(waitpid(vm->pid, &status, 0), vm->pid);
+	while (waitpid(vm->pid, &status, WNOHANG) != vm->pid) {
+		if (deadline_passed(deadline))
+			fail_msg("machine %s does not end", vm->name);
+		clock_sleep_ms(2);
+	}
 	close(vm->orders);
 	close(vm->answers);
 	vm->pid = 0;
