@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,8 @@ struct place {
 	struct fixture *f;
 	struct store *store;
 	uint8_t *memory;
+	char victim[64];
+	uint64_t seed;
 };
 
 static int setup(void **state)
@@ -272,6 +275,43 @@ static void test_clone(void **state)
 	assert_tmp_is_empty(p);
 	close(clone);
 	close(fd);
+}
+
+static void *delete_in_thread(void *userdata)
+{
+	struct place *p = userdata;
+
+	usleep((useconds_t)(fixture_random(&p->seed) % 600)); /* anywhere in the clone */
+	return (void *)(intptr_t)snapshot_delete(p->store->root_fd, p->victim, NULL);
+}
+
+/* A clone of a snapshot that is being deleted is whole, or it is not there. */
+static void test_clone_against_delete(void **state)
+{
+	struct place *p = *state;
+
+	for (int i = 0; i < 60; i++) {
+		char id[ID_LEN + 1], clone_id[ID_LEN + 1], final[64];
+		int fd = make(p, id), clone, r;
+		pthread_t thread;
+		void *deleted;
+
+		id_new('s', clone_id);
+		(void)snprintf(final, sizeof(final), "snapshots/%s", clone_id);
+		(void)snprintf(p->victim, sizeof(p->victim), "snapshots/%s", id);
+		assert_int_equal(pthread_create(&thread, NULL, delete_in_thread, p), 0);
+		r = snapshot_clone(p->store->root_fd, p->store->root, fd, final, clone_id, NULL);
+		assert_int_equal(pthread_join(thread, &deleted), 0);
+		assert_int_equal((intptr_t)deleted, 0);
+		clone = file_open_dir(p->store->root_fd, final);
+		if (r == 0)
+			assert_int_equal(snapshot_verify(clone, NULL, NULL, NULL), 0);
+		else
+			assert_int_equal(clone, -ENOENT);
+		fd_close(clone);
+		close(fd);
+	}
+	assert_tmp_is_empty(p);
 }
 
 /* Every byte of every file, with three bits changed: found, or nothing is different. */
@@ -543,7 +583,7 @@ static void test_verify_finds(void **state)
 
 #define SNAPSHOT_TEST(_f) cmocka_unit_test_setup_teardown(_f, setup, teardown)
 TEST_MAIN(SNAPSHOT_TEST(test_commit_and_open), SNAPSHOT_TEST(test_commit_refuses),
-	  SNAPSHOT_TEST(test_clone), SNAPSHOT_TEST(test_flipped_bytes),
-	  SNAPSHOT_TEST(test_flipped_manifest), SNAPSHOT_TEST(test_truncated),
-	  SNAPSHOT_TEST(test_other_files), SNAPSHOT_TEST(test_newer_versions),
-	  SNAPSHOT_TEST(test_verify_finds))
+	  SNAPSHOT_TEST(test_clone), SNAPSHOT_TEST(test_clone_against_delete),
+	  SNAPSHOT_TEST(test_flipped_bytes), SNAPSHOT_TEST(test_flipped_manifest),
+	  SNAPSHOT_TEST(test_truncated), SNAPSHOT_TEST(test_other_files),
+	  SNAPSHOT_TEST(test_newer_versions), SNAPSHOT_TEST(test_verify_finds))
