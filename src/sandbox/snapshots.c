@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sandbox/private.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -71,26 +72,27 @@ static int collect_name(void *userdata, const char *name, const char *snapshot_i
 }
 
 /* Bytes of the layers by whether other snapshots have them too. */
-static void weigh(int dirfd, const struct manifest *m, struct snapshot_entry *e)
+static void weigh(int dirfd, struct snapshot_entry *e)
 {
+	int fd = file_open_dir(dirfd, "layers");
+	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dirent *entry;
 	struct stat st;
-	json_t *o = manifest_to_json(m), *layers = json_object_get(o, "layers"), *layer;
-	size_t i;
 
-	e->stored_bytes = m->stats.map_bytes + m->device_bytes;
-	json_array_foreach(layers, i, layer) {
-		const char *id = json_string_value(json_object_get(layer, "id"));
-		char path[96];
-
-		(void)snprintf(path, sizeof(path), "layers/%.64s", id ? id : "");
-		if (fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	e->stored_bytes = e->manifest.stats.map_bytes + e->manifest.device_bytes;
+	if (!d) {
+		fd_close(fd);
+		return;
+	}
+	while ((entry = readdir(d))) {
+		if (entry->d_name[0] == '.' || fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		if (st.st_nlink > 1)
 			e->shared_bytes += (uint64_t)st.st_size;
 		else
 			e->stored_bytes += (uint64_t)st.st_size;
 	}
-	json_decref(o);
+	closedir(d);
 }
 
 struct each {
@@ -108,7 +110,7 @@ static int visit_snapshot(void *userdata, const char *id, int dirfd)
 		manifest_deinit(&e.manifest);
 		return 0;
 	}
-	weigh(dirfd, &e.manifest, &e);
+	weigh(dirfd, &e);
 	e.names = json_object_get(each->names.by_snapshot, id);
 	each->visit(each->userdata, &e);
 	manifest_deinit(&e.manifest);

@@ -6,7 +6,7 @@
 
 struct snapshot_entry {
 	struct manifest manifest;
-	uint64_t stored_bytes;  /* of its own newest layer, map, device state */
+	uint64_t stored_bytes;  /* of the layers that are its alone, map, device state */
 	uint64_t shared_bytes;  /* of the layers it has in common with others */
 	const json_t *names;    /* templates that lead to it: array of strings, or NULL; borrowed */
 };
