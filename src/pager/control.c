@@ -165,11 +165,13 @@ static void forget(struct control *c, struct door *d)
 static void tell_failure(struct door *d)
 {
 	struct session *s = d->session;
+	char text[SESSION_FAILURE_MAX + 1];
 
-	if (!d->told)
-		log_error("session=%s pid=%d failed and was killed: %s", s->name, s->pid,
-			  s->failure);
+	if (d->told)
+		return;
 	d->told = true;
+	session_failure(s, text);
+	log_error("session=%s pid=%d failed and was killed: %s", s->name, s->pid, text);
 }
 
 static void vm_exited(struct control *c, struct door *d)

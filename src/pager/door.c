@@ -109,7 +109,7 @@ static int peer_process(int conn, int *ret_pid, int *ret_pidfd)
 static int attach(struct door *d, struct pager *p, const struct handshake *map,
 		  struct problem *problem)
 {
-	int pid, pidfd, r;
+	int pid = 0, pidfd = -1, r;
 
 	if (d->uffd < 0) {
 		problem_set(problem, 400, "handshake: no descriptor came with it");

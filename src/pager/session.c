@@ -83,6 +83,13 @@ bool session_fail(struct session *s, const char *fmt, ...)
 	return true;
 }
 
+void session_failure(struct session *s, char out[SESSION_FAILURE_MAX + 1])
+{
+	LOCK_SCOPE(&s->failure_lock);
+
+	str_copy(out, SESSION_FAILURE_MAX + 1, s->failure);
+}
+
 /* ---- the VM's memory --------------------------------------------------------------------------
  */
 

@@ -20,7 +20,8 @@
 #include "pager/histogram.h"
 #include "pager/resident.h"
 
-#define SESSION_NAME_MAX 63u
+#define SESSION_NAME_MAX    63u
+#define SESSION_FAILURE_MAX 767u
 
 /*
  * state       holds                                          left by
@@ -76,7 +77,7 @@ struct session {
 	struct histogram service_ns;
 
 	pthread_mutex_t failure_lock;
-	char failure[768]; /* empty: none */
+	char failure[SESSION_FAILURE_MAX + 1]; /* under failure_lock; empty: none */
 
 	struct session *next; /* of the same resident; the engine's lock */
 };
@@ -108,6 +109,9 @@ bool session_stop(struct session *s);
  * The first reason is kept. Any thread. Return: was this the call that failed it?
  */
 bool session_fail(struct session *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** session_failure() - the reason, complete as soon as the state is FAILED; empty: none */
+void session_failure(struct session *s, char out[SESSION_FAILURE_MAX + 1]);
 
 /** session_gfn() - the guest page at a host address. Return: false outside of all regions */
 bool session_gfn(const struct session *s, uint64_t hva, uint64_t *ret);
