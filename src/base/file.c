@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -109,7 +110,8 @@ int file_fsync_dir(int dirfd)
 	return fsync(dirfd) < 0 ? error_errno() : 0;
 }
 
-static int write_new(int dirfd, const char *name, const void *data, size_t len, mode_t mode)
+static int write_new(int dirfd, const char *name, const void *data, size_t len, mode_t mode,
+		     bool durable)
 {
 	_cleanup_fd_ int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
 	int r;
@@ -119,7 +121,29 @@ static int write_new(int dirfd, const char *name, const void *data, size_t len, 
 	r = fd_write_full(fd, data, len);
 	if (r < 0)
 		return r;
-	return fsync(fd) < 0 ? error_errno() : 0;
+	return durable && fsync(fd) < 0 ? error_errno() : 0;
+}
+
+static int replace(int dirfd, const char *name, const void *data, size_t len, mode_t mode,
+		   bool durable)
+{
+	char tmp[512];
+	int r, n;
+
+	n = snprintf(tmp, sizeof(tmp), "%s.new.%d.%lx", name, getpid(), (unsigned long)pthread_self());
+	if (n < 0 || (size_t)n >= sizeof(tmp))
+		return -ENAMETOOLONG;
+	r = write_new(dirfd, tmp, data, len, mode, durable);
+	if (r == 0 && renameat(dirfd, tmp, dirfd, name) < 0)
+		r = error_errno();
+	if (r < 0)
+		(void)unlinkat(dirfd, tmp, 0); /* the error at hand matters more */
+	return r;
+}
+
+int file_replace(int dirfd, const char *name, const void *data, size_t len, mode_t mode)
+{
+	return replace(dirfd, name, data, len, mode, false);
 }
 
 int file_write_atomic(int dirfd, const char *name, const void *data, size_t len, mode_t mode)
@@ -129,16 +153,9 @@ int file_write_atomic(int dirfd, const char *name, const void *data, size_t len,
 	char tmp[512];
 	int r, n;
 
-	n = snprintf(tmp, sizeof(tmp), "%s.new.%d.%lx", name, getpid(), (unsigned long)pthread_self());
-	if (n < 0 || (size_t)n >= sizeof(tmp))
-		return -ENAMETOOLONG;
-	r = write_new(dirfd, tmp, data, len, mode);
-	if (r == 0 && renameat(dirfd, tmp, dirfd, name) < 0)
-		r = error_errno();
-	if (r < 0) {
-		(void)unlinkat(dirfd, tmp, 0); /* the error at hand matters more */
+	r = replace(dirfd, name, data, len, mode, true);
+	if (r < 0)
 		return r;
-	}
 	if (slash) {
 		n = snprintf(tmp, sizeof(tmp), "%.*s", (int)MAX(slash - name, 1l), name);
 		parent = n > 0 ? file_open_dir(dirfd, tmp) : -EINVAL;

@@ -28,6 +28,12 @@ int file_read(int dirfd, const char *name, size_t max, char **ret, size_t *ret_l
  */
 int file_write_atomic(int dirfd, const char *name, const void *data, size_t len, mode_t mode);
 
+/**
+ * file_replace() - the same without fsync: atomic for every reader, but a host that goes down may
+ * keep the old content, or none. For what has no meaning after that.
+ */
+int file_replace(int dirfd, const char *name, const void *data, size_t len, mode_t mode);
+
 /** file_fsync_dir() - make renames and links in a directory durable */
 int file_fsync_dir(int dirfd);
 

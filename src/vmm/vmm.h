@@ -5,8 +5,8 @@
  *
  * Life: vmm_start() either boots a kernel (running at once) or begins a restore (paused, waiting);
  * a restore goes on with vmm_load() and vmm_resume(). From then on vmm_pause(), vmm_save_device(),
- * vmm_scan(), vmm_read() and vmm_resume() take snapshots; vmm_kill() ends it. vmm_free() only forgets:
- * the process lives on, and vmm_adopt() finds it again from what vmm_identity() said.
+ * vmm_scan(), vmm_read() and vmm_resume() take snapshots; vmm_kill() ends it. vmm_free() only
+ * forgets: the process lives on, and vmm_adopt() finds it again from what vmm_identity() said.
  *
  * The VM's memory is a MAP_PRIVATE mapping of the memfd that the pager gave, registered with
  * userfaultfd by the preload library; so in it "anonymous page" means "written since it started".
@@ -29,13 +29,14 @@ struct vmm_disk {
 };
 
 struct vmm_config {
-	const char *work_dir;       /* absolute; sockets ("qmp.sock", "agent.sock") and "vmm.log" go here */
-	const char *preload;        /* path of libdorm-vmm.so */
-	const char *pager_socket;   /* the session's socket: the preload library hands over there */
-	int memory_fd;              /* the image's resident memory; borrowed */
+	const char
+		*work_dir; /* absolute; sockets ("qmp.sock", "agent.sock") and "vmm.log" go here */
+	const char *preload;	  /* path of libdorm-vmm.so */
+	const char *pager_socket; /* the session's socket: the preload library hands over there */
+	int memory_fd;		  /* the image's resident memory; borrowed */
 	uint64_t memory_bytes;
 	uint32_t cpus;
-	const char *accel;          /* "tcg" or "kvm" */
+	const char *accel; /* "tcg" or "kvm" */
 	struct vmm_disk disks[VMM_MAX_DISKS];
 	uint32_t n_disks;
 	/* a boot; all NULL for a restore */
@@ -47,7 +48,7 @@ struct vmm_config {
 /* What finds a VM again after the daemon was restarted. */
 struct vmm_identity {
 	pid_t pid;
-	uint64_t start_time;        /* field 22 of /proc/PID/stat: guards against reused pids */
+	uint64_t start_time; /* field 22 of /proc/PID/stat: guards against reused pids */
 };
 
 struct vmm;
@@ -120,8 +121,8 @@ int vmm_read(struct vmm *vmm, uint64_t gfn, uint64_t n_pages, void *out);
 
 struct vmm_memory_use {
 	uint64_t private_pages; /* anonymous: written by this VM */
-	uint64_t shared_pages;  /* present, still the image's */
-	uint64_t pss_bytes;     /* of the whole process */
+	uint64_t shared_pages;	/* present, still the image's */
+	uint64_t pss_bytes;	/* of the whole process */
 	uint64_t rss_bytes;
 	uint64_t private_bytes; /* Private_Clean + Private_Dirty of the whole process */
 };

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * limits.h - what both ends of the channel agree on
+ *
+ * The connection's window is the sum of all streams' windows. So one reader that has stopped can
+ * fill its own stream's window and nothing else: no stream ever waits for another, and memory is
+ * still bounded by CHANNEL_STREAM_WINDOW for each stream that the host itself has opened.
+ */
+#define CHANNEL_MAX_STREAMS	  256u
+#define CHANNEL_STREAM_WINDOW	  (256 * 1024)
+#define CHANNEL_CONNECTION_WINDOW (256 * 256 * 1024)
+#define CHANNEL_MAX_HEADER_BYTES  (64u * 1024)
+#define CHANNEL_MAX_HEADERS	  128u
+/* framed bytes that wait for the port; more is made only when these are gone */
+#define CHANNEL_OUTPUT_CHUNK (64u * 1024)

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/record.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#define RECORD_FILE "sandbox.json"
+#define RECORD_MAX  (1u << 20)
+
+void record_deinit(struct record *r)
+{
+	json_decref(r->metadata);
+	json_decref(r->envs);
+	*r = (struct record){0};
+}
+
+int record_write(const struct record *r, int dirfd, bool durable)
+{
+	_cleanup_free_ char *text = NULL;
+	json_t *o;
+
+	o = json_pack("{s:i, s:s, s:s, s:s, s:i, s:{s:i, s:I}, s:I, s:I, s:I, s:b, s:s, s:O*, s:O*}",
+		      "version", 1, "id", r->id, "template", r->template_id, "state",
+		      sandbox_state_name(r->state), "generation", (int)r->generation, "vm", "pid",
+		      (int)r->vm.pid, "startTime", (json_int_t)r->vm.start_time, "createdNs",
+		      (json_int_t)r->created_ns, "startedNs", (json_int_t)r->started_ns, "endNs",
+		      (json_int_t)r->end_ns, "autoPause", (int)r->auto_pause, "failure", r->failure,
+		      "metadata", r->metadata, "envs", r->envs);
+	if (!o)
+		return -ENOMEM;
+	text = json_dumps(o, JSON_INDENT(1));
+	json_decref(o);
+	if (!text)
+		return -ENOMEM;
+	if (durable)
+		return error_trace(file_write_atomic(dirfd, RECORD_FILE, text, strlen(text), 0600));
+	return error_trace(file_replace(dirfd, RECORD_FILE, text, strlen(text), 0600));
+}
+
+static int parse(json_t *o, struct record *r)
+{
+	const char *id, *template, *state, *failure;
+	json_int_t vm_start, created, started, end;
+	int version, generation, pid, auto_pause;
+
+	if (json_unpack(o, "{s:i, s:s, s:s, s:s, s:i, s:{s:i, s:I}, s:I, s:I, s:I, s:b, s:s}", "version",
+			&version, "id", &id, "template", &template, "state", &state, "generation",
+			&generation, "vm", "pid", &pid, "startTime", &vm_start, "createdNs",
+			&created, "startedNs", &started, "endNs", &end, "autoPause", &auto_pause,
+			"failure", &failure) < 0)
+		return -EBADMSG;
+	if (version != 1 || !id_is_valid(id) || generation < 0 || pid < 0 ||
+	    sandbox_state_parse(state, &r->state) < 0)
+		return -EBADMSG;
+	str_copy(r->id, sizeof(r->id), id);
+	str_copy(r->template_id, sizeof(r->template_id), template);
+	str_copy(r->failure, sizeof(r->failure), failure);
+	r->generation = (unsigned)generation;
+	r->vm = (struct vmm_identity){.pid = pid, .start_time = (uint64_t)vm_start};
+	r->created_ns = (uint64_t)created;
+	r->started_ns = (uint64_t)started;
+	r->end_ns = (uint64_t)end;
+	r->auto_pause = auto_pause;
+	r->metadata = json_incref(json_object_get(o, "metadata"));
+	r->envs = json_incref(json_object_get(o, "envs"));
+	return 0;
+}
+
+int record_read(int dirfd, struct problem *problem, struct record *ret)
+{
+	struct record r = {0};
+	_cleanup_free_ char *text = NULL;
+	json_error_t err;
+	size_t len;
+	json_t *o;
+	int res;
+
+	res = file_read(dirfd, RECORD_FILE, RECORD_MAX, &text, &len);
+	if (res < 0)
+		return res;
+	o = json_loadb(text, len, 0, &err);
+	if (!o) {
+		problem_set(problem, 500, "%s: line %d: %s", RECORD_FILE, err.line, err.text);
+		return -EBADMSG;
+	}
+	res = parse(o, &r);
+	json_decref(o);
+	if (res < 0) {
+		problem_set(problem, 500, "%s: not a sandbox record of this version", RECORD_FILE);
+		record_deinit(&r);
+		return res;
+	}
+	*ret = r;
+	return 0;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * record.h - sandboxes/<id>/sandbox.json: what a new daemon needs to know of a sandbox
+ *
+ * Written by replacing the file. A write is made durable (fsync) when it commits a state that must
+ * outlive the host (asleep, deleting); what only matters while processes live (pids) is not synced,
+ * since it has no meaning after the host went down.
+ */
+#include <jansson.h>
+#include <stdint.h>
+
+#include "base/id.h"
+#include "base/problem.h"
+#include "sandbox/state.h"
+#include "vmm/vmm.h"
+
+struct record {
+	char id[ID_LEN + 1];
+	char template_id[64];       /* what the caller named when it was created */
+	enum sandbox_state state;
+	unsigned generation;        /* its memory is in memory-<generation>/ */
+	struct vmm_identity vm;     /* pid 0: none */
+	uint64_t created_ns;        /* real time */
+	uint64_t started_ns;        /* of the latest start or wake */
+	uint64_t end_ns;            /* when its time is up; 0: never */
+	bool auto_pause;            /* then sleep instead of deleting */
+	json_t *metadata;           /* object or NULL; owned */
+	json_t *envs;               /* object or NULL; owned */
+	char failure[512];
+};
+
+/** record_deinit() - release what it owns */
+void record_deinit(struct record *r);
+
+/** record_write() - @dirfd: sandboxes/<id> */
+int record_write(const struct record *r, int dirfd, bool durable);
+
+/** record_read() - Return: 0; -ENOENT; -EBADMSG with @problem for anything else than a good record */
+int record_read(int dirfd, struct problem *problem, struct record *ret);

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "sandbox/record.h"
+
+static void test_round_trip(void **state)
+{
+	char dir[] = "/tmp/dorm-test-record.XXXXXX";
+	struct record r = {.template_id = "base",
+			   .state = SANDBOX_ASLEEP,
+			   .generation = 3,
+			   .vm = {.pid = 42, .start_time = 1ull << 40},
+			   .created_ns = 1,
+			   .started_ns = 2,
+			   .end_ns = 3,
+			   .auto_pause = true,
+			   .failure = "why \"not\""};
+	struct record got;
+	int fd;
+
+	id_new('i', r.id);
+	r.metadata = json_pack("{s:s}", "user", "me");
+	assert_non_null(mkdtemp(dir));
+	fd = file_open_dir(AT_FDCWD, dir);
+	for (int durable = 0; durable < 2; durable++) {
+		assert_int_equal(record_write(&r, fd, durable), 0);
+		assert_int_equal(record_read(fd, NULL, &got), 0);
+		assert_string_equal(got.id, r.id);
+		assert_string_equal(got.failure, r.failure);
+		assert_int_equal(got.state, SANDBOX_ASLEEP);
+		assert_int_equal(got.generation, 3);
+		assert_true(got.vm.start_time == 1ull << 40);
+		assert_true(got.auto_pause);
+		assert_true(json_equal(got.metadata, r.metadata));
+		assert_null(got.envs);
+		record_deinit(&got);
+	}
+	record_deinit(&r);
+	close(fd);
+	assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
+}
+
+static void test_refuses(void **state)
+{
+	static const char *const bad[] = {
+		"", "{", "[]", "{\"version\":1}",
+		"{\"version\":1,\"id\":\"../../../../etc/passwd\",\"template\":\"t\",\"state\":\"running\","
+		"\"generation\":0,\"vm\":{\"pid\":1,\"startTime\":1},\"createdNs\":1,\"startedNs\":1,"
+		"\"endNs\":1,\"autoPause\":false,\"failure\":\"\"}"};
+	char dir[] = "/tmp/dorm-test-record.XXXXXX";
+	struct record got;
+	int fd;
+
+	assert_non_null(mkdtemp(dir));
+	fd = file_open_dir(AT_FDCWD, dir);
+	assert_int_equal(record_read(fd, NULL, &got), -ENOENT);
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		struct problem p = PROBLEM_INIT;
+
+		assert_int_equal(file_replace(fd, "sandbox.json", bad[i], strlen(bad[i]), 0600), 0);
+		assert_int_equal(record_read(fd, &p, &got), -EBADMSG);
+		assert_true(problem_is_set(&p));
+	}
+	close(fd);
+	assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
+}
+
+TEST_MAIN(cmocka_unit_test(test_round_trip), cmocka_unit_test(test_refuses))

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* dorm-vmm.h - what the QEMU driver and the library that it preloads agree on */
+
+/* The file that QEMU thinks its memory is. */
+#define DORM_MEMORY_PATH "/dorm/guest-memory"
+
+/* Environment: number of the inherited, read-only descriptor of the guest's memory. */
+#define DORM_VMM_MEMORY_FD "DORM_VMM_MEMORY_FD"
+
+/* Environment: path of the socket where the pager takes the userfaultfd. */
+#define DORM_VMM_PAGER_SOCKET "DORM_VMM_PAGER_SOCKET"
+
+/* Exit status of a VMM that could not hand its memory to the pager (EX_SOFTWARE of sysexits). */
+#define DORM_VMM_EXIT_STATUS 70
