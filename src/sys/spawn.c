@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,13 +36,18 @@ struct plan {
 	int n_table;
 };
 
+/*
+ * By the system call, since glibc's sigaction() refuses its own two signals (32 and 33), and its
+ * posix_spawn() leaves them ignored: whatever make or another such parent starts inherits that.
+ * All zeros is the kernel's struct sigaction for SIG_DFL.
+ */
 static void reset_signals(void)
 {
-	struct sigaction dfl = {.sa_handler = SIG_DFL};
+	static const unsigned long dfl[4];
 	sigset_t none;
 
-	for (int sig = 1; sig < NSIG; sig++)
-		(void)sigaction(sig, &dfl, NULL); /* SIGKILL and SIGSTOP refuse, and may */
+	for (int sig = 1; sig < NSIG; sig++) /* SIGKILL and SIGSTOP refuse, and may */
+		(void)syscall(SYS_rt_sigaction, sig, dfl, NULL, sizeof(unsigned long));
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL); /* cannot fail with these arguments */
 }
