@@ -71,16 +71,9 @@ class Demo:
 
     # ---- the pieces
 
-    def guest(self, sandbox, *command, stdin=None):
-        return self.d.dorm("exec", *(["-i"] if stdin else []), sandbox, "--", *command,
-                           stdin=stdin).stdout.strip()
-
     def check(self, sandbox):
         """every page of the pattern; returns how far it has counted"""
-        text = self.guest(sandbox, "/tmp/pattern", "check")
-        if " bad=0 " not in text:
-            raise SystemExit(f"sandbox {sandbox} has WRONG MEMORY: {text}")
-        return int(text.rpartition("count=")[2])
+        return self.d.check_pattern(sandbox)
 
     def userfaults(self, sandbox):
         return self.d.api("GET", f"/sandboxes/{sandbox}/memory")["pager"]
@@ -107,10 +100,7 @@ class Demo:
     def fill(self):
         sandbox = self.create("demo")["sandboxID"]
         step(f"sandbox {sandbox}: filling {PATTERN_MB} MiB with a checkable pattern, and counting")
-        self.d.upload(sandbox, self.d.program("pattern"), "/tmp/pattern")
-        self.guest(sandbox, "/bin/sh", "-c",
-                   f"setsid /tmp/pattern hold {PATTERN_MB} </dev/null >/tmp/pattern.log 2>&1 & "
-                   "until /tmp/pattern count 2>/dev/null; do sleep 0.2; done")
+        self.d.hold_pattern(sandbox, PATTERN_MB)
         count = self.check(sandbox)
         step(f"    every page is right; it has counted to {count}")
         return sandbox
@@ -184,10 +174,10 @@ class Demo:
     def use_forks(self, forks):
         def work(i_fork):
             i, fork = i_fork
-            name = self.guest(fork, "hostname")
+            name = self.d.exec(fork, "hostname")
             if name != fork:
                 raise SystemExit(f"fork {fork} thinks it is {name}")
-            self.guest(fork, "/tmp/pattern", "mutate", str(1000 + i), "200")
+            self.d.exec(fork, "/tmp/pattern", "mutate", str(1000 + i), "200")
             return self.check(fork)
 
         with ThreadPoolExecutor(2) as pool:
@@ -215,7 +205,7 @@ class Demo:
 
     def generations(self, fork):
         for generation in (2, 3):
-            self.guest(fork, "/tmp/pattern", "mutate", str(generation), "500")
+            self.d.exec(fork, "/tmp/pattern", "mutate", str(generation), "500")
             saved = self.sleep(fork)
             wake = self.wake(fork)
             self.check(fork)

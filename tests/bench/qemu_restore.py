@@ -15,8 +15,7 @@ import socket
 import subprocess
 import time
 
-FRAME_MAX = 16384
-MAGIC = None  # read from docs/format-channel.md's constants, see channel_hello()
+FRAME_MAX = 16384  # docs/format-channel.md
 
 
 class Qmp:
@@ -97,15 +96,20 @@ def save_with_qemu(directory, state):
 
 def plain(command, directory, memory_mb, state):
     """the same machine with ordinary memory, without our library, restored from the file"""
-    out, skip = [], False
-    drop = {"-S": 0, "-incoming": 1, "-sandbox": 1, "-qmp": 1, "-object": 1}
-    words = iter(command)
+    out, words = [], iter(command)
     for word in words:
-        if word in drop:
-            for _ in range(drop[word]):
-                next(words)
+        if word == "-S":
+            continue
+        if word in ("-incoming", "-sandbox", "-mon", "-object"):
+            next(words)
+        elif word == "-chardev":
+            value = next(words)
+            if "id=agent," in value:
+                value = f"socket,id=agent,path={directory}/qemu-agent.sock,server=on,wait=off"
+            if "id=qmp," not in value:
+                out += [word, value]
         else:
-            out.append(word.replace("path=agent.sock", f"path={directory}/qemu-agent.sock"))
+            out.append(word)
     return out + ["-object", f"memory-backend-ram,id=ram,size={memory_mb}M", "-S",
                   "-qmp", f"unix:{directory}/qemu-qmp.sock,server=on,wait=off",
                   "-incoming", f"exec:cat {state}"]
