@@ -93,6 +93,14 @@ int snapshot_commit(struct snapshot_tmp *tmp, int root_fd, const char *final,
 int snapshot_open(int dirfd, struct problem *problem, struct manifest *ret);
 
 /**
+ * snapshot_open_device() - the device state, verified against the manifest's digest
+ * @ret: descriptor at offset 0; owned by the caller
+ * Return: 0; IMAGE_E_CORRUPT; negative errno
+ */
+int snapshot_open_device(int dirfd, const struct manifest *manifest, struct problem *problem,
+			 int *ret);
+
+/**
  * snapshot_clone() - hard-link everything of @src_dirfd into a new directory at @final, through
  * <root>/tmp and one rename
  * @id: the clone's own id, written into its manifest (nothing else differs); NULL keeps it

@@ -54,16 +54,14 @@ static int verify_frames(struct verify *v, struct problem *problem)
 	return 0;
 }
 
-static int verify_device(int dirfd, const struct manifest *m, struct problem *problem)
+int snapshot_open_device(int dirfd, const struct manifest *m, struct problem *problem, int *ret)
 {
-	char digest[DIGEST_LEN + 1];
 	_cleanup_fd_ int fd = -1;
+	char digest[DIGEST_LEN + 1];
 	int r;
 
-	if (!m->device_bytes)
-		return 0;
 	r = plain_file_open(dirfd, "device", "device", problem, &fd, NULL);
-	if (r)
+	if (r != 0)
 		return r;
 	r = plain_file_digest(fd, digest);
 	if (r < 0) {
@@ -73,7 +71,15 @@ static int verify_device(int dirfd, const struct manifest *m, struct problem *pr
 	if (strcmp(digest, m->device_digest))
 		return image_corrupt(problem, "device: checksum mismatch (stored 0x%s, read 0x%s)",
 				     m->device_digest, digest);
+	*ret = take_fd(fd);
 	return 0;
+}
+
+static int verify_device(int dirfd, const struct manifest *m, struct problem *problem)
+{
+	_cleanup_fd_ int fd = -1;
+
+	return m->device_bytes ? snapshot_open_device(dirfd, m, problem, &fd) : 0;
 }
 
 static int verify_layers(const struct image *image, const struct manifest_files *files,

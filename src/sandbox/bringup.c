@@ -106,14 +106,11 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot, const char *p
 
 static int load_device(struct sandbox *sb, int memory_dirfd, struct problem *problem)
 {
-	_cleanup_fd_ int fd = openat(memory_dirfd, "device", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	int r;
+	_cleanup_fd_ int fd = -1;
+	int r = snapshot_open_device(memory_dirfd, &sb->manifest, problem, &fd);
 
-	if (fd < 0) {
-		r = error_errno();
-		problem_errno(problem, r, "device state of sandbox %s", sb->record.id);
-		return r;
-	}
+	if (r != 0)
+		return r > 0 ? -EBADMSG : error_trace(r);
 	r = vmm_load(sb->vmm, fd, deadline_after_ms(sb->host->limits.load_ms), problem);
 	if (r < 0) {
 		problem_errno(problem, r, "loading the device state of sandbox %s", sb->record.id);

@@ -217,6 +217,21 @@ int sandbox_run_on(struct sandbox *sb, struct problem *problem)
 	return error_trace(r);
 }
 
+/* What was written is what counts: the commit has added sizes and digests to the manifest. */
+static int read_back(struct sandbox *sb, const char *final, struct manifest *m,
+		     struct problem *problem)
+{
+	_cleanup_fd_ int fd = file_open_dir(sb->host->store->root_fd, final);
+	int r;
+
+	if (fd < 0)
+		return error_trace(fd);
+	manifest_deinit(m);
+	*m = (struct manifest){0};
+	r = snapshot_open(fd, problem, m);
+	return r > 0 ? -EBADMSG : error_trace(r);
+}
+
 int sandbox_save(struct sandbox *sb, const char *final, const char *id, const char *name,
 		 struct problem *problem, struct sandbox_save_timings *timings,
 		 struct manifest *ret_manifest)
@@ -234,6 +249,8 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 	describe(sb, id, name, &m);
 	r = write_paused(sb, &tmp, final, &m, problem, &t);
 	snapshot_abort(&tmp, sb->host->store->root_fd);
+	if (r == 0)
+		r = read_back(sb, final, &m, problem);
 	if (r < 0) {
 		problem_errno(problem, r, "saving sandbox %s", sb->record.id);
 		manifest_deinit(&m);
