@@ -149,8 +149,8 @@ void session_remove(struct session *s, uint64_t hva, uint64_t end);
 
 /**
  * session_repeats() - a fault on a page that is there: has that happened too often to be chance?
- * Threads of a VM may be late, each once: what is there stays. A VM that faults on it again and again has something else
- * mapped there than the image's memory, and would go on for ever.
+ * Threads of a VM may be late, each once: what is there stays. A VM that faults on it again and
+ * again has something else mapped there than the image's memory, and would go on for ever.
  */
 bool session_repeats(struct session *s, uint64_t gfn);
 
