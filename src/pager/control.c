@@ -201,9 +201,7 @@ static void look_at_failed(struct control *c)
 		next = d->next;
 		if (session_state(s) != SESSION_FAILED || d->told)
 			continue;
-		d->told = true;
-		log_error("session=%s pid=%d failed and was killed: %s", s->name, s->pid,
-			  s->failure);
+		tell_failure(d);
 		pager_stop_serving(c->p, s);
 		if (s->pidfd < 0)
 			forget(c, d);

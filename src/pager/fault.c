@@ -83,6 +83,17 @@ static void served(struct fault *f)
 	histogram_add(&f->s->service_ns, clock_now_ns() - f->read_ns);
 }
 
+/* The page is in the memory of the image: let the VM look again. */
+static void serve_present(struct fault *f, uint64_t first, uint64_t n_pages)
+{
+	if (session_repeats(f->s, f->gfn)) {
+		fail(f, "the VM's memory is not a mapping of the image's memory");
+		return;
+	}
+	session_wake(f->s, first, n_pages);
+	served(f);
+}
+
 /* The VM's own range did not take a page. */
 static void zero_result(struct fault *f, int r)
 {
@@ -128,9 +139,8 @@ static void serve_short_zeros(struct fault *f, uint64_t first, uint64_t n_pages)
 	int r = resident_insert_zeros(f->s->resident, first, n_pages, &inserted);
 
 	count(f->s->n.pages_inserted, inserted);
-	session_wake(f->s, first, n_pages);
 	if (r == 0) {
-		served(f);
+		serve_present(f, first, n_pages);
 		return;
 	}
 	(void)snprintf(
@@ -226,8 +236,7 @@ static void serve_stored(struct fault *f, const struct page_run *run)
 		break;
 	case FRAME_RESIDENT:
 		count(f->s->n.faults_resident, 1);
-		session_wake(f->s, f->gfn, 1);
-		served(f);
+		serve_present(f, f->gfn, 1);
 		break;
 	case FRAME_FAILED:
 		resident_failure(f->s->resident, run->layer, frame, text);

@@ -205,6 +205,17 @@ void session_remove(struct session *s, uint64_t hva, uint64_t end)
 	__atomic_store_n(&s->has_removed, true, __ATOMIC_RELEASE);
 }
 
+/* Pages share slots and threads race: either only makes it take longer. */
+bool session_repeats(struct session *s, uint64_t gfn)
+{
+	uint64_t *slot = &s->repeats[gfn % SESSION_REPEAT_SLOTS];
+	uint64_t seen = __atomic_load_n(slot, __ATOMIC_RELAXED);
+
+	seen = seen >> 16 == gfn ? seen + 1 : gfn << 16 | 1;
+	__atomic_store_n(slot, seen, __ATOMIC_RELAXED);
+	return (seen & 0xffff) > SESSION_REPEAT_MAX;
+}
+
 /* ---- attaching --------------------------------------------------------------------------------
  */
 

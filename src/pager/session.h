@@ -55,6 +55,9 @@ struct session_counters {
 	uint64_t bytes_read;
 };
 
+#define SESSION_REPEAT_SLOTS 64u
+#define SESSION_REPEAT_MAX   256u
+
 struct session {
 	char name[SESSION_NAME_MAX + 1];
 	struct resident *resident;
@@ -72,6 +75,9 @@ struct session {
 	pthread_mutex_t read_lock;
 	bitmap_word *removed; /* per page: the VM gave it back, it reads as zeros; atomic bits */
 	bool has_removed;     /* atomic */
+
+	/* What session_repeats() counts: gfn in the upper 48 bits, how often in the lower 16. */
+	uint64_t repeats[SESSION_REPEAT_SLOTS]; /* atomic */
 
 	struct session_counters n;
 	struct histogram service_ns;
@@ -140,6 +146,13 @@ int session_zero(struct session *s, uint64_t gfn, uint64_t n_pages, uint64_t foc
 
 /** session_remove() - the VM gave back the memory from @hva to @end; under read_lock */
 void session_remove(struct session *s, uint64_t hva, uint64_t end);
+
+/**
+ * session_repeats() - a fault on a page that is there: has that happened too often to be chance?
+ * Threads of a VM may be late, each once: what is there stays. A VM that faults on it again and
+ * again has something else mapped there than the image's memory, and would go on for ever.
+ */
+bool session_repeats(struct session *s, uint64_t gfn);
 
 static inline bool session_is_removed(const struct session *s, uint64_t gfn)
 {

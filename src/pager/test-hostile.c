@@ -302,37 +302,53 @@ static void test_slow_handshake(void **state)
 	close(session.memory_fd);
 }
 
-/* A machine that faults where it said nothing, or unregisters its memory. */
+enum lie { LIE_REGION, LIE_MEMORY };
+
+/* A machine that hands over one thing and uses another. */
+static void lie(const struct pager_session *session, enum lie what)
+{
+	uint8_t *image = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE, session->memory_fd, 0);
+	uint8_t *other = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *p = what == LIE_MEMORY ? other : image;
+	int uffd = uffd_new(0);
+	char text[256];
+
+	uffd_register(uffd, (uintptr_t)p, SIZE, UFFDIO_REGISTER_MODE_MISSING);
+	(void)snprintf(text, sizeof(text),
+		       "[{\"base_host_virt_addr\":%llu,\"size\":%lu,\"offset\":0}]",
+		       (unsigned long long)(uintptr_t)p, what == LIE_REGION ? 4096 : SIZE);
+	(void)vm_connect(session->socket_path, text, strlen(text), uffd, 1);
+	for (size_t i = SIZE; i > SIZE / 4; i -= DORM_PAGE_SIZE)
+		(void)*(volatile uint8_t *)(p + i - 1);
+	_exit(0);
+}
+
 static void test_lying_machine(void **state)
 {
+	static const char *const reasons[] = {"outside of the regions",
+					      "not a mapping of the image's memory"};
 	struct rig *r = *state;
-	struct pager_session session;
-	struct problem problem = PROBLEM_INIT;
-	char text[1024];
-	pid_t pid;
-	int status;
+	_cleanup_fd_ int image = rig_image(r, "a", IMAGE_CODEC_ZSTD);
 
-	assert_int_equal(
-		pager_client_open(r->client, "a", -1, TEST_PAGES, soon(), &problem, &session), 0);
-	pid = fork();
-	if (pid == 0) {
-		uint8_t *p = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE, session.memory_fd, 0);
-		int uffd = uffd_new(0), s;
+	for (int what = LIE_REGION; what <= LIE_MEMORY; what++) {
+		struct problem problem = PROBLEM_INIT;
+		struct pager_session session;
+		char name[8], text[1024];
+		struct vm vm = {.orders = -1, .answers = -1};
 
-		uffd_register(uffd, (uintptr_t)p, SIZE, UFFDIO_REGISTER_MODE_MISSING);
-		(void)snprintf(text, sizeof(text),
-			       "[{\"base_host_virt_addr\":%llu,\"size\":4096,\"offset\":0}]",
-			       (unsigned long long)(uintptr_t)p);
-		s = vm_connect(session.socket_path, text, strlen(text), uffd, 1);
-		(void)s;
-		_exit(*(volatile uint8_t *)(p + 8192));
+		(void)snprintf(name, sizeof(name), "vm%d", what);
+		assert_int_equal(pager_client_open(r->client, name, image, TEST_PAGES, soon(),
+						   &problem, &session),
+				 0);
+		vm.pid = fork();
+		if (vm.pid == 0)
+			lie(&session, what);
+		close(session.memory_fd);
+		assert_true(WIFSIGNALED(vm_wait(&vm)));
+		rig_wait_state(r, name, "failed");
+		rig_text(r, name, "failure", text);
+		assert_non_null(strstr(text, reasons[what]));
 	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFSIGNALED(status));
-	rig_wait_state(r, "a", "failed");
-	rig_text(r, "a", "failure", text);
-	assert_non_null(strstr(text, "outside of the regions"));
-	close(session.memory_fd);
 }
 
 static int control(struct rig *r)
@@ -410,6 +426,23 @@ static void test_many_clients(void **state)
 	for (int i = 0; i < 80; i++)
 		close(s[i]);
 	assert_int_equal(pager_client_ping(r->client, soon(), NULL), 0);
+}
+
+static void test_shutdown(void **state)
+{
+	struct rig *r = *state;
+	_cleanup_fd_ int s = control(r), fd = -1;
+	json_auto_t *reply = NULL;
+	int status;
+
+	assert_int_equal(fd_send(s, "{\"op\":\"shutdown\"}", 17, NULL, 0), 0);
+	assert_true(fd_poll(s, POLLIN, soon()) > 0);
+	assert_int_equal(wire_receive(s, &reply, &fd), 0);
+	assert_true(json_is_true(json_object_get(reply, "ok")));
+	assert_int_equal(waitpid(r->pager, &status, 0), r->pager);
+	assert_int_equal(status, 0);
+	assert_int_equal(access(r->socket, F_OK), -1);
+	assert_int_equal(rig_start_pager(r, NULL), 0);
 }
 
 /* Asks and never reads the answers. */
@@ -492,13 +525,14 @@ static void test_no_pager(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		RIGGED(test_corrupt_frame),    RIGGED(test_corrupt_image),
-		RIGGED(test_poisoned_memory),  RIGGED(test_blocking_uffd),
-		RIGGED(test_killed_pager),     RIGGED(test_bad_handshakes),
-		RIGGED(test_slow_handshake),   RIGGED(test_lying_machine),
-		RIGGED(test_bad_requests),     RIGGED(test_many_clients),
-		RIGGED(test_deaf_client),      RIGGED(test_names_and_sizes),
-		RIGGED(test_closed_too_early), cmocka_unit_test(test_no_pager),
+		RIGGED(test_corrupt_frame),	 RIGGED(test_corrupt_image),
+		RIGGED(test_poisoned_memory),	 RIGGED(test_blocking_uffd),
+		RIGGED(test_killed_pager),	 RIGGED(test_bad_handshakes),
+		RIGGED(test_slow_handshake),	 RIGGED(test_lying_machine),
+		RIGGED(test_bad_requests),	 RIGGED(test_many_clients),
+		RIGGED(test_deaf_client),	 RIGGED(test_shutdown),
+		RIGGED(test_names_and_sizes),	 RIGGED(test_closed_too_early),
+		cmocka_unit_test(test_no_pager),
 	};
 	int fd = uffd_new(0);
 

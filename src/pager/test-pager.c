@@ -127,7 +127,7 @@ static void test_writes_are_private(void **state)
 	struct rig *r = *state;
 	_cleanup_fd_ int image = rig_image(r, "a", IMAGE_CODEC_ZSTD);
 	struct vm a, b;
-	uint64_t x, y;
+	uint64_t x = 1, y = 1;
 
 	vm_start(r, &a, "vm1", image, 0);
 	vm_start(r, &b, "vm2", image, 0);

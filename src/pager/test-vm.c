@@ -36,10 +36,12 @@ static uint64_t next_random(uint64_t *seed)
 }
 
 /* A third is long zero runs, a sixth short ones, the rest text and noise. */
-static void make_model(void)
+void rig_make_model(void)
 {
 	uint64_t seed = 42, gfn = 0;
 
+	if (test_model)
+		return;
 	test_model = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(test_model, MAP_FAILED);
 	while (gfn < TEST_PAGES) {
@@ -109,8 +111,7 @@ int rig_setup(void **state)
 	*r = (struct rig){.dir = "/tmp/test-pager-XXXXXX"};
 	assert_non_null(mkdtemp(r->dir));
 	(void)snprintf(r->socket, sizeof(r->socket), "%s/control", r->dir);
-	if (!test_model)
-		make_model();
+	rig_make_model();
 	assert_int_equal(rig_start_pager(r, NULL), 0);
 	assert_int_equal(pager_client_new(r->socket, &r->client), 0);
 	*state = r;

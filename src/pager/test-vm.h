@@ -41,6 +41,9 @@ struct vm {
 
 extern uint8_t *test_model; /* TEST_PAGES pages: text, noise, long and short runs of zeros */
 
+/** rig_make_model() - fill test_model, always with the same pages; once is enough */
+void rig_make_model(void);
+
 /** rig_setup() - make model and directory, start the pager; the program is in DORM_PAGER */
 int rig_setup(void **state);
 
