@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* image-internal.h - the inside of an image, for image.c and image-writer.c only */
+#include <stdatomic.h>
+
+#include "image/image.h"
+#include "image/layer.h"
+#include "image/page-map.h"
+
+struct image {
+	atomic_uint refs;
+	char id[IMAGE_ID_LEN + 1];
+	uint64_t map_bytes; /* size of the map file */
+	struct page_map map;
+	uint32_t n_layers;
+	struct layer **layers; /* in the order of the map's layer numbers */
+};
+
+/** image_make_id() - IMAGE_ID_LEN digits (and a zero) from the bytes of a map file */
+int image_make_id(const void *map, size_t len, char ret[IMAGE_ID_LEN + 1]);
+
+/** image_layer_digest() - DIGEST_BYTES bytes */
+const uint8_t *image_layer_digest(const struct image *image, uint32_t layer);
+
+/** image_map_bytes() - size of the map file; 0 for a zero image */
+uint64_t image_map_bytes(const struct image *image);

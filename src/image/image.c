@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * image.c - an open image
+ *
+ * Opening joins the three levels of trust: the map's checksum covers the digests of the layers'
+ * indexes, each index is checked against its digest and holds the tags of its frames, and a frame
+ * is checked against its tag when it is read. So one altered bit anywhere is found either here or
+ * at the read, and the image id, which is a digest of the map file, stands for all of it.
+ *
+ * After opening, the map and the indexes have been checked against each other: each slot that the
+ * map names exists. That makes image_lookup() and image_frame_pages() plain arithmetic.
+ */
+#include "image/image.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "image/image-internal.h"
+#include "image/outcome.h"
+
+#define ull(_v) ((unsigned long long)(_v))
+
+struct image *image_ref(struct image *image)
+{
+	(void)atomic_fetch_add_explicit(&image->refs, 1, memory_order_relaxed);
+	return image;
+}
+
+struct image *image_unref(struct image *image)
+{
+	if (!image || atomic_fetch_sub_explicit(&image->refs, 1, memory_order_acq_rel) > 1)
+		return NULL;
+	for (uint32_t i = 0; i < image->n_layers; i++)
+		layer_close(image->layers[i]);
+	free(image->layers);
+	page_map_deinit(&image->map);
+	free(image);
+	return NULL;
+}
+
+static struct image *image_new(void)
+{
+	struct image *image = calloc(1, sizeof(*image));
+
+	if (image)
+		atomic_init(&image->refs, 1);
+	return image;
+}
+
+int image_make_id(const void *map, size_t len, char ret[IMAGE_ID_LEN + 1])
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+
+	if (!EVP_Digest(map, len, digest, NULL, EVP_sha256(), NULL))
+		return -ENOMEM; /* the only way in which hashing memory fails */
+	str_hex(digest, IMAGE_ID_LEN / 2, ret);
+	return 0;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------
+ */
+
+static int read_map_file(int dirfd, struct buf *ret, struct problem *problem)
+{
+	_cleanup_fd_ int fd = -1;
+	uint64_t bytes;
+	int r;
+
+	r = plain_file_open(dirfd, "map", "map", problem, &fd, &bytes);
+	if (r)
+		return r;
+	if (bytes > PAGE_MAP_MAX_BYTES)
+		return image_corrupt(problem, "map: %llu bytes, limit %u", ull(bytes),
+				     PAGE_MAP_MAX_BYTES);
+	r = buf_reserve(ret, (size_t)bytes + 1);
+	if (r < 0)
+		return error_trace(r);
+	r = fd_pread_full(fd, ret->data, (size_t)bytes, 0);
+	if (r < 0) {
+		problem_errno(problem, r, "map: reading %llu bytes", ull(bytes));
+		return error_trace(r);
+	}
+	ret->len = (size_t)bytes;
+	return 0;
+}
+
+static int check_digest(const struct layer *l, const struct layer_name *name,
+			struct problem *problem)
+{
+	char want[DIGEST_LEN + 1], have[DIGEST_LEN + 1];
+
+	if (!memcmp(layer_digest(l), name->digest, DIGEST_BYTES))
+		return 0;
+	str_hex(name->digest, DIGEST_BYTES, want);
+	str_hex(layer_digest(l), DIGEST_BYTES, have);
+	return image_corrupt(problem,
+			     "layer %s: not the one that the map means (index digest 0x%s, "
+			     "map says 0x%s)",
+			     layer_id(l), have, want);
+}
+
+static int open_layers(struct image *image, int dirfd, const struct layer_name *names, uint32_t n,
+		       struct problem *problem)
+{
+	_cleanup_fd_ int layers_dirfd = -1;
+	int r;
+
+	if (n == 0)
+		return 0;
+	image->layers = calloc(n, sizeof(*image->layers));
+	if (!image->layers)
+		return -ENOMEM;
+	r = plain_dir_open(dirfd, "layers", problem, &layers_dirfd);
+	if (r)
+		return r;
+	for (uint32_t i = 0; i < n; i++) {
+		r = layer_open(layers_dirfd, names[i].id, problem, &image->layers[i]);
+		if (r)
+			return r;
+		image->n_layers++;
+		r = check_digest(image->layers[i], &names[i], problem);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/* Does the layer have all the slots that @run names? Frames before the last must be full. */
+static int check_run(const struct layer *l, const struct page_run *run, struct problem *problem)
+{
+	uint64_t slot = run->slot, end = run->slot + run->n_pages;
+
+	while (slot < end) {
+		uint64_t frame = slot / IMAGE_FRAME_PAGES;
+		uint64_t frame_end = MIN((frame + 1) * IMAGE_FRAME_PAGES, end);
+
+		if (frame >= layer_n_frames(l))
+			return image_corrupt(problem,
+					     "map: gfn %llu is in frame %llu of layer %s, "
+					     "which has %u frames",
+					     ull(run->gfn + slot - run->slot), ull(frame),
+					     layer_id(l), layer_n_frames(l));
+		if (frame_end - frame * IMAGE_FRAME_PAGES > layer_frame_pages(l, (uint32_t)frame))
+			return image_corrupt(problem,
+					     "map: gfn %llu is in frame %llu of layer %s, "
+					     "beyond its %u pages",
+					     ull(run->gfn + frame_end - 1 - run->slot), ull(frame),
+					     layer_id(l), layer_frame_pages(l, (uint32_t)frame));
+		slot = frame_end;
+	}
+	return 0;
+}
+
+static int check_runs(const struct image *image, struct problem *problem)
+{
+	for (size_t i = 0; i < image->map.n_by_slot; i++) {
+		const struct page_run *run = &image->map.runs[image->map.by_slot[i]];
+		int r = check_run(image->layers[run->layer], run, problem);
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int open_image(int dirfd, struct problem *problem, struct image **ret)
+{
+	_cleanup_(image_unrefp) struct image *image = image_new();
+	_cleanup_free_ struct layer_name *names = NULL;
+	_cleanup_buf_ struct buf map = {0};
+	uint32_t n_layers = 0;
+	int r;
+
+	if (!image)
+		return -ENOMEM;
+	r = read_map_file(dirfd, &map, problem);
+	if (r)
+		return r;
+	r = page_map_decode(map.data, map.len, problem, &image->map, &names, &n_layers);
+	if (r)
+		return error_trace(r);
+	image->map_bytes = map.len;
+	r = open_layers(image, dirfd, names, n_layers, problem);
+	if (r)
+		return r;
+	r = check_runs(image, problem);
+	if (r)
+		return r;
+	r = image_make_id(map.data, map.len, image->id);
+	if (r < 0)
+		return error_trace(r);
+	*ret = take_ptr(image);
+	return 0;
+}
+
+int image_open(int dirfd, struct problem *problem, struct image **ret)
+{
+	int r = open_image(dirfd, problem, ret);
+
+	if (r < 0)
+		problem_errno(problem, r, "image: cannot be opened");
+	return error_trace(r);
+}
+
+/* Its id is that of the map file it would have, so that content and id agree here as well. */
+int image_open_zero(uint64_t n_pages, struct image **ret)
+{
+	_cleanup_(image_unrefp) struct image *image = image_new();
+	_cleanup_buf_ struct buf map = {0};
+	struct page_run shared;
+	int r;
+
+	if (n_pages == 0 || n_pages > IMAGE_MAX_PAGES)
+		return -EINVAL;
+	if (!image)
+		return -ENOMEM;
+	r = page_map_append(&image->map, n_pages, IMAGE_LAYER_ZERO, 0);
+	if (r == 0)
+		r = page_map_seal(&image->map, &shared);
+	if (r == 0)
+		r = page_map_encode(&image->map, NULL, 0, &map);
+	if (r == 0)
+		r = image_make_id(map.data, map.len, image->id);
+	if (r < 0)
+		return error_trace(r);
+	*ret = take_ptr(image);
+	return 0;
+}
+
+/* ---- asking -----------------------------------------------------------------------------------
+ */
+
+const char *image_id(const struct image *image)
+{
+	return image->id;
+}
+
+uint64_t image_n_pages(const struct image *image)
+{
+	return image->map.n_pages;
+}
+
+uint64_t image_stored_pages(const struct image *image)
+{
+	return image->map.stored_pages;
+}
+
+uint64_t image_map_bytes(const struct image *image)
+{
+	return image->map_bytes;
+}
+
+uint32_t image_n_layers(const struct image *image)
+{
+	return image->n_layers;
+}
+
+const char *image_layer_id(const struct image *image, uint32_t layer)
+{
+	assert(layer < image->n_layers);
+	return layer_id(image->layers[layer]);
+}
+
+uint64_t image_layer_bytes(const struct image *image, uint32_t layer)
+{
+	assert(layer < image->n_layers);
+	return layer_bytes(image->layers[layer]);
+}
+
+uint32_t image_layer_frames(const struct image *image, uint32_t layer)
+{
+	assert(layer < image->n_layers);
+	return layer_n_frames(image->layers[layer]);
+}
+
+const uint8_t *image_layer_digest(const struct image *image, uint32_t layer)
+{
+	assert(layer < image->n_layers);
+	return layer_digest(image->layers[layer]);
+}
+
+void image_lookup(const struct image *image, uint64_t gfn, struct page_run *ret)
+{
+	*ret = image->map.runs[page_map_find(&image->map, gfn)];
+}
+
+uint32_t image_frame_pages(const struct image *image, uint32_t layer, uint32_t frame,
+			   struct frame_page out[IMAGE_FRAME_PAGES])
+{
+	const struct page_map *m = &image->map;
+	const uint64_t first = (uint64_t)frame * IMAGE_FRAME_PAGES, end = first + IMAGE_FRAME_PAGES;
+	uint32_t n = 0;
+
+	for (size_t i = page_map_find_slot(m, layer, first); i < m->n_by_slot; i++) {
+		const struct page_run *run = &m->runs[m->by_slot[i]];
+
+		if (run->layer != layer || run->slot >= end)
+			break;
+		for (uint64_t slot = MAX(run->slot, first);
+		     slot < MIN(run->slot + run->n_pages, end); slot++)
+			out[n++] = (struct frame_page){.gfn = run->gfn + slot - run->slot,
+						       .index = (uint32_t)(slot - first)};
+	}
+	return n;
+}
+
+int image_read_frame(const struct image *image, uint32_t layer, uint32_t frame, void *scratch,
+		     void *out, uint32_t *ret_n_pages, struct problem *problem)
+{
+	assert(layer < image->n_layers);
+	return layer_read_frame(image->layers[layer], frame, scratch, out, ret_n_pages, problem);
+}
+
+int image_read_page(const struct image *image, uint64_t gfn, void *out, struct problem *problem)
+{
+	_cleanup_free_ uint8_t *frame = NULL;
+	struct page_run run;
+	uint64_t slot;
+	uint32_t n_pages;
+	int r;
+
+	image_lookup(image, gfn, &run);
+	if (run.layer == IMAGE_LAYER_ZERO) {
+		memset(out, 0, DORM_PAGE_SIZE);
+		return 0;
+	}
+	frame = aligned_alloc(DORM_PAGE_SIZE, 2 * IMAGE_FRAME_BYTES + DORM_PAGE_SIZE);
+	if (!frame)
+		return -ENOMEM;
+	slot = run.slot + gfn - run.gfn;
+	r = image_read_frame(image, run.layer, (uint32_t)(slot / IMAGE_FRAME_PAGES),
+			     frame + IMAGE_FRAME_BYTES, frame, &n_pages, problem);
+	if (r)
+		return r;
+	memcpy(out, frame + slot % IMAGE_FRAME_PAGES * DORM_PAGE_SIZE, DORM_PAGE_SIZE);
+	return 0;
+}

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * layer.c - reading layer files
+ *
+ * What is checked when: opening checks everything but the frames' contents: both ends of the file,
+ * that they carry the id that is the file's name, the digest of the index, and that each frame by
+ * itself is possible (layer_entry_decode()) and lies after its predecessor and before the index.
+ * So a decoded index is a fact: layer_read_frame() never computes with an unchecked number, and
+ * what it reads from the file it compares with the frame's tag before anything decodes it.
+ *
+ * The index is read in pieces and each entry is checked as it comes, so that a file that claims a
+ * gigantic index (they may be sparse) costs address space, not memory.
+ *
+ * The file is read with pread(), never mapped: a file that shrinks under a mapping raises SIGBUS.
+ */
+#include "image/layer.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "image/codec.h"
+#include "image/outcome.h"
+
+#define INDEX_PIECE 4096u /* entries read at once */
+
+#define ull(_v)	    ((unsigned long long)(_v))
+
+struct layer {
+	int fd;
+	uint64_t bytes;
+	uint8_t id[LAYER_ID_BYTES];
+	char id_hex[2 * LAYER_ID_BYTES + 1];
+	char what[2 * LAYER_ID_BYTES + 8]; /* "layer <id>", in front of every problem */
+	uint8_t digest[DIGEST_BYTES];
+	uint32_t n_frames;
+	struct layer_frame *frames;
+};
+
+struct layer *layer_close(struct layer *l)
+{
+	if (!l)
+		return NULL;
+	fd_close(l->fd);
+	free(l->frames);
+	free(l);
+	return NULL;
+}
+
+static int read_at(const struct layer *l, void *buf, size_t len, uint64_t offset, const char *part,
+		   struct problem *problem)
+{
+	int r = fd_pread_full(l->fd, buf, len, offset);
+
+	if (r == -ENODATA)
+		return image_corrupt(problem, "%s: %s at offset %llu: the file ends too early",
+				     l->what, part, ull(offset));
+	if (r < 0)
+		problem_errno(problem, r, "%s: reading the %s at offset %llu", l->what, part,
+			      ull(offset));
+	return r;
+}
+
+static int check_id(const struct layer *l, const uint8_t id[LAYER_ID_BYTES], const char *part,
+		    struct problem *problem)
+{
+	char hex[2 * LAYER_ID_BYTES + 1];
+
+	if (!memcmp(l->id, id, LAYER_ID_BYTES))
+		return 0;
+	str_hex(id, LAYER_ID_BYTES, hex);
+	return image_corrupt(problem, "%s: the %s says that this is layer %s", l->what, part, hex);
+}
+
+static int read_header(const struct layer *l, struct problem *problem)
+{
+	uint8_t raw[LAYER_HEADER_BYTES], id[LAYER_ID_BYTES];
+	int r;
+
+	if (l->bytes < LAYER_HEADER_BYTES + LAYER_FOOTER_BYTES)
+		return image_corrupt(problem, "%s: %llu bytes are too few for a layer: truncated",
+				     l->what, ull(l->bytes));
+	r = read_at(l, raw, sizeof(raw), 0, "header", problem);
+	if (r)
+		return r;
+	r = layer_header_decode(raw, l->what, id, problem);
+	return r ? r : check_id(l, id, "header", problem);
+}
+
+static int read_footer(const struct layer *l, struct layer_footer *ret, struct problem *problem)
+{
+	uint8_t raw[LAYER_FOOTER_BYTES];
+	int r = read_at(l, raw, sizeof(raw), l->bytes - sizeof(raw), "footer", problem);
+
+	if (r)
+		return r;
+	r = layer_footer_decode(raw, l->bytes, l->what, ret, problem);
+	return r ? r : check_id(l, ret->id, "footer", problem);
+}
+
+/* Where the next frame may begin, and how many pages there were. */
+struct index_progress {
+	uint64_t end;
+	uint64_t n_pages;
+};
+
+static int decode_entries(struct layer *l, const uint8_t *raw, uint32_t first, uint32_t n,
+			  const struct layer_footer *footer, struct index_progress *progress,
+			  struct problem *problem)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		struct layer_frame *f = &l->frames[first + i];
+		const char *why = NULL;
+		uint64_t at = footer->index_offset + (uint64_t)(first + i) * LAYER_ENTRY_BYTES;
+
+		if (layer_entry_decode(raw + (size_t)i * LAYER_ENTRY_BYTES, f, &why) < 0)
+			return image_corrupt(problem, "%s: index entry %u at offset %llu: %s",
+					     l->what, first + i, ull(at), why);
+		if (f->offset < progress->end || f->offset > footer->index_offset ||
+		    f->stored_len > footer->index_offset - f->offset)
+			return image_corrupt(problem,
+					     "%s: index entry %u at offset %llu: frame at offset "
+					     "%llu with %u bytes overlaps what is around it",
+					     l->what, first + i, ull(at), ull(f->offset),
+					     f->stored_len);
+		progress->end = f->offset + f->stored_len;
+		progress->n_pages += f->n_pages;
+	}
+	return 0;
+}
+
+static int check_index(const struct layer *l, const struct layer_footer *footer,
+		       const struct index_progress *progress, XXH128_hash_t hash,
+		       struct problem *problem)
+{
+	XXH128_canonical_t digest;
+	char want[DIGEST_LEN + 1], have[DIGEST_LEN + 1];
+
+	XXH128_canonicalFromHash(&digest, hash);
+	if (memcmp(digest.digest, footer->digest, DIGEST_BYTES)) {
+		str_hex(footer->digest, DIGEST_BYTES, want);
+		str_hex(digest.digest, DIGEST_BYTES, have);
+		return image_corrupt(problem,
+				     "%s: index at offset %llu: checksum mismatch (stored 0x%s, "
+				     "read 0x%s)",
+				     l->what, ull(footer->index_offset), want, have);
+	}
+	if (progress->n_pages != footer->n_pages)
+		return image_corrupt(problem, "%s: footer counts %llu pages, the index %llu",
+				     l->what, ull(footer->n_pages), ull(progress->n_pages));
+	return 0;
+}
+
+static void xxh3_freep(XXH3_state_t **state)
+{
+	XXH3_freeState(*state);
+}
+
+static int read_index(struct layer *l, const struct layer_footer *footer, struct problem *problem)
+{
+	_cleanup_(xxh3_freep) XXH3_state_t *hash = XXH3_createState();
+	_cleanup_free_ uint8_t *raw = malloc((size_t)INDEX_PIECE * LAYER_ENTRY_BYTES);
+	struct index_progress progress = {.end = LAYER_HEADER_BYTES};
+	int r;
+
+	l->frames = malloc((size_t)footer->n_frames * sizeof(*l->frames));
+	if (!hash || !raw || !l->frames)
+		return -ENOMEM;
+	(void)XXH3_128bits_reset(hash); /* fails only for NULL */
+	for (uint32_t first = 0; first < footer->n_frames; first += INDEX_PIECE) {
+		uint32_t n = MIN(footer->n_frames - first, INDEX_PIECE);
+		size_t len = (size_t)n * LAYER_ENTRY_BYTES;
+
+		r = read_at(l, raw, len, footer->index_offset + (uint64_t)first * LAYER_ENTRY_BYTES,
+			    "index", problem);
+		if (r)
+			return r;
+		(void)XXH3_128bits_update(hash, raw, len); /* fails only for NULL */
+		r = decode_entries(l, raw, first, n, footer, &progress, problem);
+		if (r)
+			return r;
+	}
+	l->n_frames = footer->n_frames;
+	memcpy(l->digest, footer->digest, DIGEST_BYTES);
+	return check_index(l, footer, &progress, XXH3_128bits_digest(hash), problem);
+}
+
+int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
+			  struct problem *problem, struct layer **ret)
+{
+	_cleanup_(layer_closep) struct layer *l = calloc(1, sizeof(*l));
+	struct layer_footer footer;
+	int r;
+
+	if (!l) {
+		fd_close(fd);
+		return -ENOMEM;
+	}
+	l->fd = fd;
+	l->bytes = bytes;
+	memcpy(l->id, id, LAYER_ID_BYTES);
+	str_hex(id, LAYER_ID_BYTES, l->id_hex);
+	(void)snprintf(l->what, sizeof(l->what), "layer %s", l->id_hex); /* always fits */
+	r = read_header(l, problem);
+	if (r)
+		return r;
+	r = read_footer(l, &footer, problem);
+	if (r)
+		return r;
+	r = read_index(l, &footer, problem);
+	if (r)
+		return r;
+	*ret = take_ptr(l);
+	return 0;
+}
+
+int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], struct problem *problem,
+	       struct layer **ret)
+{
+	char what[2 * LAYER_ID_BYTES + 8] = "layer ", *hex = what + 6;
+	uint64_t bytes;
+	int fd, r;
+
+	str_hex(id, LAYER_ID_BYTES, hex);
+	r = plain_file_open(layers_dirfd, hex, what, problem, &fd, &bytes);
+	return r ? r : layer_open_fd_consume(fd, bytes, id, problem, ret);
+}
+
+const char *layer_id(const struct layer *l)
+{
+	return l->id_hex;
+}
+
+const uint8_t *layer_digest(const struct layer *l)
+{
+	return l->digest;
+}
+
+uint64_t layer_bytes(const struct layer *l)
+{
+	return l->bytes;
+}
+
+uint32_t layer_n_frames(const struct layer *l)
+{
+	return l->n_frames;
+}
+
+uint32_t layer_frame_pages(const struct layer *l, uint32_t frame)
+{
+	assert(frame < l->n_frames);
+	return l->frames[frame].n_pages;
+}
+
+static int frame_io_error(const struct layer *l, uint32_t frame, int r, struct problem *problem)
+{
+	const struct layer_frame *f = &l->frames[frame];
+
+	if (r == -ENODATA)
+		return image_corrupt(
+			problem, "%s: frame %u at offset %llu: the file ends within its %u bytes",
+			l->what, frame, ull(f->offset), f->stored_len);
+	problem_errno(problem, r, "%s: reading frame %u, %u bytes at offset %llu", l->what, frame,
+		      f->stored_len, ull(f->offset));
+	return error_trace(r);
+}
+
+int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
+		     uint32_t *ret_n_pages, struct problem *problem)
+{
+	const struct layer_frame *f;
+	uint64_t tag;
+	int r;
+
+	assert(frame < l->n_frames);
+	f = &l->frames[frame];
+	r = fd_pread_full(l->fd, scratch, f->stored_len, f->offset);
+	if (r < 0)
+		return frame_io_error(l, frame, r, problem);
+	tag = layer_tag(l->id, frame, scratch, f->stored_len);
+	if (tag != f->tag)
+		return image_corrupt(problem,
+				     "%s: frame %u at offset %llu: checksum mismatch (stored "
+				     "0x%016llx, read 0x%016llx)",
+				     l->what, frame, ull(f->offset), ull(f->tag), ull(tag));
+	r = codec_decode(f->codec, scratch, f->stored_len, out, f->n_pages * DORM_PAGE_SIZE);
+	if (r == -EBADMSG)
+		return image_corrupt(problem,
+				     "%s: frame %u at offset %llu: does not decode to %u "
+				     "pages",
+				     l->what, frame, ull(f->offset), f->n_pages);
+	if (r < 0) {
+		problem_errno(problem, r, "%s: decoding frame %u", l->what, frame);
+		return error_trace(r);
+	}
+	*ret_n_pages = f->n_pages;
+	return 0;
+}

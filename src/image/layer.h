@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * layer.h - one immutable layer file, open for reading
+ *
+ * layer_open() reads and checks header, footer and index, which then live in memory; frames are
+ * read, verified and decoded one at a time. Read-only afterwards: any thread, at once.
+ */
+#include <stdint.h>
+
+#include "base/mem.h"
+#include "base/problem.h"
+#include "image/layer-format.h"
+
+struct layer;
+
+/**
+ * layer_open() - open the layer @id of a snapshot
+ * @layers_dirfd: the directory that has a file of this name
+ * Return: 0; IMAGE_E_CORRUPT; IMAGE_E_VERSION; negative errno
+ */
+int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], struct problem *problem,
+	       struct layer **ret);
+
+/** layer_open_fd_consume() - the same from a descriptor of a regular file of @bytes bytes */
+int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
+			  struct problem *problem, struct layer **ret);
+struct layer *layer_close(struct layer *l);
+DEFINE_CLEANUP(struct layer *, layer_close)
+
+const char *layer_id(const struct layer *l); /* hexadecimal */
+/** layer_digest() - DIGEST_BYTES bytes: XXH3-128 of the index, which holds every frame's tag */
+const uint8_t *layer_digest(const struct layer *l);
+uint64_t layer_bytes(const struct layer *l);
+uint32_t layer_n_frames(const struct layer *l);
+/** layer_frame_pages() - pages in a frame; @frame < layer_n_frames() */
+uint32_t layer_frame_pages(const struct layer *l, uint32_t frame);
+
+/** layer_read_frame() - see image_read_frame() */
+int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
+		     uint32_t *ret_n_pages, struct problem *problem);

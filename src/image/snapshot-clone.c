@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * snapshot-clone.c - a second name for everything in a snapshot
+ *
+ * The manifest, not the directory listing, says what to link: if the source is being deleted at the
+ * same time, a file that is already gone is an error here, never a clone that lacks it.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "image/outcome.h"
+#include "image/snapshot-files.h"
+
+struct clone {
+	int src_dirfd;
+	int dst_dirfd;
+	struct problem *problem;
+};
+
+static int link_at(const struct clone *c, int src_dirfd, int dst_dirfd, const char *folder,
+		   const char *name)
+{
+	int r = plain_file_link(src_dirfd, dst_dirfd, name);
+
+	if (r < 0)
+		problem_errno(c->problem, r, "%s%s: cannot be linked", folder, name);
+	return r;
+}
+
+static int link_optional(const struct clone *c, const char *name)
+{
+	int r = plain_file_link(c->src_dirfd, c->dst_dirfd, name);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		problem_errno(c->problem, r, "%s: cannot be linked", name);
+	return error_trace(r);
+}
+
+static int open_folders(const struct clone *c, const char *name, int *ret_src, int *ret_dst)
+{
+	int r = plain_dir_open(c->src_dirfd, name, c->problem, ret_src);
+
+	return r ? r : plain_dir_open(c->dst_dirfd, name, c->problem, ret_dst);
+}
+
+static int link_layers(const struct clone *c, const struct manifest_files *files)
+{
+	_cleanup_fd_ int src = -1, dst = -1;
+	int r;
+
+	if (!files->n_layers)
+		return 0;
+	r = open_folders(c, "layers", &src, &dst);
+	for (uint32_t i = 0; r == 0 && i < files->n_layers; i++)
+		r = link_at(c, src, dst, "layers/", files->layers[i].id);
+	return r ? r : file_fsync_dir(dst);
+}
+
+static int link_disks(const struct clone *c, const struct manifest *m)
+{
+	_cleanup_fd_ int src = -1, dst = -1;
+	int r;
+
+	if (!m->n_disks)
+		return 0;
+	r = open_folders(c, "disks", &src, &dst);
+	for (uint32_t i = 0; r == 0 && i < m->n_disks; i++)
+		r = link_at(c, src, dst, "disks/", m->disks[i].name);
+	return r ? r : file_fsync_dir(dst);
+}
+
+static int put_manifest(const struct clone *c, const char *text, size_t len, const char *id)
+{
+	_cleanup_free_ char *changed = NULL;
+	int r;
+
+	if (!id)
+		return link_at(c, c->src_dirfd, c->dst_dirfd, "", "manifest.json");
+	r = manifest_replace_id(text, len, id, &changed);
+	if (r == 0)
+		r = file_write_atomic(c->dst_dirfd, "manifest.json", changed, strlen(changed),
+				      0444);
+	if (r < 0)
+		problem_errno(c->problem, r, "manifest.json: writing the clone's");
+	return error_trace(r);
+}
+
+static int link_all(const struct clone *c, const char *id)
+{
+	_cleanup_(manifest_files_deinit) struct manifest_files files = {0};
+	_cleanup_(manifest_deinit) struct manifest m = {0};
+	_cleanup_free_ char *text = NULL;
+	size_t len;
+	int r;
+
+	r = manifest_read_text(c->src_dirfd, c->problem, &text, &len);
+	if (r == 0)
+		r = manifest_decode(text, len, c->problem, &m, &files);
+	if (r == 0)
+		r = link_at(c, c->src_dirfd, c->dst_dirfd, "", "map");
+	if (r == 0 && m.device_bytes)
+		r = link_at(c, c->src_dirfd, c->dst_dirfd, "", "device");
+	if (r == 0)
+		r = link_optional(c, "working-set");
+	if (r == 0)
+		r = link_layers(c, &files);
+	if (r == 0)
+		r = link_disks(c, &m);
+	if (r == 0)
+		r = snapshot_check_files(c->dst_dirfd, &m, &files, c->problem);
+	if (r == 0)
+		r = put_manifest(c, text, len, id);
+	return r ? r : file_fsync_dir(c->dst_dirfd);
+}
+
+int snapshot_clone(int root_fd, const char *root, int src_dirfd, const char *final, const char *id,
+		   struct problem *problem)
+{
+	struct snapshot_tmp tmp;
+	struct clone c = {.src_dirfd = src_dirfd, .problem = problem};
+	int r;
+
+	if (id && !id_is_valid(id)) {
+		problem_set(problem, 400, "\"%.40s\" is not an identifier", id);
+		return -EINVAL;
+	}
+	r = snapshot_begin(root_fd, root, problem, &tmp);
+	if (r < 0)
+		return r;
+	c.dst_dirfd = tmp.dirfd;
+	r = link_all(&c, id);
+	if (r == 0)
+		r = snapshot_publish(&tmp, root_fd, final, problem);
+	if (r < 0)
+		problem_errno(problem, r, "%s: cloning a snapshot to it", final);
+	snapshot_abort(&tmp, root_fd);
+	return error_trace(r > 0 ? -EBADMSG : r);
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * verify.c - read everything of a snapshot once
+ *
+ * Every frame of every layer, also those that this snapshot's map no longer refers to: the layer is
+ * shared, and damage in it is worth knowing.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "image/image-internal.h"
+#include "image/outcome.h"
+#include "image/snapshot-files.h"
+
+#define PROGRESS_FRAMES 256u /* 16 MiB: often enough to look alive */
+
+#define ull(_v)		((unsigned long long)(_v))
+
+struct verify {
+	const struct image *image;
+	uint64_t done, total; /* frames */
+	snapshot_progress progress;
+	void *userdata;
+};
+
+static void advance(struct verify *v)
+{
+	v->done++;
+	if (v->progress && (v->done % PROGRESS_FRAMES == 0 || v->done == v->total))
+		v->progress(v->userdata, v->done, v->total);
+}
+
+static int verify_frames(struct verify *v, struct problem *problem)
+{
+	_cleanup_free_ uint8_t *frame =
+		aligned_alloc(DORM_PAGE_SIZE, 2 * IMAGE_FRAME_BYTES + DORM_PAGE_SIZE);
+	uint32_t n_pages;
+
+	if (!frame)
+		return -ENOMEM;
+	for (uint32_t layer = 0; layer < image_n_layers(v->image); layer++)
+		for (uint32_t i = 0; i < image_layer_frames(v->image, layer); i++) {
+			int r = image_read_frame(v->image, layer, i, frame + IMAGE_FRAME_BYTES,
+						 frame, &n_pages, problem);
+
+			if (r)
+				return r;
+			advance(v);
+		}
+	return 0;
+}
+
+static int verify_device(int dirfd, const struct manifest *m, struct problem *problem)
+{
+	char digest[DIGEST_LEN + 1];
+	_cleanup_fd_ int fd = -1;
+	int r;
+
+	if (!m->device_bytes)
+		return 0;
+	r = plain_file_open(dirfd, "device", "device", problem, &fd, NULL);
+	if (r)
+		return r;
+	r = plain_file_digest(fd, digest);
+	if (r < 0) {
+		problem_errno(problem, r, "device: reading it");
+		return error_trace(r);
+	}
+	if (strcmp(digest, m->device_digest))
+		return image_corrupt(problem, "device: checksum mismatch (stored 0x%s, read 0x%s)",
+				     m->device_digest, digest);
+	return 0;
+}
+
+static int verify_layers(const struct image *image, const struct manifest_files *files,
+			 struct problem *problem)
+{
+	if (image_n_layers(image) != files->n_layers)
+		return image_corrupt(problem, "map: %u layers, the manifest has %u",
+				     image_n_layers(image), files->n_layers);
+	for (uint32_t i = 0; i < files->n_layers; i++) {
+		char digest[DIGEST_LEN + 1];
+
+		str_hex(image_layer_digest(image, i), DIGEST_BYTES, digest);
+		if (strcmp(image_layer_id(image, i), files->layers[i].id) ||
+		    strcmp(digest, files->layers[i].digest))
+			return image_corrupt(problem,
+					     "layer %s: the manifest has another one there",
+					     image_layer_id(image, i));
+	}
+	return 0;
+}
+
+static int verify_image(const struct image *image, const struct manifest *m,
+			const struct manifest_files *files, struct problem *problem)
+{
+	if (strcmp(image_id(image), m->image_id))
+		return image_corrupt(problem, "map: its image id is %s, the manifest says %s",
+				     image_id(image), m->image_id);
+	if (image_n_pages(image) != m->memory_bytes / DORM_PAGE_SIZE)
+		return image_corrupt(problem, "map: %llu pages, the manifest says %llu bytes",
+				     ull(image_n_pages(image)), ull(m->memory_bytes));
+	return verify_layers(image, files, problem);
+}
+
+int snapshot_verify(int dirfd, snapshot_progress progress, void *userdata, struct problem *problem)
+{
+	_cleanup_(manifest_files_deinit) struct manifest_files files = {0};
+	_cleanup_(manifest_deinit) struct manifest m = {0};
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	struct verify v = {.progress = progress, .userdata = userdata};
+	int r;
+
+	r = manifest_read(dirfd, problem, &m, &files);
+	if (r == 0)
+		r = snapshot_check_files(dirfd, &m, &files, problem);
+	if (r == 0)
+		r = image_open(dirfd, problem, &image);
+	if (r == 0)
+		r = verify_image(image, &m, &files, problem);
+	if (r == 0)
+		r = verify_device(dirfd, &m, problem);
+	if (r)
+		return error_trace(r);
+	v.image = image;
+	for (uint32_t i = 0; i < image_n_layers(image); i++)
+		v.total += image_layer_frames(image, i);
+	r = verify_frames(&v, problem);
+	if (r < 0)
+		problem_errno(problem, r, "snapshot: cannot be verified");
+	return error_trace(r);
+}
