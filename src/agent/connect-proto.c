@@ -25,7 +25,8 @@ static const struct {
 	[CONNECT_DEADLINE_EXCEEDED] = {"deadline_exceeded", 504},
 };
 
-static json_t *error_object(enum connect_code code, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static json_t *error_object(enum connect_code code,
+								  const char *fmt, va_list ap)
 {
 	char message[512];
 

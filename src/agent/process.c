@@ -3,8 +3,8 @@
  * The end of a program is three things in any order: the ends of its two pipes, and SIGCHLD. `end`
  * is sent when all three are in, so all output comes before it. But a background child may hold a
  * pipe open for ever ("server & exit"): after the exit, silence of GRACE_MS ends the wait, and so
- * do GRACE_MAX_MS of chatter. Time during which the client makes us wait does not count: what the
- * program itself wrote is never cut off.
+ * do GRACE_MAX_MS of chatter. What the program itself wrote is never cut off, however slow its
+ * client is: that is what was in the pipes when it ended, and it is counted (output.owed).
  */
 #include "agent/process.h"
 
@@ -34,6 +34,8 @@ struct output {
 	struct process *p;
 	const char *name; /* "stdout", "stderr" */
 	int fd;
+	size_t owed; /* bytes that were in the pipe when the program ended: its own, never cut off
+		      */
 	struct loop_source *source; /* NULL while the client is slow */
 };
 
@@ -362,6 +364,7 @@ static bool output_read(struct output *o)
 		return false;
 	}
 	p->read_ns = clock_now_ns();
+	o->owed -= MIN(o->owed, (size_t)n);
 	if (p->state != PROCESS_ENDED && p->rq)
 		process_send_data(p, o->name, p->table->chunk, (size_t)n);
 	return true;
@@ -412,17 +415,12 @@ static void process_free(struct process *p)
 	free(p);
 }
 
-/* What was in the pipes when the grace ended, and no more: somebody may be writing for ever. */
+/* The end of the program's own output, and no more: somebody else may be writing for ever. */
 static void process_drain(struct process *p)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(p->out); i++) {
-		int left = 0;
-
-		if (p->out[i].fd >= 0)
-			(void)ioctl(p->out[i].fd, FIONREAD, &left); /* fails: 0 left */
-		for (; left > 0 && p->out[i].fd >= 0; left -= (int)OUTPUT_CHUNK)
-			(void)output_read(&p->out[i]);
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(p->out); i++)
+		while (p->out[i].fd >= 0 && p->out[i].owed && output_read(&p->out[i]))
+			;
 }
 
 static void process_finish(struct process *p)
@@ -456,8 +454,7 @@ static void on_grace(void *userdata)
 	struct process *p = userdata;
 	uint64_t now_ns = clock_now_ns();
 
-	if (process_is_held(p)) {
-		p->grace_end_ns = now_ns + GRACE_MAX_MS * NSEC_PER_MSEC;
+	if (process_is_held(p) && (p->out[0].owed || p->out[1].owed)) {
 		loop_timer_set(p->table->agent->loop, &p->grace, deadline_after_ms(GRACE_MS));
 	} else if (now_ns < p->grace_end_ns && now_ns - p->read_ns < GRACE_MS * NSEC_PER_MSEC) {
 		loop_timer_set(p->table->agent->loop, &p->grace,
@@ -522,6 +519,16 @@ static void on_exec(void *userdata, uint32_t events)
 	process_settle(p);
 }
 
+static void process_note_owed(struct process *p)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(p->out); i++) {
+		int n = 0;
+
+		if (p->out[i].fd >= 0 && ioctl(p->out[i].fd, FIONREAD, &n) == 0)
+			p->out[i].owed = (size_t)n;
+	}
+}
+
 bool process_reaped(struct process_table *t, pid_t pid, int wait_status)
 {
 	struct process *p = t->first;
@@ -540,6 +547,7 @@ bool process_reaped(struct process_table *t, pid_t pid, int wait_status)
 	p->wait_status = wait_status;
 	if (p->state == PROCESS_RUNNING) {
 		p->state = PROCESS_EXITED;
+		process_note_owed(p);
 		p->read_ns = clock_now_ns();
 		p->grace_end_ns = deadline_after_ms(GRACE_MAX_MS);
 		loop_timer_set(t->agent->loop, &p->grace, deadline_after_ms(GRACE_MS));

@@ -489,13 +489,9 @@ static void test_reconnect_ends_streams(void **state)
 /* A partial frame of every kind of cut is in the guest when the next host comes. */
 static void test_stale_partial_frame(void **state)
 {
-	static const char *const stale[] = {"\xD3",
-					    "\xD3\xFF",
-					    "\xD3\x01\x30",
-					    "\xD3\x02\x3Fxyz",
-					    "garbage",
-					    "\xD1\x19\x01"
-					    "DORMCHAN"};
+	static const char half_hello[] = "\xD1\x19\001DORMCHAN";
+	const char *const stale[] = {"\xD3",	"\xD3\xFF", "\xD3\x01\x30", "\xD3\x02\x3Fxyz",
+				     "garbage", half_hello};
 	struct guest g = {0};
 
 	guest_start(&g);

@@ -254,6 +254,7 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 	if (r < 0) {
 		problem_errno(problem, r, "saving sandbox %s", sb->record.id);
 		manifest_deinit(&m);
+		(void)snapshot_delete(sb->host->store->root_fd, final, NULL); /* seldom there */
 		(void)sandbox_run_on(sb, NULL); /* logs and records it when that fails too */
 		return error_trace(r);
 	}
