@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-int error_trace_slow(int r, const char *file, int line, const char *func)
+void error_trace_slow(int r, const char *file, int line, const char *func)
 {
 	static int enabled = -1;
 
@@ -15,5 +15,4 @@ int error_trace_slow(int r, const char *file, int line, const char *func)
 	}
 	if (enabled)
 		fprintf(stderr, "trace: %s:%d %s(): %s\n", file, line, func, strerrordesc_np(-r));
-	return r;
 }

@@ -12,15 +12,15 @@
  */
 #include <errno.h>
 
-int error_trace_slow(int r, const char *file, int line, const char *func);
+void error_trace_slow(int r, const char *file, int line, const char *func);
 
 /** error_trace() - forward @r, leaving a trace line when it is negative */
 #define error_trace(_r)                                                                            \
 	({                                                                                         \
 		int _error_r = (_r);                                                               \
-		__builtin_expect(_error_r < 0, 0)                                                  \
-			? error_trace_slow(_error_r, __FILE__, __LINE__, __func__)                 \
-			: _error_r;                                                                \
+		if (__builtin_expect(_error_r < 0, 0))                                             \
+			error_trace_slow(_error_r, __FILE__, __LINE__, __func__);                  \
+		_error_r;                                                                          \
 	})
 
 /** error_errno() - the current errno as a negative return value, traced; never 0 */

@@ -435,6 +435,13 @@ struct channel *channel_free(struct channel *ch)
 	return channel_destroy(ch);
 }
 
+void channel_shutdown(struct channel *ch)
+{
+	LOCK_SCOPE(&ch->lock);
+	channel_break(ch);
+	channel_kick(ch);
+}
+
 bool channel_is_open(struct channel *ch)
 {
 	LOCK_SCOPE(&ch->lock);

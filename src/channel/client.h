@@ -31,6 +31,9 @@ struct channel_stream;
 int channel_connect(const char *socket_path, int alive_fd, uint64_t deadline_ns,
 		    struct channel **ret);
 
+/** channel_shutdown() - break the connection: every call, under way or later, gives -EPIPE */
+void channel_shutdown(struct channel *ch);
+
 /** channel_free() - close the connection and end the thread; no stream may be in use */
 struct channel *channel_free(struct channel *ch);
 DEFINE_CLEANUP(struct channel *, channel_free)

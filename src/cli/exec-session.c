@@ -472,8 +472,10 @@ static void run(struct exec_session *s)
 		}
 		r = step(s);
 	}
-	if (r)
-		problem_errno(&s->problem, r, "cannot run '%s'", s->o->argv[0]);
+	if (!r)
+		return;
+	problem_errno(&s->problem, r, "cannot run '%s'", s->o->argv[0]);
+	s->exit_code = -1; /* of its output something may be missing */
 }
 
 /* ---- the end -----------------------------------------------------------------------------------
@@ -485,11 +487,13 @@ static int report_start_error(struct exec_session *s)
 	struct problem p = PROBLEM_INIT;
 	int code = process_start_error(st->code, st->message);
 
-	if (code == CLI_TIMEOUT)
+	if (code == CLI_TIMEOUT && s->o->timeout_s)
 		problem_set(&p, 504, "'%s' was ended: its time limit of %" PRIu64 " s passed",
 			    s->o->argv[0], s->o->timeout_s);
+	else if (st->message[0])
+		problem_set(&p, 500, "%s", st->message);
 	else
-		problem_set(&p, 500, "%s", st->message[0] ? st->message : st->code);
+		problem_set(&p, 500, "the sandbox gave up on '%s': %s", s->o->argv[0], st->code);
 	output_problem(&p);
 	return code;
 }

@@ -18,6 +18,7 @@
 
 #define MAX_REQUESTS   4
 #define MAX_ERROR_BODY (64u << 10)
+#define MAX_WAIT_MS    60000 /* curl knows no endless wait */
 
 struct http_loop_handle {
 	struct http_loop *loop;
@@ -271,7 +272,8 @@ int http_loop_wait(struct http_loop *loop, struct pollfd *fds, size_t n_fds, int
 	}
 	if (r)
 		return r < 0 ? error_trace(r) : 0;
-	if (curl_multi_poll(loop->multi, wait, (unsigned)n, timeout_ms, NULL))
+	if (curl_multi_poll(loop->multi, wait, (unsigned)n,
+			    timeout_ms < 0 ? MAX_WAIT_MS : MIN(timeout_ms, MAX_WAIT_MS), NULL))
 		return error_trace(-ENOMEM);
 	/* curl reports neither POLLHUP nor POLLERR of our descriptors: ask once more, without
 	 * waiting */

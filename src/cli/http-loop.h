@@ -58,6 +58,7 @@ void http_loop_resume(struct http_loop_handle *handle);
 
 /**
  * http_loop_wait() - work until something happened: a callback, a descriptor, or @timeout_ms
+ * @timeout_ms: -1: none; may return earlier without a reason
  * @fds: at most HTTP_LOOP_MAX_FDS, as for poll(2); revents are filled; a negative fd is ignored
  * Return: 0; negative errno
  */

@@ -36,7 +36,7 @@ int output_finish(int code)
 void output_json(const json_t *value)
 {
 	/* a failed write is found by output_finish() */
-	(void)json_dumpf(value, stdout, JSON_INDENT(2));
+	(void)json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
 	(void)putchar('\n');
 }
 

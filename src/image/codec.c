@@ -113,7 +113,7 @@ static int get_thread_zstd(ZSTD_DCtx **ret)
 
 int codec_decode(enum image_codec codec, const void *in, size_t len, void *out, size_t out_len)
 {
-	ZSTD_DCtx *zstd;
+	ZSTD_DCtx *zstd = NULL;
 	int r;
 
 	switch (codec) {

@@ -131,11 +131,12 @@ int image_writer_new(int dirfd, struct image *parent, int parent_dirfd,
 	w->options = options ? *options : (struct image_writer_options){.codec = IMAGE_CODEC_ZSTD};
 	id_random(w->layer_id, sizeof(w->layer_id));
 	r = open_directories(w, dirfd, parent_dirfd, problem);
-	if (r < 0)
+	if (r == 0)
+		r = allocate_buffers(w);
+	if (r < 0) {
+		problem_errno(problem, r, "image: beginning to write it");
 		return error_trace(r);
-	r = allocate_buffers(w);
-	if (r < 0)
-		return error_trace(r);
+	}
 	*ret = take_ptr(w);
 	return 0;
 }
@@ -298,6 +299,9 @@ int image_writer_add(struct image_writer *w, uint64_t gfn, uint64_t n_pages, con
 	assert(!w->committed);
 	if (!w->error)
 		w->error = add(w, gfn, n_pages, pages, problem);
+	if (w->error < 0)
+		problem_errno(problem, w->error, "image: adding pages from gfn %llu on",
+			      (unsigned long long)gfn);
 	return error_trace(w->error);
 }
 
@@ -446,9 +450,9 @@ int image_writer_commit(struct image_writer *w, struct image_writer_stats *ret_s
 	if (!w->error)
 		w->error = commit(w, id, problem);
 	if (w->error) {
-		/* the parent's corruption keeps its outcome; commit itself has only errors */
-		problem_set(problem, 500, "image: writing it failed before");
+		/* the parent's corruption was add()'s outcome; commit has only errors */
 		r = w->error > 0 ? -EBADMSG : w->error;
+		problem_errno(problem, r, "image: writing it");
 		return error_trace(r);
 	}
 	w->committed = true;

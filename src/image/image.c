@@ -170,7 +170,7 @@ static int check_runs(const struct image *image, struct problem *problem)
 	return 0;
 }
 
-int image_open(int dirfd, struct problem *problem, struct image **ret)
+static int open_image(int dirfd, struct problem *problem, struct image **ret)
 {
 	_cleanup_(image_unrefp) struct image *image = image_new();
 	_cleanup_free_ struct layer_name *names = NULL;
@@ -198,6 +198,15 @@ int image_open(int dirfd, struct problem *problem, struct image **ret)
 		return error_trace(r);
 	*ret = take_ptr(image);
 	return 0;
+}
+
+int image_open(int dirfd, struct problem *problem, struct image **ret)
+{
+	int r = open_image(dirfd, problem, ret);
+
+	if (r < 0)
+		problem_errno(problem, r, "image: cannot be opened");
+	return error_trace(r);
 }
 
 /* Its id is that of the map file it would have, so that content and id agree here as well. */

@@ -137,6 +137,8 @@ int snapshot_clone(int root_fd, const char *root, int src_dirfd, const char *fin
 	r = link_all(&c, id);
 	if (r == 0)
 		r = snapshot_publish(&tmp, root_fd, final, problem);
+	if (r < 0)
+		problem_errno(problem, r, "%s: cloning a snapshot to it", final);
 	snapshot_abort(&tmp, root_fd);
 	return error_trace(r > 0 ? -EBADMSG : r);
 }

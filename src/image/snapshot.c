@@ -306,6 +306,8 @@ int snapshot_commit(struct snapshot_tmp *tmp, int root_fd, const char *final,
 	struct manifest m = *manifest; /* its "prepare" stays the caller's */
 	int r = commit(tmp, root_fd, final, &m, problem);
 
+	if (r < 0)
+		problem_errno(problem, r, "%s: committing the snapshot", final);
 	return error_trace(r > 0 ? -EBADMSG : r);
 }
 
@@ -381,6 +383,8 @@ int snapshot_open(int dirfd, struct problem *problem, struct manifest *ret)
 	r = manifest_read(dirfd, problem, &m, &files);
 	if (r == 0)
 		r = snapshot_check_files(dirfd, &m, &files, problem);
+	if (r < 0)
+		problem_errno(problem, r, "snapshot: cannot be opened");
 	if (r)
 		return error_trace(r);
 	*ret = m;

@@ -129,5 +129,8 @@ int snapshot_verify(int dirfd, snapshot_progress progress, void *userdata, struc
 	v.image = image;
 	for (uint32_t i = 0; i < image_n_layers(image); i++)
 		v.total += image_layer_frames(image, i);
-	return error_trace(verify_frames(&v, problem));
+	r = verify_frames(&v, problem);
+	if (r < 0)
+		problem_errno(problem, r, "snapshot: cannot be verified");
+	return error_trace(r);
 }

@@ -46,17 +46,21 @@ int pager_client_open(struct pager_client *c, const char *session, int image_dir
 		      uint64_t n_pages, uint64_t deadline_ns, struct problem *problem,
 		      struct pager_session *ret);
 
-/** pager_client_close_session() - stop serving; for a VM that is gone. Unknown sessions are fine */
+/**
+ * pager_client_close_session() - stop serving; for a VM that is gone. Unknown sessions are fine.
+ * A VM that still lives waits for ever at its next missing page; it never sees zeros.
+ */
 int pager_client_close_session(struct pager_client *c, const char *session, uint64_t deadline_ns);
 
 /**
  * pager_client_session_stats() - counters of one session
- * @ret: object, new reference: {"session","image_id","state":"listening|serving|failed",
+ * @ret: object, new reference: {"session","image_id","state":"listening|serving|failed|closed",
  *       "pid","faults","faults_stored","faults_resident","faults_zero","faults_joined",
  *       "zero_preinstalled","frames_loaded","pages_inserted","bytes_read",
  *       "service_ns_p50","service_ns_p99","failure":null|"text"}
  *       faults = faults_stored + faults_joined + faults_resident + faults_zero:
  *       a frame had to be read / was being read / was already there / a page of zeros
+ *       The last 256 sessions that ended can still be asked for, by the same name.
  * Return: 0; -ENOENT; negative errno
  */
 int pager_client_session_stats(struct pager_client *c, const char *session, uint64_t deadline_ns,

@@ -24,10 +24,11 @@ int record_write(const struct record *r, int dirfd, bool durable)
 	_cleanup_free_ char *text = NULL;
 	json_t *o;
 
-	o = json_pack("{s:i, s:s, s:s, s:s, s:i, s:{s:i, s:I}, s:I, s:I, s:I, s:b, s:s, s:O*, s:O*}",
+	o = json_pack("{s:i, s:s, s:s, s:s, s:i, s:{s:i, s:I, s:I, s:I}, s:I, s:I, s:I, s:b, s:s, s:O*, s:O*}",
 		      "version", 1, "id", r->id, "template", r->template_id, "state",
 		      sandbox_state_name(r->state), "generation", (int)r->generation, "vm", "pid",
-		      (int)r->vm.pid, "startTime", (json_int_t)r->vm.start_time, "createdNs",
+		      (int)r->vm.pid, "startTime", (json_int_t)r->vm.start_time, "memoryDev",
+		      (json_int_t)r->vm.memory_dev, "memoryIno", (json_int_t)r->vm.memory_ino, "createdNs",
 		      (json_int_t)r->created_ns, "startedNs", (json_int_t)r->started_ns, "endNs",
 		      (json_int_t)r->end_ns, "autoPause", (int)r->auto_pause, "failure", r->failure,
 		      "metadata", r->metadata, "envs", r->envs);
@@ -45,12 +46,13 @@ int record_write(const struct record *r, int dirfd, bool durable)
 static int parse(json_t *o, struct record *r)
 {
 	const char *id, *template, *state, *failure;
-	json_int_t vm_start, created, started, end;
+	json_int_t vm_start, vm_dev, vm_ino, created, started, end;
 	int version, generation, pid, auto_pause;
 
-	if (json_unpack(o, "{s:i, s:s, s:s, s:s, s:i, s:{s:i, s:I}, s:I, s:I, s:I, s:b, s:s}", "version",
+	if (json_unpack(o, "{s:i, s:s, s:s, s:s, s:i, s:{s:i, s:I, s:I, s:I}, s:I, s:I, s:I, s:b, s:s}", "version",
 			&version, "id", &id, "template", &template, "state", &state, "generation",
-			&generation, "vm", "pid", &pid, "startTime", &vm_start, "createdNs",
+			&generation, "vm", "pid", &pid, "startTime", &vm_start, "memoryDev", &vm_dev,
+			"memoryIno", &vm_ino, "createdNs",
 			&created, "startedNs", &started, "endNs", &end, "autoPause", &auto_pause,
 			"failure", &failure) < 0)
 		return -EBADMSG;
@@ -61,7 +63,10 @@ static int parse(json_t *o, struct record *r)
 	str_copy(r->template_id, sizeof(r->template_id), template);
 	str_copy(r->failure, sizeof(r->failure), failure);
 	r->generation = (unsigned)generation;
-	r->vm = (struct vmm_identity){.pid = pid, .start_time = (uint64_t)vm_start};
+	r->vm = (struct vmm_identity){.pid = pid,
+				      .start_time = (uint64_t)vm_start,
+				      .memory_dev = (uint64_t)vm_dev,
+				      .memory_ino = (uint64_t)vm_ino};
 	r->created_ns = (uint64_t)created;
 	r->started_ns = (uint64_t)started;
 	r->end_ns = (uint64_t)end;

@@ -16,7 +16,7 @@ static void test_round_trip(void **state)
 	struct record r = {.template_id = "base",
 			   .state = SANDBOX_ASLEEP,
 			   .generation = 3,
-			   .vm = {.pid = 42, .start_time = 1ull << 40},
+			   .vm = {.pid = 42, .start_time = 1ull << 40, .memory_ino = 7},
 			   .created_ns = 1,
 			   .started_ns = 2,
 			   .end_ns = 3,
@@ -37,6 +37,7 @@ static void test_round_trip(void **state)
 		assert_int_equal(got.state, SANDBOX_ASLEEP);
 		assert_int_equal(got.generation, 3);
 		assert_true(got.vm.start_time == 1ull << 40);
+		assert_true(got.vm.memory_ino == 7);
 		assert_true(got.auto_pause);
 		assert_true(json_equal(got.metadata, r.metadata));
 		assert_null(got.envs);
@@ -52,7 +53,7 @@ static void test_refuses(void **state)
 	static const char *const bad[] = {
 		"", "{", "[]", "{\"version\":1}",
 		"{\"version\":1,\"id\":\"../../../../etc/passwd\",\"template\":\"t\",\"state\":\"running\","
-		"\"generation\":0,\"vm\":{\"pid\":1,\"startTime\":1},\"createdNs\":1,\"startedNs\":1,"
+		"\"generation\":0,\"vm\":{\"pid\":1,\"startTime\":1,\"memoryDev\":1,\"memoryIno\":1},\"createdNs\":1,\"startedNs\":1,"
 		"\"endNs\":1,\"autoPause\":false,\"failure\":\"\"}"};
 	char dir[] = "/tmp/dorm-test-record.XXXXXX";
 	struct record got;

@@ -29,11 +29,10 @@ int vmm_version(char ret_version[64], struct problem *problem)
 }
 
 /* Everything but the process. */
-static int vmm_new(const char *work_dir, int memory_fd, uint64_t memory_bytes,
-		   struct problem *problem, struct vmm **ret)
+static int vmm_new(const char *work_dir, uint64_t memory_bytes, struct problem *problem,
+		   struct vmm **ret)
 {
 	_cleanup_(vmm_freep) struct vmm *v = calloc(1, sizeof(*v));
-	struct stat st;
 	int n;
 
 	if (!v)
@@ -51,16 +50,23 @@ static int vmm_new(const char *work_dir, int memory_fd, uint64_t memory_bytes,
 			    "the work directory %s is relative or too long for sockets", work_dir);
 		return -EINVAL;
 	}
+	*ret = take_ptr(v);
+	return 0;
+}
+
+static int set_memory(struct vmm *v, int memory_fd, struct problem *problem)
+{
+	struct stat st;
+
 	if (fstat(memory_fd, &st) < 0)
 		return error_errno();
-	if ((uint64_t)st.st_size < memory_bytes) {
+	if ((uint64_t)st.st_size < v->memory_bytes) {
 		problem_set(problem, 400, "the memory file has %lld bytes, the VM needs %llu",
-			    (long long)st.st_size, (unsigned long long)memory_bytes);
+			    (long long)st.st_size, (unsigned long long)v->memory_bytes);
 		return -EINVAL;
 	}
 	v->memory_dev = st.st_dev;
 	v->memory_ino = st.st_ino;
-	*ret = take_ptr(v);
 	return 0;
 }
 
@@ -88,8 +94,10 @@ int vmm_start(const struct vmm_config *config, uint64_t deadline_ns, struct prob
 	      struct vmm **ret)
 {
 	_cleanup_(vmm_freep) struct vmm *v = NULL;
-	int r = vmm_new(config->work_dir, config->memory_fd, config->memory_bytes, problem, &v);
+	int r = vmm_new(config->work_dir, config->memory_bytes, problem, &v);
 
+	if (r == 0)
+		r = set_memory(v, config->memory_fd, problem);
 	if (r < 0)
 		return r;
 	r = v->ops->start(v, config, deadline_ns, problem);
@@ -128,15 +136,16 @@ static int adopt_process(struct vmm *v, const struct vmm_identity *identity)
 	return r > 0 ? -ESRCH : r;
 }
 
-int vmm_adopt(const char *work_dir, const struct vmm_identity *identity, int memory_fd,
-	      uint64_t memory_bytes, uint64_t deadline_ns, struct problem *problem,
-	      struct vmm **ret)
+int vmm_adopt(const char *work_dir, const struct vmm_identity *identity, uint64_t memory_bytes,
+	      uint64_t deadline_ns, struct problem *problem, struct vmm **ret)
 {
 	_cleanup_(vmm_freep) struct vmm *v = NULL;
-	int r = vmm_new(work_dir, memory_fd, memory_bytes, problem, &v);
+	int r = vmm_new(work_dir, memory_bytes, problem, &v);
 
 	if (r < 0)
 		return r;
+	v->memory_dev = identity->memory_dev;
+	v->memory_ino = identity->memory_ino;
 	r = adopt_process(v, identity);
 	if (r == 0)
 		r = v->ops->attach(v, deadline_ns, problem);
@@ -155,7 +164,10 @@ int vmm_adopt(const char *work_dir, const struct vmm_identity *identity, int mem
 
 void vmm_identity(const struct vmm *v, struct vmm_identity *ret)
 {
-	*ret = (struct vmm_identity){.pid = v->pid, .start_time = v->start_time};
+	*ret = (struct vmm_identity){.pid = v->pid,
+				     .start_time = v->start_time,
+				     .memory_dev = v->memory_dev,
+				     .memory_ino = v->memory_ino};
 }
 
 pid_t vmm_pid(const struct vmm *v)

@@ -49,6 +49,8 @@ struct vmm_config {
 struct vmm_identity {
 	pid_t pid;
 	uint64_t start_time; /* field 22 of /proc/PID/stat: guards against reused pids */
+	uint64_t memory_dev; /* device and inode of its memory's memfd */
+	uint64_t memory_ino;
 };
 
 struct vmm;
@@ -68,9 +70,8 @@ int vmm_start(const struct vmm_config *config, uint64_t deadline_ns, struct prob
 	      struct vmm **ret);
 
 /** vmm_adopt() - take over a VM that an earlier process started. -ESRCH when it is gone */
-int vmm_adopt(const char *work_dir, const struct vmm_identity *identity, int memory_fd,
-	      uint64_t memory_bytes, uint64_t deadline_ns, struct problem *problem,
-	      struct vmm **ret);
+int vmm_adopt(const char *work_dir, const struct vmm_identity *identity, uint64_t memory_bytes,
+	      uint64_t deadline_ns, struct problem *problem, struct vmm **ret);
 
 struct vmm *vmm_free(struct vmm *vmm);
 DEFINE_CLEANUP(struct vmm *, vmm_free)

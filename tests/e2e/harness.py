@@ -15,11 +15,13 @@ main() runs the test_ functions in the order of the file and prints one line for
 tools/run-tests wants them. `python3 tests/e2e/test_x.py NAME...` runs only those (PYTHONPATH is not
 needed then: this file lies beside it; DORM_BUILD names the build, default build/).
 """
+import http.client
 import json
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -48,10 +50,10 @@ def check(condition, what):
 
 def program(name):
     """the path of a program or library of this build"""
-    found = sorted(p for p in BUILD.rglob(name) if p.is_file())
-    if not found:
-        raise FileNotFoundError(f"{BUILD} holds no {name}: is it built?")
-    return str(found[0])
+    for path in (BUILD / "bin" / name, *sorted(BUILD.rglob(name))):
+        if path.is_file():
+            return str(path)
+    raise FileNotFoundError(f"{BUILD} holds no {name}: is it built?")
 
 
 def wait_until(condition, timeout_s, what):
@@ -81,6 +83,26 @@ def children_of(pid):
     return found
 
 
+class ApiError(Exception):
+    """an answer that is not a success: status, message, hint"""
+
+    def __init__(self, status, body):
+        self.status = status
+        self.body = body if isinstance(body, dict) else {}
+        super().__init__(f"{status}: {self.body.get('message', body)}")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout_s):
+        super().__init__("localhost", timeout=timeout_s)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
 class Dormouse:
     """a dormd of its own with an empty store, gone without a trace when the block is left
 
@@ -92,9 +114,9 @@ class Dormouse:
         self.root = self.dir / "store"
         self.log = self.dir / "dormd.log"
         self.args = list(dormd_args)
-        self.socket = self.dir / "dormd.sock"
-        self.env = dict(os.environ, DORM_ROOT=str(self.root), DORM_SOCKET=str(self.socket),
-                        DORM_CACHE=str(CACHE), **(env or {}))
+        self.run = self.dir / "run"
+        self.socket = self.run / "dormd.sock"
+        self.env = dict(os.environ, DORM_SOCKET=str(self.socket), **(env or {}))
         self.daemon = None
 
     def __enter__(self):
@@ -113,13 +135,20 @@ class Dormouse:
     def start(self):
         """start dormd and wait until it answers"""
         with open(self.log, "ab") as log:
-            self.daemon = subprocess.Popen([program("dormd"), *self.args], env=self.env,
-                                           stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until(lambda: self.daemon.poll() is not None or self.socket.exists(), 30,
-                   "dormd made its socket")
+            self.daemon = subprocess.Popen(
+                [program("dormd"), "--root", self.root, "--run-dir", self.run, "--guest-cache",
+                 CACHE, *self.args],
+                env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until(lambda: self.daemon.poll() is not None or self.answers(), 60, "dormd answers")
         if self.daemon.poll() is not None:
             raise AssertionError(f"dormd ended with status {self.daemon.returncode}: "
                                  + self.log.read_text(errors="replace")[-2000:])
+
+    def answers(self):
+        try:
+            return self.api("GET", "/healthz", timeout_s=5)
+        except (OSError, http.client.HTTPException):
+            return None
 
     def kill(self):
         """kill -9 of dormd; everything else lives on"""
@@ -128,13 +157,12 @@ class Dormouse:
 
     def stop(self):
         """delete every sandbox, then end dormd in good order"""
-        if not self.daemon or self.daemon.poll() is not None:
+        if not self.daemon:
             return
-        try:
-            for sandbox in self.json("ps", check_status=False) or []:
-                self.dorm("rm", sandbox["sandboxID"], check_status=False)
-        except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as e:
-            print(f"cleaning up: {e}")
+        if self.daemon.poll() is not None:
+            self.start()  # only a dormd ends what it has left behind
+        for sandbox in self.sandboxes():
+            self.api("DELETE", f"/sandboxes/{sandbox['sandboxID']}")
         self.daemon.send_signal(signal.SIGTERM)
         try:
             self.daemon.wait(20)
@@ -142,6 +170,81 @@ class Dormouse:
             self.daemon.kill()
             self.daemon.wait(10)
             raise AssertionError("dormd did not end within 20 s of SIGTERM") from None
+
+    def api(self, method, path, body=None, timeout_s=180):
+        """one request to dormd; returns the JSON of its answer, raises ApiError otherwise"""
+        connection = UnixConnection(self.socket, timeout_s)
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None,
+                               {"Content-Type": "application/json"} if body is not None else {})
+            reply = connection.getresponse()
+            text = reply.read().decode()
+        finally:
+            connection.close()
+        value = json.loads(text) if text.strip() else None
+        if reply.status >= 300:
+            raise ApiError(reply.status, value)
+        return value
+
+    def sandboxes(self):
+        """all of them, failed ones too"""
+        return self.api("GET", "/v2/sandboxes?state=running,paused,failed&limit=1000")
+
+    def status(self, sandbox):
+        return self.api("GET", f"/sandboxes/{sandbox}")["status"]
+
+    def create(self, template, **fields):
+        return self.api("POST", "/v2/sandboxes",
+                        {"templateID": template, "timeout": 3600, **fields})["sandboxID"]
+
+    def exec(self, sandbox, *command, stdin=None, check_status=True, timeout_s=180):
+        """run a command in a sandbox as root; returns what it printed"""
+        return self.dorm("exec", "-u", "root", *(["-i"] if stdin is not None else []), sandbox, "--",
+                         *command, stdin=stdin, check_status=check_status,
+                         timeout_s=timeout_s).stdout.strip()
+
+    def upload(self, sandbox, path, name):
+        """copy a program of this host into a sandbox"""
+        subprocess.run([program("dorm"), "exec", "-i", "-u", "root", sandbox, "--", "sh", "-c",
+                        f"cat >{name} && chmod 755 {name}"], env=self.env, check=True,
+                       stdin=open(path, "rb"), timeout=120)
+
+    def build_template(self, name, memory_mb, say=lambda line: None, **commands):
+        """build a template; returns the lines of its log"""
+        made = self.api("POST", "/v3/templates", {"name": name, "memoryMB": memory_mb})
+        path = f"builds/{made['buildID']}"
+        self.api("POST", f"/v2/templates/{made['templateID']}/{path}", commands)
+        lines, end = [], time.monotonic() + 600
+        while time.monotonic() < end:
+            status = self.api("GET", f"/templates/{made['templateID']}/{path}/status"
+                                     f"?logsOffset={len(lines)}")
+            for line in status["logs"]:
+                say(line)
+            lines += status["logs"]
+            if status["status"] == "ready":
+                return lines
+            if status["status"] == "error":
+                raise AssertionError(f"template {name}: {status['reason']['message']}")
+            time.sleep(0.1)
+        raise AssertionError(f"template {name} is still not built: {lines}")
+
+    def hold_pattern(self, sandbox, mb):
+        """start tests/guest/pattern.c in a sandbox and wait until its memory is filled"""
+        self.upload(sandbox, program("pattern"), "/tmp/pattern")
+        self.exec(sandbox, "sh", "-c",
+                  f"setsid /tmp/pattern hold {mb} </dev/null >/tmp/pattern.log 2>&1 & "
+                  "until /tmp/pattern count 2>/dev/null; do sleep 0.2; done")
+
+    def check_pattern(self, sandbox):
+        """every page of it: fails when one is wrong; returns how far it has counted"""
+        text = self.exec(sandbox, "/tmp/pattern", "check")
+        check(" bad=0 " in text, f"sandbox {sandbox} has wrong memory: {text}")
+        return int(text.rpartition("count=")[2])
+
+    def vm_pid(self, sandbox):
+        """the process of a sandbox's VM"""
+        record = json.loads((self.root / "sandboxes" / sandbox / "sandbox.json").read_text())
+        return record["vm"]["pid"]
 
     def dorm(self, *args, check_status=True, timeout_s=180, stdin=None):
         """run the command line; returns its CompletedProcess (text)"""

@@ -3,7 +3,9 @@
  * Why each word is there, where it does not say so itself:
  *
  *  microvm, acpi=on, rtc=on   no PCI, boots in 2 s under TCG; the clock lets a guest repair itself
- *  x-option-roms=off          needs no option ROM, so no copy of one in guest memory
+ *  x-option-roms=off          no copies of option ROMs in guest memory
+ *  qboot.rom                  what Debian 12 takes by itself; QEMU 10 would take SeaBIOS, which
+ *                             finds no kernel without option ROMs
  *  share=off                  copy-on-write is the dirty log (vmm.h)
  *  tb-size=32                 translation cache: the default would grow to hundreds of MiB per VM
  *  -sandbox on,...            a QEMU that its guest took over cannot start programs or change user
@@ -128,6 +130,7 @@ static void add_machine(struct command_line *c, const struct vmm_config *v)
 	bool tcg = strcmp(v->accel, "tcg") == 0;
 
 	add(c, "-M", "microvm,acpi=on,rtc=on,x-option-roms=off,memory-backend=ram");
+	add(c, "-bios", "qboot.rom");
 	add(c, "-accel", tcg ? "tcg,tb-size=32" : "kvm");
 	add(c, "-cpu", tcg ? "max" : "host");
 	word(c, "-smp");

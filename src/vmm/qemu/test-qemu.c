@@ -35,6 +35,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "sys/kvm.h"
+#include "sys/pidfd.h"
 #include "sys/proc.h"
 #include "sys/spawn.h"
 #include "sys/tsc.h"
@@ -241,6 +242,25 @@ static struct vmm_config boot_config(int memory)
 	return c;
 }
 
+/* A failed assertion leaves its test by longjmp: its VM is killed at the end. */
+static int started[64], n_started;
+
+static void remember(const struct vmm *v)
+{
+	int fd = dup(vmm_pidfd(v));
+
+	assert_true(fd >= 0 && n_started < (int)ARRAY_SIZE(started));
+	started[n_started++] = fd;
+}
+
+static void kill_remembered(void)
+{
+	while (n_started > 0) {
+		(void)pidfd_signal(started[--n_started], SIGKILL); /* mostly gone already */
+		fd_close(started[n_started]);
+	}
+}
+
 static struct vmm *must_start(const struct vmm_config *c)
 {
 	struct problem problem = PROBLEM_INIT;
@@ -250,6 +270,7 @@ static struct vmm *must_start(const struct vmm_config *c)
 	if (r < 0)
 		print_error("vmm_start: %d %s\n", r, problem.message);
 	assert_int_equal(r, 0);
+	remember(v);
 	return v;
 }
 
@@ -371,10 +392,10 @@ static void test_boot_and_snapshot(void **state)
 	vmm_free(v);
 	wrong = identity;
 	wrong.start_time++;
-	assert_int_equal(vmm_adopt(w.dir, &wrong, memory, MEMORY, DEADLINE, &problem, &none),
+	assert_int_equal(vmm_adopt(w.dir, &wrong, MEMORY, DEADLINE, &problem, &none),
 			 -ESRCH);
 	assert_true(strstr(problem.message, "is gone"));
-	assert_int_equal(vmm_adopt(w.dir, &identity, memory, MEMORY, DEADLINE, NULL, &v), 0);
+	assert_int_equal(vmm_adopt(w.dir, &identity, MEMORY, DEADLINE, NULL, &v), 0);
 	assert_int_equal(vmm_pid(v), identity.pid);
 	assert_true(wait_count(v, n + 1, DEADLINE, &w.count, w.sum));
 
@@ -406,7 +427,7 @@ static void test_boot_and_snapshot(void **state)
 	assert_true(str_has_prefix(reason, "killed by signal 9"));
 	assert_int_equal(vmm_is_running(v, DEADLINE), -EPIPE);
 	vmm_free(v);
-	assert_int_equal(vmm_adopt(w.dir, &identity, memory, MEMORY, DEADLINE, NULL, &none),
+	assert_int_equal(vmm_adopt(w.dir, &identity, MEMORY, DEADLINE, NULL, &none),
 			 -ESRCH);
 	pager_stop(pager);
 }
@@ -570,8 +591,11 @@ static void test_silent_pager(void **state)
 	uint64_t t = clock_now_ns();
 	int r = vmm_start(&config, deadline_after_ms(1500), &problem, &v);
 
-	if (r == 0) /* it may get as far as its monitor; then it cannot be stopped */
+	if (r == 0) { /* it may get as far as its monitor; then it cannot be stopped */
+		remember(v);
+		clock_sleep_ms(200);
 		r = vmm_pause(v, deadline_after_ms(1000), &problem);
+	}
 	print_message("%d %s\n", r, problem.message);
 	assert_int_equal(r, -ETIMEDOUT);
 	assert_true(ms_since(t) < 5000);
@@ -659,6 +683,7 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
+	kill_remembered();
 	free(w.model);
 	return file_remove_tree(AT_FDCWD, w.dir);
 }

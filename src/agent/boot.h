@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * boot.h - what PID 1 does before it serves: kernel file systems, modules, the sandbox's root
+ *
+ * Once, as PID 1 of the initramfs, in this order. A step that fails ends the boot with a line on
+ * the console; the kernel's panic that follows ends the VM, and the host reads why in its console
+ * log.
+ */
+
+/** boot_kernel() - mount /proc, /sys, /dev; console as standard streams; load /etc/modules.list */
+int boot_kernel(void);
+
+/**
+ * boot_root() - make the sandbox's file system the root
+ *
+ * The virtio disk that holds an erofs file system, read-only, with a tmpfs above it; then a move of
+ * that mount to "/" and chroot, which processes see as any other root. Without any virtio disk the
+ * initramfs stays the root.
+ * Return: 0; -ENODEV: there are disks, but none holds erofs after 10 s; negative errno
+ */
+int boot_root(void);
+
+/** boot_system() - what a sandbox's programs expect: pts, shm, tmp, run, cgroups, loopback, limits
+ */
+int boot_system(void);
+
+#define BOOT_WORKLOAD_CGROUP "/sys/fs/cgroup/workload"

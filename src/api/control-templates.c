@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api/routes.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "api/fields.h"
+#include "base/clock.h"
+#include "sandbox/build.h"
+#include "sandbox/snapshots.h"
+
+#define DEFAULT_MEMORY_MB 512u
+#define MAX_COMMAND       65536u
+
+static void list_visit(void *userdata, const struct snapshot_entry *e)
+{
+	char created[32];
+
+	if (!e->names)
+		return;
+	clock_rfc3339(e->manifest.created_ns, created);
+	(void)json_array_append_new( /* out of memory: left out */
+		userdata, json_pack("{s:s, s:s, s:O, s:O, s:I, s:i, s:s, s:I, s:I, s:s}", "templateID",
+				    e->manifest.id, "snapshotID", e->manifest.id, "names", e->names,
+				    "aliases", e->names, "memoryMB",
+				    (json_int_t)(e->manifest.memory_bytes >> 20), "cpuCount",
+				    (int)e->manifest.cpus, "createdAt", created, "storedBytes",
+				    (json_int_t)e->stored_bytes, "sharedBytes",
+				    (json_int_t)e->shared_bytes, "kernelVersion",
+				    e->manifest.kernel_version));
+}
+
+int control_template_list(struct request *q, struct reply *y)
+{
+	json_t *items = json_array();
+	int r = items ? snapshots_each(q->host, list_visit, items) : -ENOMEM;
+
+	if (r < 0) {
+		json_decref(items);
+		return r;
+	}
+	return reply_json(y, 200, items);
+}
+
+int control_template_new(struct request *q, struct reply *y)
+{
+	struct template_options o = {.cpus = 1};
+	uint64_t memory_mb = DEFAULT_MEMORY_MB, cpus = 1;
+	char template_id[ID_LEN + 1], build_id[ID_LEN + 1];
+	int r;
+
+	r = fields_text(q->json, "name", 63, &y->problem, &o.name);
+	if (r == 0 && !o.name) {
+		problem_set(&y->problem, 400, "name: is required");
+		r = -EINVAL;
+	}
+	if (r == 0)
+		r = fields_uint(q->json, "memoryMB", 0, 1u << 22, &y->problem, &memory_mb);
+	if (r == 0)
+		r = fields_uint(q->json, "cpuCount", 0, 1024, &y->problem, &cpus);
+	if (r < 0)
+		return r;
+	o.memory_bytes = memory_mb << 20;
+	o.cpus = (uint32_t)cpus;
+	r = template_build_new(q->host, &o, &y->problem, template_id, build_id);
+	if (r < 0)
+		return r;
+	return reply_json(y, 202,
+			  json_pack("{s:s, s:s, s:[s], s:[s], s:b}", "templateID", template_id, "buildID",
+				    build_id, "names", o.name, "aliases", o.name, "public", 0));
+}
+
+int control_template_build(struct request *q, struct reply *y)
+{
+	const char *start = NULL, *ready = NULL;
+	int r;
+
+	r = fields_text(q->json, "startCmd", MAX_COMMAND, &y->problem, &start);
+	if (r == 0)
+		r = fields_text(q->json, "readyCmd", MAX_COMMAND, &y->problem, &ready);
+	if (r == 0)
+		r = template_build_start(q->host, q->args[0], q->args[1], start, ready, &y->problem);
+	return r < 0 ? r : reply_json(y, 202, json_object());
+}
+
+int control_template_status(struct request *q, struct reply *y)
+{
+	uint64_t offset = 0;
+	json_t *o = NULL;
+	int r;
+
+	r = fields_query_uint(request_query(q, "logsOffset"), "logsOffset", 0, 1u << 20, &y->problem,
+			      &offset);
+	if (r == 0)
+		r = template_build_status(q->host, q->args[0], q->args[1], offset, &y->problem, &o);
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_template_delete(struct request *q, struct reply *y)
+{
+	y->status = 204;
+	return snapshots_delete(q->host, q->args[0], &y->problem);
+}

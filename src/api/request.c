@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api/request.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+const char *request_query(struct request *q, const char *name)
+{
+	return MHD_lookup_connection_value(q->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+int reply_json(struct reply *y, int status, json_t *json)
+{
+	if (!json)
+		return -ENOMEM;
+	y->status = status;
+	y->json = json;
+	return 0;
+}
+
+void reply_error(struct reply *y, int r)
+{
+	problem_errno(&y->problem, r < 0 ? r : -EIO, "the request failed");
+	json_decref(y->json);
+	y->status = y->problem.status ? y->problem.status : 500;
+	y->json = json_pack("{s:i, s:s}", "code", y->status, "message", y->problem.message);
+	if (y->json && y->problem.hint[0])
+		(void)json_object_set_new(y->json, "hint", json_string(y->problem.hint));
+}
+
+static struct MHD_Response *make_response(struct reply *y)
+{
+	char *text;
+	struct MHD_Response *m;
+
+	if (y->raw)
+		return take_ptr(y->raw);
+	text = y->json ? json_dumps(y->json, JSON_COMPACT) : NULL;
+	m = MHD_create_response_from_buffer(text ? strlen(text) : 0, text ? text : (void *)"",
+					    text ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+	if (m && text)
+		(void)MHD_add_response_header(m, "Content-Type", "application/json");
+	if (m && y->status == 503) /* E2B clients retry with an integer */
+		(void)MHD_add_response_header(m, "Retry-After", "1");
+	if (m && y->next_token[0])
+		(void)MHD_add_response_header(m, "x-next-token", y->next_token);
+	return m;
+}
+
+enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y)
+{
+	struct MHD_Response *m = make_response(y);
+	enum MHD_Result result;
+
+	json_decref(y->json);
+	y->json = NULL;
+	if (!m)
+		return MHD_NO; /* closes the connection */
+	result = MHD_queue_response(connection, (unsigned)y->status, m);
+	MHD_destroy_response(m);
+	return result;
+}

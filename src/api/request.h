@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * request.h - one HTTP request to the control API, and its reply
+ *
+ * A handler reads the request, fills the reply, and returns 0; or returns a negative errno and leaves
+ * the problem to say what went wrong. One thread per request.
+ */
+#include <jansson.h>
+#include <microhttpd.h>
+
+#include "base/buf.h"
+#include "base/problem.h"
+#include "sandbox/host.h"
+
+#define REQUEST_MAX_BODY (1u << 20)
+#define REQUEST_MAX_ARGS 3
+
+struct request {
+	struct host *host;
+	struct MHD_Connection *connection;
+	char args[REQUEST_MAX_ARGS][128]; /* what {} in the route stood for */
+	struct buf body;
+	json_t *json; /* the body: an object, empty when there was none */
+};
+
+struct reply {
+	int status;               /* 200, 201, 202; 204 goes without a body */
+	json_t *json;             /* owned */
+	char next_token[64];      /* x-next-token, if not empty */
+	struct MHD_Response *raw; /* instead of json */
+	struct problem problem;
+};
+
+typedef int (*request_handler)(struct request *q, struct reply *y);
+
+/** request_query() - a query parameter, decoded once; NULL when absent */
+const char *request_query(struct request *q, const char *name);
+
+/** reply_json() - status and body; steals @json. Return: 0; -ENOMEM when @json is NULL */
+int reply_json(struct reply *y, int status, json_t *json);
+
+/** reply_send() - queue on the connection; releases what the reply owns */
+enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y);
+
+/** reply_error() - turn the problem into {code, message, hint}; the status is the code */
+void reply_error(struct reply *y, int r);

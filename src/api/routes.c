@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api/routes.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+struct route {
+	const char *method;
+	const char *path; /* {} stands for one segment */
+	request_handler handler;
+};
+
+static const struct route routes[] = {
+	{"POST", "/v2/sandboxes", control_sandbox_create},
+	{"POST", "/sandboxes", control_sandbox_create},
+	{"GET", "/v2/sandboxes", control_sandbox_list},
+	{"GET", "/sandboxes", control_sandbox_list},
+	{"GET", "/sandboxes/{}", control_sandbox_get},
+	{"DELETE", "/sandboxes/{}", control_sandbox_delete},
+	{"POST", "/sandboxes/{}/pause", control_sandbox_pause},
+	{"POST", "/v2/sandboxes/{}/connect", control_sandbox_connect},
+	{"POST", "/sandboxes/{}/connect", control_sandbox_connect},
+	{"POST", "/sandboxes/{}/resume", control_sandbox_connect},
+	{"POST", "/sandboxes/{}/timeout", control_sandbox_timeout},
+	{"POST", "/sandboxes/{}/fork", control_sandbox_fork},
+	{"POST", "/sandboxes/{}/snapshots", control_sandbox_snapshot},
+	{"GET", "/sandboxes/{}/memory", control_sandbox_memory},
+	{"GET", "/snapshots", control_snapshot_list},
+	{"GET", "/snapshots/{}", control_snapshot_get},
+	{"POST", "/snapshots/{}/verify", control_snapshot_verify},
+	{"GET", "/templates", control_template_list},
+	{"POST", "/v3/templates", control_template_new},
+	{"POST", "/v2/templates/{}/builds/{}", control_template_build},
+	{"GET", "/templates/{}/builds/{}/status", control_template_status},
+	{"DELETE", "/templates/{}", control_template_delete},
+	{"GET", "/healthz", control_health},
+	{"GET", "/health", control_health},
+	{"GET", "/readyz", control_ready},
+	{"GET", "/doctor", control_doctor},
+};
+
+/* One segment of @path after its '/', and its length. */
+static const char *segment(const char *path, size_t *ret_len)
+{
+	*ret_len = strcspn(path + 1, "/");
+	return path + 1;
+}
+
+static bool matches(const char *pattern, const char *path, struct request *q)
+{
+	unsigned n_args = 0;
+
+	while (*pattern == '/' && *path == '/') {
+		size_t a, b;
+		const char *want = segment(pattern, &a), *got = segment(path, &b);
+
+		if (a == 2 && !memcmp(want, "{}", 2)) {
+			if (b == 0 || b >= sizeof(q->args[0]) || n_args == REQUEST_MAX_ARGS)
+				return false;
+			memcpy(q->args[n_args], got, b);
+			q->args[n_args++][b] = 0;
+		} else if (a != b || memcmp(want, got, a)) {
+			return false;
+		}
+		pattern = want + a;
+		path = got + b;
+	}
+	return !*pattern && !*path;
+}
+
+request_handler routes_find(const char *method, const char *path, struct request *q,
+			    struct problem *problem)
+{
+	bool known = false;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(routes); i++) {
+		if (!matches(routes[i].path, path, q))
+			continue;
+		if (!strcmp(routes[i].method, method))
+			return routes[i].handler;
+		known = true;
+	}
+	problem_set(problem, known ? 405 : 404, known ? "%s is not a method of %.200s"
+						      : "there is no %s %.200s", method, path);
+	return NULL;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/test.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "api/fields.h"
+
+static void test_uint(void **state)
+{
+	json_t *o = json_pack("{s:i, s:i, s:s, s:n, s:f}", "n", 5, "neg", -1, "text", "5", "none", "real",
+			      1.5);
+	struct problem p = PROBLEM_INIT;
+	uint64_t v = 77;
+
+	assert_int_equal(fields_uint(o, "n", 1, 5, &p, &v), 0);
+	assert_int_equal(v, 5);
+	v = 77;
+	assert_int_equal(fields_uint(o, "absent", 1, 5, &p, &v), 0);
+	assert_int_equal(fields_uint(o, "none", 1, 5, &p, &v), 0);
+	assert_int_equal(v, 77);
+	assert_int_equal(fields_uint(o, "n", 1, 4, &p, &v), -EINVAL);
+	assert_int_equal(p.status, 400);
+	assert_string_equal(p.message, "n: 5 is not between 1 and 4");
+	assert_int_equal(fields_uint(o, "neg", 0, 4, NULL, &v), -EINVAL);
+	assert_int_equal(fields_uint(o, "text", 0, 9, NULL, &v), -EINVAL);
+	assert_int_equal(fields_uint(o, "real", 0, 9, NULL, &v), -EINVAL);
+	assert_int_equal(v, 77);
+	json_decref(o);
+}
+
+static void test_others(void **state)
+{
+	json_t *o = json_pack("{s:b, s:s, s:{s:s}, s:{s:i}}", "yes", 1, "text", "hello", "map", "k", "v",
+			      "bad", "k", 1);
+	struct problem p = PROBLEM_INIT;
+	const char *text = NULL;
+	json_t *map = NULL;
+	bool b = false;
+
+	assert_int_equal(fields_bool(o, "yes", &p, &b), 0);
+	assert_true(b);
+	assert_int_equal(fields_bool(o, "text", NULL, &b), -EINVAL);
+	assert_int_equal(fields_text(o, "text", 5, &p, &text), 0);
+	assert_string_equal(text, "hello");
+	assert_int_equal(fields_text(o, "text", 4, NULL, &text), -EINVAL);
+	assert_int_equal(fields_text_map(o, "map", &p, &map), 0);
+	assert_non_null(map);
+	assert_int_equal(fields_text_map(o, "bad", &p, &map), -EINVAL);
+	assert_non_null(strstr(p.message, "bad.k"));
+	assert_int_equal(fields_query_uint("7", "limit", 1, 100, NULL, &(uint64_t){0}), 0);
+	assert_int_equal(fields_query_uint("x", "limit", 1, 100, NULL, &(uint64_t){0}), -EINVAL);
+	json_decref(o);
+}
+
+static void test_metadata(void **state)
+{
+	json_t *o;
+
+	/* {k: 'v w'} arrives as k%3Dv%252520w; the server has decoded it once */
+	assert_int_equal(fields_metadata_filter("k=v%2520w&a=b", NULL, &o), 0);
+	assert_string_equal(json_string_value(json_object_get(o, "k")), "v w");
+	assert_string_equal(json_string_value(json_object_get(o, "a")), "b");
+	json_decref(o);
+	assert_int_equal(fields_metadata_filter("nonsense", NULL, &o), -EINVAL);
+}
+
+TEST_MAIN(cmocka_unit_test(test_uint), cmocka_unit_test(test_others),
+	  cmocka_unit_test(test_metadata))

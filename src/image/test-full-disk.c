@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test-full-disk.c - a snapshot on a file system that becomes full, at every possible place
+ *
+ * A small tmpfs in a mount namespace of our own. Needs root; without, the test is skipped.
+ */
+#include "image/test-fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "image/snapshot.h"
+#include "image/store.h"
+
+#define N_PAGES	   600u
+#define DISK_BYTES (8u << 20)
+
+static uint64_t free_pages(struct store *store)
+{
+	unsigned long long bytes;
+
+	assert_int_equal(store_free_bytes(store, &bytes), 0);
+	return bytes / DORM_PAGE_SIZE;
+}
+
+static int write_image(struct snapshot_tmp *tmp, const uint8_t *memory, struct manifest *m,
+		       struct problem *problem)
+{
+	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
+	_cleanup_(image_unrefp) struct image *zero = NULL;
+	struct image_writer_options options = {.codec = IMAGE_CODEC_NONE};
+	int r;
+
+	assert_int_equal(image_open_zero(N_PAGES, &zero), 0);
+	r = image_writer_new(tmp->dirfd, zero, -1, &options, problem, &w);
+	for (unsigned i = 0; r == 0 && i < N_PAGES; i += 100)
+		r = image_writer_add(w, i, 100, memory + i * DORM_PAGE_SIZE, problem);
+	return r ? r : image_writer_commit(w, &m->stats, m->image_id, problem);
+}
+
+static int take_snapshot(struct store *store, const uint8_t *memory, const char *final,
+			 struct problem *problem)
+{
+	struct manifest m = {.memory_bytes = N_PAGES * DORM_PAGE_SIZE};
+	struct snapshot_tmp tmp;
+	int r;
+
+	id_new('s', m.id);
+	r = snapshot_begin(store->root_fd, store->root, problem, &tmp);
+	if (r)
+		return r;
+	r = write_image(&tmp, memory, &m, problem);
+	if (r == 0)
+		r = snapshot_commit(&tmp, store->root_fd, final, &m, problem);
+	snapshot_abort(&tmp, store->root_fd);
+	return r;
+}
+
+/* Leave exactly @n pages free. */
+static void fill(struct store *store, uint64_t n)
+{
+	int fd = openat(store->root_fd, "filler", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	uint64_t have = free_pages(store);
+
+	assert_true(fd >= 0 && have >= n);
+	if (have > n)
+		assert_int_equal(fallocate(fd, 0, 0, (off_t)((have - n) * DORM_PAGE_SIZE)), 0);
+	close(fd);
+	assert_int_equal(free_pages(store), n);
+}
+
+static bool try_with(struct store *store, const uint8_t *memory, uint64_t n)
+{
+	struct problem problem = PROBLEM_INIT;
+	char final[64] = "snapshots/", *id = final + strlen(final);
+	struct stat st;
+	int r;
+
+	id_new('s', id);
+	fill(store, n);
+	r = take_snapshot(store, memory, final, &problem);
+	if (r == 0) {
+		int fd = file_open_dir(store->root_fd, final);
+
+		assert_int_equal(snapshot_verify(fd, NULL, NULL, &problem), 0);
+		close(fd);
+		assert_int_equal(snapshot_delete(store->root_fd, final, &problem), 0);
+		return true;
+	}
+	assert_int_equal(r, -ENOSPC);
+	assert_int_equal(problem.status, 507);
+	assert_non_null(strstr(problem.message, "No space left on device"));
+	assert_true(problem.hint[0]);
+	assert_int_equal(fstatat(store->root_fd, final, &st, 0), -1);
+	assert_int_equal(unlinkat(store->root_fd, "tmp", AT_REMOVEDIR), 0); /* it is empty */
+	assert_int_equal(mkdirat(store->root_fd, "tmp", 0755), 0);
+	assert_int_equal(free_pages(store), n); /* nothing was left anywhere */
+	return false;
+}
+
+static void test_full(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *memory = malloc((size_t)N_PAGES * DORM_PAGE_SIZE);
+	struct problem problem = PROBLEM_INIT;
+	struct store *store;
+	uint64_t seed = 3, n;
+	bool done = false;
+
+	assert_non_null(memory);
+	for (unsigned i = 0; i < N_PAGES; i++)
+		fixture_page(memory + i * DORM_PAGE_SIZE, 2, &seed);
+	assert_int_equal(store_open(f->path, &problem, &store), 0);
+	for (n = 0; n < 590; n += 118) /* within the frames */
+		assert_false(try_with(store, memory, n));
+	for (; !done && n < 700; n++) /* the end of the layer, the map, the manifest */
+		done = try_with(store, memory, n);
+	assert_true(done);
+	assert_true(n > N_PAGES);
+	store_close(store);
+	free(memory);
+}
+
+static int setup(void **state)
+{
+	char options[32];
+
+	(void)snprintf(options, sizeof(options), "size=%u,mode=0700", DISK_BYTES);
+	(void)fixture_setup(state);
+	return mount("none", ((struct fixture *)*state)->path, "tmpfs", 0, options);
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	close(f->dirfd);
+	f->dirfd = -1;
+	assert_int_equal(umount2(f->path, MNT_DETACH), 0);
+	return fixture_teardown(state);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_full, setup, teardown)};
+
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+		(void)printf("skipped: mounting a small tmpfs needs root (%s)\n", strerror(errno));
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,511 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pager/control.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "pager/door.h"
+#include "pager/wire.h"
+#include "sys/memfd.h"
+
+#define MAX_POLL       (4 + CONTROL_MAX_CLIENTS + 2 * PAGER_MAX_SESSIONS)
+#define ACCEPT_REST_MS 100 /* when there are no descriptors left */
+
+struct control {
+	struct pager *p;
+	struct control_options options;
+	int signal_fd;
+	int lock_fd;
+	int listener;
+	int clients[CONTROL_MAX_CLIENTS]; /* -1: free */
+	struct door *doors;
+	uint64_t accept_after_ns; /* leave listening sockets alone until then */
+	bool stop;
+
+	struct pollfd polls[MAX_POLL];
+	struct door *poll_doors[MAX_POLL]; /* whose descriptor it is, or NULL */
+};
+
+/* ---- beginning --------------------------------------------------------------------------------
+ */
+
+static int take_lock(struct control *c, struct problem *problem)
+{
+	_cleanup_free_ char *path = str_printf("%s.lock", c->options.socket_path);
+
+	if (!path)
+		return -ENOMEM;
+	c->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (c->lock_fd < 0) {
+		int r = error_errno();
+
+		problem_errno(problem, r, "cannot open %s", path);
+		return r;
+	}
+	if (flock(c->lock_fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	problem_set(problem, 409, "another dorm-pager serves %s", c->options.socket_path);
+	problem_hint(problem, "stop it, or choose another --socket");
+	return -EADDRINUSE;
+}
+
+/* A predecessor that was killed leaves its sessions' sockets behind: names that refuse everybody.
+ */
+static void remove_dead_sockets(const char *run_dir)
+{
+	DIR *d = opendir(run_dir);
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		_cleanup_free_ char *path = NULL;
+		int fd;
+
+		if (!str_has_prefix(e->d_name, "vm-") || !str_has_suffix(e->d_name, ".sock"))
+			continue;
+		path = str_printf("%s/%s", run_dir, e->d_name);
+		fd = path ? fd_unix_connect(path, SOCK_STREAM) : -ENOMEM;
+		if (fd == -ECONNREFUSED)
+			(void)unlink(path); /* the next start tries again */
+		else if (fd >= 0)
+			fd_close(fd);
+	}
+	if (d)
+		closedir(d);
+}
+
+int control_new(struct pager *p, const struct control_options *options, int signal_fd,
+		struct problem *problem, struct control **ret)
+{
+	_cleanup_(control_freep) struct control *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	c->p = p;
+	c->options = *options;
+	c->signal_fd = signal_fd;
+	c->lock_fd = c->listener = -1;
+	memset(c->clients, 0xff, sizeof(c->clients));
+	r = file_mkdir_p(options->run_dir, 0700);
+	if (r < 0) {
+		problem_errno(problem, r, "cannot make the directory %s", options->run_dir);
+		return r;
+	}
+	r = take_lock(c, problem);
+	if (r < 0)
+		return r;
+	remove_dead_sockets(options->run_dir);
+	c->listener = fd_unix_listen(options->socket_path, SOCK_SEQPACKET, 0600);
+	if (c->listener < 0) {
+		problem_errno(problem, c->listener, "cannot listen on %s", options->socket_path);
+		return c->listener;
+	}
+	r = fd_set_nonblock(c->listener, 1);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(c);
+	return 0;
+}
+
+struct control *control_free(struct control *c)
+{
+	if (!c)
+		return NULL;
+	while (c->doors) {
+		struct door *d = c->doors;
+
+		c->doors = d->next;
+		door_free(d);
+	}
+	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
+		fd_close(c->clients[i]);
+	if (c->listener >= 0)
+		(void)unlink(c->options.socket_path); /* gone already: as good */
+	fd_close(c->listener);
+	fd_close(c->lock_fd);
+	free(c);
+	return NULL;
+}
+
+/* ---- sessions and their VMs -------------------------------------------------------------------
+ */
+
+static void remove_door(struct control *c, struct door *victim)
+{
+	for (struct door **d = &c->doors; *d; d = &(*d)->next) {
+		if (*d != victim)
+			continue;
+		*d = victim->next;
+		door_free(victim);
+		return;
+	}
+}
+
+static void forget(struct control *c, struct door *d)
+{
+	pager_retire(c->p, d->session);
+	remove_door(c, d);
+}
+
+/* Once for every failed session: this is where its story ends for whoever reads the log. */
+static void tell_failure(struct door *d)
+{
+	struct session *s = d->session;
+	char text[SESSION_FAILURE_MAX + 1];
+
+	if (d->told)
+		return;
+	d->told = true;
+	session_failure(s, text);
+	log_error("session=%s pid=%d failed and was killed: %s", s->name, s->pid, text);
+}
+
+static void vm_exited(struct control *c, struct door *d)
+{
+	if (session_state(d->session) == SESSION_FAILED)
+		tell_failure(d);
+	log_info("session=%s pid=%d the VM has ended", d->session->name, d->session->pid);
+	forget(c, d);
+}
+
+static bool has_exited(const struct session *s)
+{
+	struct pollfd p = {.fd = s->pidfd, .events = POLLIN};
+
+	return s->pidfd < 0 || poll(&p, 1, 0) > 0;
+}
+
+/* Fault threads, or the audit, gave sessions up. Those without a VM have nothing to wait for. */
+static void look_at_failed(struct control *c)
+{
+	eventfd_t n;
+
+	(void)eventfd_read(c->p->attention_fd, &n); /* EAGAIN: the audit's, or told twice */
+	for (struct door *d = c->doors, *next; d; d = next) {
+		struct session *s = d->session;
+
+		next = d->next;
+		if (session_state(s) != SESSION_FAILED || d->told)
+			continue;
+		d->told = true;
+		log_error("session=%s pid=%d failed and was killed: %s", s->name, s->pid,
+			  s->failure);
+		pager_stop_serving(c->p, s);
+		if (s->pidfd < 0)
+			forget(c, d);
+	}
+}
+
+static void door_event(struct control *c, struct door *d)
+{
+	struct problem problem = PROBLEM_INIT;
+	bool was_listening = session_state(d->session) == SESSION_LISTENING;
+	int r = door_ready(d, c->p, c->options.handshake_ms, &problem);
+
+	if (r == -EMFILE || r == -ENFILE) {
+		log_warn("session=%s a VM has to wait: no descriptors left", d->session->name);
+		c->accept_after_ns = deadline_after_ms(ACCEPT_REST_MS);
+	} else if (r < 0) {
+		log_warn("session=%s refused a handshake: %s", d->session->name, problem.message);
+	} else if (was_listening && session_state(d->session) == SESSION_SERVING) {
+		log_info("session=%s image=%s pid=%d serving", d->session->name,
+			 image_id(d->session->resident->image), d->session->pid);
+	}
+}
+
+/* ---- requests ---------------------------------------------------------------------------------
+ */
+
+static int open_image(const json_t *request, int dirfd, uint64_t n_pages, struct problem *problem,
+		      struct image **ret)
+{
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	struct stat st;
+	int r;
+
+	if (dirfd < 0 && !json_is_true(json_object_get(request, "zero"))) {
+		problem_set(problem, 400, "open: no snapshot directory came with the request");
+		return -EINVAL;
+	}
+	if (dirfd >= 0 && (fstat(dirfd, &st) < 0 || !S_ISDIR(st.st_mode))) {
+		problem_set(problem, 400, "open: the descriptor is not a directory");
+		return -ENOTDIR;
+	}
+	r = dirfd < 0 ? image_open_zero(n_pages, &image) : image_open(dirfd, problem, &image);
+	if (r)
+		return r;
+	if (image_n_pages(image) != n_pages) {
+		problem_set(problem, 400, "open: the image has %llu pages, the VM %llu",
+			    (unsigned long long)image_n_pages(image), (unsigned long long)n_pages);
+		return -EINVAL;
+	}
+	*ret = take_ptr(image);
+	return 0;
+}
+
+static int open_session(struct control *c, const char *name, struct image *image,
+			struct problem *problem, struct door **ret)
+{
+	struct session *s;
+	struct door *d;
+	int r = pager_open(c->p, name, image, problem, &s);
+
+	if (r < 0)
+		return r;
+	r = door_new(c->options.run_dir, s, problem, &d);
+	if (r < 0) {
+		pager_retire(c->p, s);
+		return r;
+	}
+	d->next = c->doors;
+	c->doors = d;
+	*ret = d;
+	return 0;
+}
+
+static int op_open(struct control *c, const json_t *request, int dirfd, struct problem *problem,
+		   json_t **reply, int *reply_fd)
+{
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	const char *name = json_string_value(json_object_get(request, "session"));
+	json_int_t n_pages = json_integer_value(json_object_get(request, "n_pages"));
+	struct door *d;
+	int r, fd;
+
+	if (!name || !str_is_name(name)) {
+		problem_set(problem, 400, "open: \"session\" must be a name of [a-z0-9._-]");
+		return -EINVAL;
+	}
+	if (n_pages <= 0 || (uint64_t)n_pages > IMAGE_MAX_PAGES) {
+		problem_set(problem, 400, "open: \"n_pages\" must be 1 to %llu",
+			    (unsigned long long)IMAGE_MAX_PAGES);
+		return -EINVAL;
+	}
+	r = open_image(request, dirfd, (uint64_t)n_pages, problem, &image);
+	if (r)
+		return r;
+	r = open_session(c, name, image, problem, &d);
+	if (r < 0)
+		return r;
+	fd = memfd_reopen_readonly(d->session->resident->memfd);
+	if (fd < 0) {
+		forget(c, d);
+		return fd;
+	}
+	*reply = json_pack("{s:b, s:s, s:s}", "ok", 1, "socket", d->path, "image_id",
+			   image_id(image));
+	*reply_fd = fd;
+	log_info("session=%s image=%s opened", name, image_id(image));
+	return 0;
+}
+
+static int op_close(struct control *c, const json_t *request, struct problem *problem)
+{
+	const char *name = json_string_value(json_object_get(request, "session"));
+	struct session *s = name ? pager_find(c->p, name) : NULL;
+
+	for (struct door *d = c->doors; s && d; d = d->next) {
+		if (d->session != s)
+			continue;
+		pager_stop_serving(c->p, s);
+		log_info("session=%s closed", name);
+		if (has_exited(s))
+			forget(c, d);
+		break;
+	}
+	return 0;
+}
+
+static int op_session(struct control *c, const json_t *request, struct problem *problem,
+		      json_t **reply)
+{
+	const char *name = json_string_value(json_object_get(request, "session"));
+	json_t *stats = name ? pager_session_stats(c->p, name) : NULL;
+
+	if (!stats) {
+		problem_set(problem, 404, "no session %s is open or remembered", name ? name : "?");
+		return -ENOENT;
+	}
+	*reply = json_pack("{s:b, s:o}", "ok", 1, "stats", stats);
+	return 0;
+}
+
+static int serve_request(struct control *c, const json_t *request, int fd, struct problem *problem,
+			 json_t **reply, int *reply_fd)
+{
+	const char *op = json_string_value(json_object_get(request, "op"));
+
+	if (!op)
+		op = "";
+	if (!strcmp(op, "open"))
+		return op_open(c, request, fd, problem, reply, reply_fd);
+	if (!strcmp(op, "close"))
+		return op_close(c, request, problem);
+	if (!strcmp(op, "session"))
+		return op_session(c, request, problem, reply);
+	if (!strcmp(op, "stats")) {
+		*reply = json_pack("{s:b, s:o}", "ok", 1, "stats", pager_stats(c->p));
+		return 0;
+	}
+	if (!strcmp(op, "ping")) {
+		*reply = json_pack("{s:b, s:i, s:s}", "ok", 1, "pid", (int)getpid(), "version",
+				   DORM_VERSION);
+		return 0;
+	}
+	if (!strcmp(op, "shutdown")) {
+		c->stop = true;
+		return 0;
+	}
+	problem_set(problem, 400, "unknown operation \"%.40s\"", op);
+	return -EOPNOTSUPP;
+}
+
+/* One request, one reply. Return: 0; negative errno when this client is not to be heard again */
+static int client_ready(struct control *c, int sock)
+{
+	json_auto_t *request = NULL, *reply = NULL;
+	_cleanup_fd_ int fd = -1, reply_fd = -1;
+	struct problem problem = PROBLEM_INIT;
+	int r = wire_receive(sock, &request, &fd);
+
+	if (r == -EAGAIN)
+		return 0;
+	if (r == -EPIPE)
+		return r;
+	if (r < 0)
+		problem_set(&problem, 400, "the message is not one JSON object of at most %u bytes",
+			    WIRE_MAX_MESSAGE);
+	else
+		r = serve_request(c, request, fd, &problem, &reply, &reply_fd);
+	if (r == 0 && !reply)
+		reply = json_pack("{s:b}", "ok", 1);
+	if (r)
+		reply = wire_error(r, &problem);
+	return reply ? wire_send(sock, reply, reply_fd) : -ENOMEM;
+}
+
+static void refuse_client(int sock)
+{
+	struct problem problem = PROBLEM_INIT;
+	json_auto_t *reply = NULL;
+
+	problem_set(&problem, 503, "%u clients are connected, more are not served",
+		    CONTROL_MAX_CLIENTS);
+	reply = wire_error(-EBUSY, &problem);
+	if (reply)
+		(void)wire_send(sock, reply, -1); /* it is sent away in any case */
+	fd_close(sock);
+}
+
+static void accept_client(struct control *c)
+{
+	int fd = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+		c->accept_after_ns = deadline_after_ms(ACCEPT_REST_MS);
+	if (fd < 0)
+		return; /* it went away again, or a signal: poll tells */
+	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++) {
+		if (c->clients[i] >= 0)
+			continue;
+		c->clients[i] = fd;
+		return;
+	}
+	refuse_client(fd);
+}
+
+/* ---- the loop ---------------------------------------------------------------------------------
+ */
+
+/*
+ * The poll set: four fixed places, then the clients' places, then up to two for each door. A
+ * negative descriptor keeps its place and is ignored by poll(2).
+ */
+enum { POLL_SIGNAL, POLL_ATTENTION, POLL_LISTENER, POLL_CLIENTS };
+
+static void add_poll(struct control *c, nfds_t *n, int fd, struct door *d)
+{
+	c->polls[*n] = (struct pollfd){.fd = fd, .events = POLLIN};
+	c->poll_doors[*n] = d;
+	(*n)++;
+}
+
+static nfds_t fill_polls(struct control *c, bool resting, int *timeout_ms)
+{
+	nfds_t n = 0;
+
+	add_poll(c, &n, c->signal_fd, NULL);
+	add_poll(c, &n, c->p->attention_fd, NULL);
+	add_poll(c, &n, resting ? -1 : c->listener, NULL);
+	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
+		add_poll(c, &n, c->clients[i], NULL);
+	for (struct door *d = c->doors; d; d = d->next) {
+		add_poll(c, &n, resting && d->conn < 0 ? -1 : door_fd(d), d);
+		add_poll(c, &n, d->session->pidfd, d);
+		if (d->listener >= 0 && d->conn >= 0)
+			*timeout_ms = MIN(*timeout_ms, deadline_poll_ms(d->deadline_ns));
+	}
+	return n;
+}
+
+/*
+ * A door is freed only when its VM's process has ended, or by a request. So: first what comes in
+ * through the doors, then the ends of processes, then the clients, after whom no door is looked at.
+ */
+static void serve_polls(struct control *c, nfds_t n)
+{
+	nfds_t doors = POLL_CLIENTS + CONTROL_MAX_CLIENTS;
+
+	if (c->polls[POLL_SIGNAL].revents)
+		c->stop = true;
+	if (c->polls[POLL_LISTENER].revents)
+		accept_client(c);
+	for (nfds_t i = doors; i < n; i += 2)
+		if (c->polls[i].revents)
+			door_event(c, c->poll_doors[i]);
+	for (nfds_t i = doors + 1; i < n; i += 2)
+		if (c->polls[i].revents)
+			vm_exited(c, c->poll_doors[i]);
+	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
+		if (c->polls[POLL_CLIENTS + i].revents && client_ready(c, c->clients[i]) < 0)
+			c->clients[i] = fd_close(c->clients[i]);
+}
+
+int control_run(struct control *c)
+{
+	while (!c->stop) {
+		int timeout_ms = pager_tick(c->p);
+		bool resting = !deadline_passed(c->accept_after_ns);
+		nfds_t n;
+
+		look_at_failed(c);
+		for (struct door *d = c->doors; d; d = d->next)
+			if (door_expire(d))
+				log_warn("session=%s refused a handshake: it took too long",
+					 d->session->name);
+		n = fill_polls(c, resting, &timeout_ms);
+		if (resting)
+			timeout_ms = MIN(timeout_ms, ACCEPT_REST_MS);
+		if (poll(c->polls, n, timeout_ms) < 0) {
+			if (errno != EINTR)
+				return error_errno();
+			continue;
+		}
+		serve_polls(c, n);
+	}
+	return 0;
+}

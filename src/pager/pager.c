@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pager/pager.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "pager/fault.h"
+
+#define TICK_MS	     1000
+#define TICK_SOON_MS 20 /* while a retired session is still in use */
+#define SLOT_BITS    16
+
+static_assert(PAGER_MAX_SESSIONS < 1u << SLOT_BITS, "a slot number fits into a handle");
+
+static int init_lock(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attr;
+	int r;
+
+	pthread_rwlockattr_init(&attr);
+	/* readers come all the time; a writer must get through */
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	r = pthread_rwlock_init(lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	return -r;
+}
+
+static int init_fds(struct pager *p)
+{
+	struct epoll_event e = {.events = EPOLLIN, .data.u64 = PAGER_STOP_HANDLE};
+
+	p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	p->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	p->attention_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (p->epoll_fd < 0 || p->stop_fd < 0 || p->attention_fd < 0 ||
+	    epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->stop_fd, &e) < 0)
+		return error_errno();
+	return 0;
+}
+
+static unsigned default_threads(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n < 2 ? 2 : n > 4 ? 4 : (unsigned)n;
+}
+
+int pager_new(const struct pager_options *options, struct pager **ret)
+{
+	_cleanup_(pager_freep) struct pager *p = calloc(1, sizeof(*p));
+	int r;
+
+	if (!p)
+		return -ENOMEM;
+	p->options = *options;
+	if (!p->options.n_threads)
+		p->options.n_threads = default_threads();
+	p->epoll_fd = p->stop_fd = p->attention_fd = -1;
+	r = init_lock(&p->lock);
+	if (r == 0)
+		r = init_fds(p);
+	if (r == 0)
+		r = fault_threads_start(p, p->options.n_threads, &p->threads);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(p);
+	return 0;
+}
+
+struct pager *pager_free(struct pager *p)
+{
+	if (!p)
+		return NULL;
+	fault_threads_stop(p, p->threads);
+	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
+		p->slots[i] = session_free(p->slots[i]);
+	while (p->retired) {
+		struct session *s = p->retired;
+
+		p->retired = s->next;
+		session_free(s);
+	}
+	while (p->residents) {
+		struct resident *r = p->residents;
+
+		p->residents = r->next;
+		resident_free(r);
+	}
+	for (uint32_t i = 0; i < PAGER_MAX_HISTORY; i++)
+		json_decref(p->history[i]);
+	fd_close(p->epoll_fd);
+	fd_close(p->stop_fd);
+	fd_close(p->attention_fd);
+	pthread_rwlock_destroy(&p->lock);
+	free(p);
+	return NULL;
+}
+
+/* ---- images -----------------------------------------------------------------------------------
+ */
+
+/* A poisoned image is left to those who have it. */
+static struct resident *find_resident(struct pager *p, const struct image *image)
+{
+	for (struct resident *r = p->residents; r; r = r->next)
+		if (!strcmp(image_id(r->image), image_id(image)) &&
+		    r->n_pages == image_n_pages(image) && resident_audit(r) == 0)
+			return r;
+	return NULL;
+}
+
+static void drop_resident(struct pager *p, struct resident *victim)
+{
+	for (struct resident **r = &p->residents; *r; r = &(*r)->next) {
+		if (*r != victim)
+			continue;
+		*r = victim->next;
+		resident_free(victim);
+		return;
+	}
+}
+
+/* What nobody uses leaves when its time is up, when it is no good, or when there are too many. */
+static void drop_idle_residents(struct pager *p)
+{
+	uint64_t now = clock_now_ns();
+
+	for (;;) {
+		struct resident *victim = NULL;
+		uint32_t idle = 0;
+
+		for (struct resident *r = p->residents; r; r = r->next) {
+			if (r->n_sessions)
+				continue;
+			idle++;
+			if (!victim || r->idle_since_ns < victim->idle_since_ns)
+				victim = r;
+			if (resident_has_failures(r) || resident_audit(r) != 0) {
+				victim = r;
+				idle = UINT32_MAX;
+				break;
+			}
+		}
+		if (!victim || (idle <= p->options.max_lingering &&
+				now - victim->idle_since_ns < p->options.linger_ns))
+			return;
+		drop_resident(p, victim);
+	}
+}
+
+static void audit_residents(struct pager *p)
+{
+	char text[512];
+
+	for (struct resident *r = p->residents; r; r = r->next) {
+		if (!r->n_sessions || resident_audit(r) != RESIDENT_E_POISONED)
+			continue;
+		resident_poison_text(r, text);
+		pager_fail_all(p, r, text);
+	}
+}
+
+/* ---- sessions ---------------------------------------------------------------------------------
+ */
+
+struct session *pager_find(struct pager *p, const char *name)
+{
+	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++) {
+		struct session *s = p->slots[i];
+
+		if (s && !strcmp(s->name, name) && session_state(s) <= SESSION_SERVING)
+			return s;
+	}
+	return NULL;
+}
+
+static void enter(struct pager *p, struct session *s, uint32_t slot)
+{
+	pthread_rwlock_wrlock(&p->lock);
+	s->handle = (uint64_t)++p->generations[slot] << SLOT_BITS | slot;
+	p->slots[slot] = s;
+	s->next = s->resident->sessions;
+	s->resident->sessions = s;
+	s->resident->n_sessions++;
+	pthread_rwlock_unlock(&p->lock);
+}
+
+static void leave(struct pager *p, struct session *s)
+{
+	pthread_rwlock_wrlock(&p->lock);
+	p->slots[s->handle & ((1u << SLOT_BITS) - 1)] = NULL;
+	for (struct session **x = &s->resident->sessions; *x; x = &(*x)->next) {
+		if (*x != s)
+			continue;
+		*x = s->next;
+		break;
+	}
+	pthread_rwlock_unlock(&p->lock);
+}
+
+int pager_open(struct pager *p, const char *name, struct image *image, struct problem *problem,
+	       struct session **ret)
+{
+	struct session *s = NULL;
+	struct resident *r;
+	uint32_t slot = 0;
+	int e;
+
+	if (pager_find(p, name)) {
+		problem_set(problem, 409, "session %s is open already", name);
+		return -EEXIST;
+	}
+	while (slot < PAGER_MAX_SESSIONS && p->slots[slot])
+		slot++;
+	if (slot == PAGER_MAX_SESSIONS) {
+		problem_set(problem, 503, "%u sessions are open, more are not served",
+			    PAGER_MAX_SESSIONS);
+		return -EAGAIN;
+	}
+	r = find_resident(p, image);
+	if (!r) {
+		e = resident_new(image, problem, &r);
+		if (e < 0)
+			return e;
+		r->idle_since_ns = clock_now_ns();
+		r->next = p->residents;
+		p->residents = r;
+	}
+	e = session_new(name, r, &s);
+	if (e < 0)
+		return e; /* new resident memory is idle; a tick drops it */
+	enter(p, s, slot);
+	*ret = s;
+	return 0;
+}
+
+int pager_attach(struct pager *p, struct session *s, const struct handshake *map, int uffd,
+		 int pidfd, int pid, struct problem *problem)
+{
+	struct epoll_event e = {.events = EPOLLIN, .data.u64 = s->handle};
+	int r = session_attach(s, map, uffd, pidfd, pid, problem);
+
+	if (r < 0)
+		return r;
+	if (epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, s->uffd, &e) < 0) {
+		r = error_errno();
+		problem_errno(problem, r, "session %s: cannot wait for its faults", s->name);
+		pager_fail(p, s, problem ? problem->message : "cannot wait for its faults");
+		return r;
+	}
+	return 0;
+}
+
+void pager_stop_serving(struct pager *p, struct session *s)
+{
+	/* explicitly: the VM holds the same open file, so closing ours would leave it in the set */
+	if (s->uffd >= 0)
+		(void)epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, s->uffd, NULL);
+	(void)session_stop(s);
+}
+
+static void remember(struct pager *p, struct session *s)
+{
+	json_t **entry = &p->history[p->n_history++ % PAGER_MAX_HISTORY];
+
+	json_decref(*entry);
+	*entry = session_stats(s);
+}
+
+void pager_retire(struct pager *p, struct session *s)
+{
+	pager_stop_serving(p, s);
+	leave(p, s);
+	remember(p, s);
+	s->next = p->retired;
+	p->retired = s;
+}
+
+static void free_retired(struct pager *p)
+{
+	for (struct session **x = &p->retired; *x;) {
+		struct session *s = *x;
+
+		if (__atomic_load_n(&s->refs, __ATOMIC_ACQUIRE)) {
+			x = &s->next;
+			continue;
+		}
+		*x = s->next;
+		if (--s->resident->n_sessions == 0)
+			s->resident->idle_since_ns = clock_now_ns();
+		session_free(s);
+	}
+}
+
+int pager_tick(struct pager *p)
+{
+	free_retired(p);
+	drop_idle_residents(p);
+	audit_residents(p);
+	return p->retired ? TICK_SOON_MS : TICK_MS;
+}
+
+/* ---- statistics -------------------------------------------------------------------------------
+ */
+
+json_t *pager_session_stats(struct pager *p, const char *name)
+{
+	struct session *s = pager_find(p, name);
+
+	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS && !s; i++)
+		if (p->slots[i] && !strcmp(p->slots[i]->name, name))
+			s = p->slots[i];
+	if (s)
+		return session_stats(s);
+	for (uint64_t i = p->n_history; i > 0 && p->n_history - i < PAGER_MAX_HISTORY; i--) {
+		json_t *h = p->history[(i - 1) % PAGER_MAX_HISTORY];
+		const char *n = json_string_value(json_object_get(h, "session"));
+
+		if (n && !strcmp(n, name))
+			return json_incref(h);
+	}
+	return NULL;
+}
+
+static json_t *resident_stats(const struct resident *r)
+{
+	return json_pack(
+		"{s:s, s:I, s:I, s:i, s:I, s:I, s:I}", "image_id", image_id(r->image), "n_pages",
+		(json_int_t)r->n_pages, "resident_pages",
+		(json_int_t)__atomic_load_n(&r->inserted_pages, __ATOMIC_RELAXED), "sessions",
+		(int)r->n_sessions, "frames_loaded",
+		(json_int_t)__atomic_load_n(&r->frames_loaded, __ATOMIC_RELAXED), "bytes_read",
+		(json_int_t)__atomic_load_n(&r->bytes_read, __ATOMIC_RELAXED), "pages_inserted",
+		(json_int_t)__atomic_load_n(&r->inserted_pages, __ATOMIC_RELAXED));
+}
+
+json_t *pager_stats(struct pager *p)
+{
+	json_t *sessions = json_array(), *images = json_array();
+
+	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
+		if (p->slots[i])
+			(void)json_array_append_new(sessions, session_stats(p->slots[i]));
+	for (struct resident *r = p->residents; r; r = r->next)
+		(void)json_array_append_new(images, resident_stats(r));
+	return json_pack("{s:i, s:o, s:o}", "pid", (int)getpid(), "sessions", sessions, "images",
+			 images);
+}
+
+/* ---- fault threads ----------------------------------------------------------------------------
+ */
+
+struct session *pager_hold(struct pager *p, uint64_t handle)
+{
+	uint64_t slot = handle & ((1u << SLOT_BITS) - 1);
+	struct session *s = NULL;
+
+	pthread_rwlock_rdlock(&p->lock);
+	if (slot < PAGER_MAX_SESSIONS)
+		s = p->slots[slot];
+	if (s && s->handle == handle)
+		__atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);
+	else
+		s = NULL;
+	pthread_rwlock_unlock(&p->lock);
+	return s;
+}
+
+void pager_wake(struct session *s, const struct frame_page *pages, uint32_t n_pages)
+{
+	for (uint32_t i = 0; i < n_pages;) {
+		uint32_t len = resident_run(pages, n_pages, i);
+
+		session_wake(s, pages[i].gfn, len);
+		i += len;
+	}
+}
+
+void pager_wake_all(struct pager *p, struct resident *r, const struct frame_page *pages,
+		    uint32_t n_pages)
+{
+	pthread_rwlock_rdlock(&p->lock);
+	for (struct session *s = r->sessions; s; s = s->next)
+		if (session_state(s) == SESSION_SERVING)
+			pager_wake(s, pages, n_pages);
+	pthread_rwlock_unlock(&p->lock);
+}
+
+void pager_fail(struct pager *p, struct session *s, const char *text)
+{
+	if (session_fail(s, "%s", text))
+		(void)eventfd_write(p->attention_fd, 1); /* full: it has been told often enough */
+}
+
+void pager_fail_all(struct pager *p, struct resident *r, const char *text)
+{
+	pthread_rwlock_rdlock(&p->lock);
+	for (struct session *s = r->sessions; s; s = s->next)
+		pager_fail(p, s, text);
+	pthread_rwlock_unlock(&p->lock);
+}

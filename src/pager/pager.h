@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * pager.h - the engine: images in memory, sessions, and the threads that serve them
+ *
+ *     pager_new() -> [pager_open() -> pager_attach() -> pager_retire()]* -> pager_free()
+ *
+ * Two kinds of thread. The control thread calls everything in the first part of this header; it is
+ * one thread, so opening, attaching and retiring never race with each other. Fault threads
+ * (fault.c) call the second part.
+ *
+ * How a session can go while fault threads use it
+ *   - epoll does not know sessions but handles: a slot number and the slot's generation. A handle
+ *     outlives its session harmlessly: pager_hold() then finds nothing.
+ *   - pager_hold() takes a reference under the read lock. pager_retire() empties the slot and
+ * leaves the image's list under the write lock; after it nobody can get a new reference.
+ *   - Retired sessions wait in @retired until their references are gone; only the control thread
+ *     frees. No fault thread ever waits for another, and none frees memory.
+ *
+ * Lock order: pager.lock, then session.failure_lock or resident.failure_lock. A fault thread holds
+ * pager.lock (for reading) only to look up, to wake and to fail sessions, never while it reads or
+ * inserts pages.
+ */
+#include <jansson.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/mem.h"
+#include "base/problem.h"
+#include "pager/session.h"
+
+#define PAGER_MAX_SESSIONS 1024u
+#define PAGER_MAX_HISTORY  256u
+#define PAGER_STOP_HANDLE  UINT64_MAX
+
+struct pager_options {
+	unsigned n_threads;	/* 0: as many as this machine suggests */
+	uint64_t linger_ns;	/* keep an image's memory so long after its last session */
+	uint32_t max_lingering; /* and so many images at most, the oldest leave first */
+};
+
+struct fault_thread;
+
+struct pager {
+	struct pager_options options;
+	pthread_rwlock_t lock; /* slots, generations, resident.sessions */
+	struct session *slots[PAGER_MAX_SESSIONS];
+	uint32_t generations[PAGER_MAX_SESSIONS];
+	int epoll_fd;
+	int stop_fd;
+	int attention_fd; /* eventfd: a session failed, the control thread should look */
+
+	/* the control thread's */
+	struct resident *residents;
+	struct session *retired;
+	json_t *history[PAGER_MAX_HISTORY]; /* ring of session_stats() */
+	uint64_t n_history;		    /* ever */
+	struct fault_thread *threads;
+};
+
+/* ---- the control thread -----------------------------------------------------------------------
+ */
+
+/** pager_new() - start the fault threads. Signals that the caller blocked stay blocked in them */
+int pager_new(const struct pager_options *options, struct pager **ret);
+
+/** pager_free() - stop the threads, release everything. VMs that still run wait from then on */
+struct pager *pager_free(struct pager *p);
+DEFINE_CLEANUP(struct pager *, pager_free)
+
+/**
+ * pager_open() - a session, LISTENING, on the image's resident memory, which is made if need be
+ * @image: borrowed; resident memory of the same image id is used if there is some
+ * Return: 0; -EEXIST the name is in use; -EAGAIN too many sessions; negative errno; @problem says
+ */
+int pager_open(struct pager *p, const char *name, struct image *image, struct problem *problem,
+	       struct session **ret);
+
+/** pager_attach() - session_attach(), and serve it from now on. Same results */
+int pager_attach(struct pager *p, struct session *s, const struct handshake *map, int uffd,
+		 int pidfd, int pid, struct problem *problem);
+
+/** pager_stop_serving() - the session's events are left alone from now on; its descriptors stay */
+void pager_stop_serving(struct pager *p, struct session *s);
+
+/** pager_retire() - forget a session whose process is gone; its statistics go to the history */
+void pager_retire(struct pager *p, struct session *s);
+
+/** pager_find() - the newest session of that name that listens or serves, or NULL */
+struct session *pager_find(struct pager *p, const char *name);
+
+/**
+ * pager_tick() - free what nobody uses any more, drop images that lingered, audit memory
+ * Return: milliseconds until the next tick is worth it
+ */
+int pager_tick(struct pager *p);
+
+/** pager_session_stats() - of a present session, or of a past one. Return: new reference; NULL:
+ * none */
+json_t *pager_session_stats(struct pager *p, const char *name);
+
+/** pager_stats() - the object of pager/client.h. Return: new reference; NULL without memory */
+json_t *pager_stats(struct pager *p);
+
+/* ---- fault threads ----------------------------------------------------------------------------
+ */
+
+/** pager_hold() - the session of a handle, with a reference; NULL when it is gone */
+struct session *pager_hold(struct pager *p, uint64_t handle);
+
+static inline void pager_release(struct session *s)
+{
+	__atomic_fetch_sub(&s->refs, 1, __ATOMIC_RELEASE);
+}
+
+/** pager_wake() - wake one VM on the pages of a frame */
+void pager_wake(struct session *s, const struct frame_page *pages, uint32_t n_pages);
+
+/** pager_wake_all() - wake every VM of an image on the pages of a frame */
+void pager_wake_all(struct pager *p, struct resident *r, const struct frame_page *pages,
+		    uint32_t n_pages);
+
+/** pager_fail() - session_fail(), and have the control thread stop serving it */
+void pager_fail(struct pager *p, struct session *s, const char *text);
+
+/** pager_fail_all() - the same for all sessions of an image */
+void pager_fail_all(struct pager *p, struct resident *r, const char *text);

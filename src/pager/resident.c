@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Resident memory
+ *
+ * A memfd, a mapping of it that only this process has and never touches, and that mapping
+ * registered with a userfaultfd that nobody reads. UFFDIO_COPY into the mapping is the one way to
+ * make a page appear in the memfd that no other process can see half done (DESIGN.md section 4
+ * lists the wrong ones): the kernel allocates a page outside of the file, copies, and then
+ * publishes it.
+ *
+ * Invariants
+ *  1. A page of the memfd that is there is exactly the image's page. So only verified frames are
+ *     inserted, from a private buffer, and zero pages only where the map says zero.
+ *  2. Pages of a frame are inserted by the thread that moved its state from ABSENT to LOADING, and
+ *     by no other. So EEXIST on insertion can only mean that an earlier attempt at the same frame
+ *     came to an end half way (out of memory), or that a VMM broke the rule that it must register
+ *     its mapping before it touches it: then the page is zeros, and it is everybody's. insert()
+ *     compares, and calls the memory poisoned when it differs.
+ *  3. allocated pages <= claimed_pages. claimed_pages grows before an insertion and shrinks after
+ *     it by what did not happen. The audit reads the allocated pages first: what it read had been
+ *     claimed by then and claims of pages that are there are never taken back. So the comparison
+ *     has no false alarms, and finds a page of invariant 2 that no fault has led to yet.
+ *
+ * Worked example: layer 0, frame 5 decodes to 16 pages; the image uses indexes 0-3 as gfn 80-83 and
+ * 6-15 as gfn 86-95 (a later layer replaced two). Thread A faults on gfn 90: claim ABSENT ->
+ * LOADING, reads the frame, copies 4 pages to base + 80 * 4096 and 10 pages to base + 86 * 4096.
+ * Meanwhile thread B, for another VM, faults on gfn 81: claim LOADING -> LOADING_WAITED, and B goes
+ * on to other work. A settles: RESIDENT, and was told that somebody waits, so it wakes 80-83 and
+ * 86-95 in all VMs of the image, not only in its own.
+ */
+#include "pager/resident.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "sys/memfd.h"
+#include "sys/uffd.h"
+
+#define MEMORY_TRIES 5	  /* waits of 1, 4, 16, 64 and 256 ms when the host is out of memory */
+#define AGAIN_TRIES  1000 /* nobody changes our own mapping; a bound all the same */
+
+int bounce_init(struct bounce *b)
+{
+	size_t len = 2 * IMAGE_FRAME_BYTES + 2 * DORM_PAGE_SIZE;
+	uint8_t *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return error_errno();
+	(void)mlock(p, len); /* not swapped out: faster, and no more than that */
+	*b = (struct bounce){.out = p,
+			     .scratch = p + IMAGE_FRAME_BYTES,
+			     .check = p + 2 * IMAGE_FRAME_BYTES + DORM_PAGE_SIZE,
+			     .map = p,
+			     .map_len = len};
+	return 0;
+}
+
+void bounce_deinit(struct bounce *b)
+{
+	if (b->map)
+		munmap(b->map, b->map_len);
+	*b = (struct bounce){0};
+}
+
+static int make_states(struct resident *r)
+{
+	uint32_t n_layers = image_n_layers(r->image);
+
+	r->first = calloc((size_t)n_layers + 1, sizeof(*r->first));
+	if (!r->first)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n_layers; i++)
+		r->first[i + 1] = r->first[i] + image_layer_frames(r->image, i);
+	r->n_frames = r->first[n_layers];
+	r->states = calloc(r->n_frames + 1, 1);
+	r->zeros = bitmap_new((r->n_pages + RESIDENT_BLOCK_PAGES - 1) / RESIDENT_BLOCK_PAGES);
+	return r->states && r->zeros ? 0 : -ENOMEM;
+}
+
+static int make_memory(struct resident *r)
+{
+	uint64_t size = r->n_pages * DORM_PAGE_SIZE;
+	void *p;
+
+	r->memfd = memfd_new("dorm-image", size);
+	if (r->memfd < 0)
+		return r->memfd;
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, r->memfd, 0);
+	if (p == MAP_FAILED)
+		return error_errno();
+	r->base = p;
+	(void)madvise(p, size,
+		      MADV_DONTDUMP); /* a dump would touch every page, also missing ones */
+	r->uffd = uffd_new(0);
+	if (r->uffd < 0)
+		return r->uffd;
+	return uffd_register(r->uffd, (uintptr_t)p, size, UFFDIO_REGISTER_MODE_MISSING);
+}
+
+int resident_new(struct image *image, struct problem *problem, struct resident **ret)
+{
+	_cleanup_(resident_freep) struct resident *r = calloc(1, sizeof(*r));
+	int e;
+
+	if (!r)
+		return -ENOMEM;
+	r->memfd = r->uffd = -1;
+	r->image = image_ref(image);
+	r->n_pages = image_n_pages(image);
+	pthread_mutex_init(&r->failure_lock, NULL);
+	e = make_states(r);
+	if (e == 0)
+		e = make_memory(r);
+	if (e < 0) {
+		problem_errno(problem, e, "cannot make the resident memory of image %s, %llu pages",
+			      image_id(image), (unsigned long long)r->n_pages);
+		return e;
+	}
+	*ret = take_ptr(r);
+	return 0;
+}
+
+struct resident *resident_free(struct resident *r)
+{
+	if (!r)
+		return NULL;
+	if (r->base)
+		munmap(r->base, r->n_pages * DORM_PAGE_SIZE);
+	fd_close(r->uffd);
+	fd_close(r->memfd);
+	free(r->states);
+	free(r->first);
+	free(r->zeros);
+	pthread_mutex_destroy(&r->failure_lock);
+	image_unref(r->image);
+	free(r);
+	return NULL;
+}
+
+/* ---- frame states -----------------------------------------------------------------------------
+ */
+
+static uint8_t *state_of(struct resident *r, uint32_t layer, uint32_t frame)
+{
+	return &r->states[r->first[layer] + frame];
+}
+
+enum frame_state resident_claim(struct resident *r, uint32_t layer, uint32_t frame)
+{
+	uint8_t *state = state_of(r, layer, frame);
+	uint8_t seen = __atomic_load_n(state, __ATOMIC_ACQUIRE);
+
+	for (;;) {
+		uint8_t next;
+
+		if (seen == FRAME_ABSENT)
+			next = FRAME_LOADING;
+		else if (seen == FRAME_LOADING)
+			next = FRAME_LOADING_WAITED;
+		else
+			return seen;
+		if (__atomic_compare_exchange_n(state, &seen, next, false, __ATOMIC_ACQ_REL,
+						__ATOMIC_ACQUIRE))
+			return seen;
+	}
+}
+
+bool resident_settle(struct resident *r, uint32_t layer, uint32_t frame, enum frame_state state)
+{
+	uint8_t before = __atomic_exchange_n(state_of(r, layer, frame), state, __ATOMIC_ACQ_REL);
+
+	return before == FRAME_LOADING_WAITED;
+}
+
+/* ---- insertion --------------------------------------------------------------------------------
+ */
+
+static void wait_for_memory(unsigned attempt)
+{
+	struct timespec t = {.tv_nsec = 1000000l << (2 * attempt)};
+
+	(void)nanosleep(&t, NULL); /* a signal that cuts it short does no harm */
+}
+
+/* The kernel says that this page is there already: is it what we would have put there? */
+static int check_present(struct resident *r, struct bounce *b, uint64_t gfn, const void *want)
+{
+	int e = fd_pread_full(r->memfd, b->check, DORM_PAGE_SIZE, gfn * DORM_PAGE_SIZE);
+
+	if (e < 0)
+		return e;
+	if (memcmp(b->check, want, DORM_PAGE_SIZE) == 0)
+		return 0;
+	__atomic_store_n(&r->poisoned, true, __ATOMIC_RELEASE);
+	return RESIDENT_E_POISONED;
+}
+
+/*
+ * Copy one run of pages, or zeros when @src is NULL. Counts what it inserted, in every case.
+ */
+static int insert_run(struct resident *r, struct bounce *b, uint64_t gfn, uint64_t n_pages,
+		      const uint8_t *src, uint64_t *inserted)
+{
+	unsigned memory_tries = 0, again_tries = 0;
+
+	for (uint64_t i = 0; i < n_pages;) {
+		uint64_t dst = (uintptr_t)r->base + (gfn + i) * DORM_PAGE_SIZE;
+		uint64_t len = (n_pages - i) * DORM_PAGE_SIZE, done;
+		int e = src ? uffd_copy(r->uffd, dst, src + i * DORM_PAGE_SIZE, len, &done)
+			    : uffd_zeropage(r->uffd, dst, len, &done);
+
+		i += done / DORM_PAGE_SIZE;
+		*inserted += done / DORM_PAGE_SIZE;
+		if (e == 0 || done)
+			continue;
+		switch (-e) {
+		case EEXIST:
+			e = src ? check_present(r, b, gfn + i, src + i * DORM_PAGE_SIZE) : 0;
+			if (e)
+				return e;
+			i++;
+			break;
+		case EAGAIN:
+			if (++again_tries > AGAIN_TRIES)
+				return e;
+			sched_yield();
+			break;
+		case ENOMEM:
+		case ENOSPC:
+			if (memory_tries == MEMORY_TRIES)
+				return -ENOMEM;
+			wait_for_memory(memory_tries++);
+			break;
+		default:
+			return error_trace(e);
+		}
+	}
+	return 0;
+}
+
+static int insert(struct resident *r, struct bounce *b, uint64_t gfn, uint64_t n_pages,
+		  const uint8_t *src, uint64_t *ret_inserted)
+{
+	uint64_t inserted = 0;
+	int e;
+
+	__atomic_fetch_add(&r->claimed_pages, n_pages, __ATOMIC_SEQ_CST);
+	e = insert_run(r, b, gfn, n_pages, src, &inserted);
+	__atomic_fetch_sub(&r->claimed_pages, n_pages - inserted, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&r->inserted_pages, inserted, __ATOMIC_RELAXED);
+	*ret_inserted += inserted;
+	return e;
+}
+
+int resident_insert_zeros(struct resident *r, uint64_t gfn, uint64_t n_pages,
+			  uint64_t *ret_inserted)
+{
+	return insert(r, NULL, gfn, n_pages, NULL, ret_inserted);
+}
+
+uint32_t resident_run(const struct frame_page *pages, uint32_t n, uint32_t i)
+{
+	uint32_t len = 1;
+
+	while (i + len < n && pages[i + len].gfn == pages[i].gfn + len &&
+	       pages[i + len].index == pages[i].index + len)
+		len++;
+	return len;
+}
+
+int resident_load(struct resident *r, struct bounce *b, uint32_t layer, uint32_t frame,
+		  struct frame_page pages[IMAGE_FRAME_PAGES], uint32_t *ret_n_pages,
+		  uint64_t *ret_inserted, uint64_t *ret_bytes, struct problem *problem)
+{
+	uint32_t decoded = 0, n = image_frame_pages(r->image, layer, frame, pages);
+	int e;
+
+	*ret_n_pages = n;
+	e = image_read_frame(r->image, layer, frame, b->scratch, b->out, &decoded, problem);
+	if (e)
+		return e > 0 ? RESIDENT_E_CORRUPT : e;
+	*ret_bytes += decoded * DORM_PAGE_SIZE;
+	__atomic_fetch_add(&r->bytes_read, decoded * DORM_PAGE_SIZE, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&r->frames_loaded, 1, __ATOMIC_RELAXED);
+	for (uint32_t i = 0; i < n && e == 0;) {
+		uint32_t len = resident_run(pages, n, i);
+
+		if (pages[i].index + len > decoded) {
+			problem_set(problem, 500, "the map uses page %u of a frame of %u pages",
+				    pages[i].index + len - 1, decoded);
+			return RESIDENT_E_CORRUPT;
+		}
+		e = insert(r, b, pages[i].gfn, len,
+			   (uint8_t *)b->out + pages[i].index * DORM_PAGE_SIZE, ret_inserted);
+		i += len;
+	}
+	return e;
+}
+
+/* ---- zero pages -------------------------------------------------------------------------------
+ */
+
+void resident_remember_zeros(struct resident *r, uint64_t gfn, uint64_t n_pages)
+{
+	uint64_t last = (gfn + n_pages - 1) / RESIDENT_BLOCK_PAGES;
+
+	for (uint64_t i = gfn / RESIDENT_BLOCK_PAGES; i <= last; i++) {
+		if (bitmap_test_atomic(r->zeros, i))
+			continue;
+		/* two threads may both count one block, or pass the bound by one each: no harm */
+		if (__atomic_load_n(&r->n_zeros, __ATOMIC_RELAXED) >= RESIDENT_ZERO_BLOCKS)
+			return;
+		if (!bitmap_set_atomic(r->zeros, i))
+			__atomic_fetch_add(&r->n_zeros, 1, __ATOMIC_RELAXED);
+	}
+}
+
+/* The stretch of remembered blocks that begins at or after @gfn, in pages. */
+static bool next_remembered(const struct resident *r, uint64_t gfn, uint64_t *ret_begin,
+			    uint64_t *ret_end)
+{
+	uint64_t n_blocks = (r->n_pages + RESIDENT_BLOCK_PAGES - 1) / RESIDENT_BLOCK_PAGES;
+	uint64_t i = gfn / RESIDENT_BLOCK_PAGES, end;
+
+	while (i < n_blocks && !bitmap_test_atomic(r->zeros, i)) {
+		uint64_t word = i / 64;
+
+		/* whole empty words at once: most of the map is */
+		if (i % 64 == 0 && !__atomic_load_n(&r->zeros[word], __ATOMIC_ACQUIRE))
+			i += 64;
+		else
+			i++;
+	}
+	if (i >= n_blocks)
+		return false;
+	for (end = i + 1; end < n_blocks && bitmap_test_atomic(r->zeros, end);)
+		end++;
+	*ret_begin = MAX(gfn, i * RESIDENT_BLOCK_PAGES);
+	*ret_end = MIN(end * RESIDENT_BLOCK_PAGES, r->n_pages);
+	return true;
+}
+
+bool resident_next_zeros(const struct resident *r, uint64_t gfn, struct page_run *ret)
+{
+	uint64_t begin, end;
+
+	while (gfn < r->n_pages && next_remembered(r, gfn, &begin, &end)) {
+		struct page_run run;
+		uint64_t run_end;
+
+		image_lookup(r->image, begin, &run);
+		run_end = MIN(run.gfn + run.n_pages, end);
+		if (run.layer == IMAGE_LAYER_ZERO) {
+			*ret = (struct page_run){.gfn = begin,
+						 .n_pages = run_end - begin,
+						 .layer = IMAGE_LAYER_ZERO};
+			return true;
+		}
+		gfn = run_end;
+	}
+	return false;
+}
+
+/* ---- what went wrong --------------------------------------------------------------------------
+ */
+
+void resident_note_failure(struct resident *r, uint32_t layer, uint32_t frame, const char *text)
+{
+	struct frame_failure *f;
+	LOCK_SCOPE(&r->failure_lock);
+
+	if (r->n_failures == RESIDENT_MAX_FAILURES)
+		return;
+	f = &r->failures[r->n_failures++];
+	f->layer = layer;
+	f->frame = frame;
+	str_copy(f->text, sizeof(f->text), text);
+}
+
+void resident_failure(struct resident *r, uint32_t layer, uint32_t frame, char out[512])
+{
+	LOCK_SCOPE(&r->failure_lock);
+
+	for (uint32_t i = 0; i < r->n_failures; i++) {
+		if (r->failures[i].layer != layer || r->failures[i].frame != frame)
+			continue;
+		str_copy(out, 512, r->failures[i].text);
+		return;
+	}
+	(void)snprintf(out, 512, "image %s layer %s frame %u is corrupt", image_id(r->image),
+		       image_layer_id(r->image, layer), frame);
+}
+
+bool resident_has_failures(struct resident *r)
+{
+	LOCK_SCOPE(&r->failure_lock);
+
+	return r->n_failures > 0;
+}
+
+int resident_audit(struct resident *r)
+{
+	uint64_t allocated;
+	int e = memfd_allocated_pages(r->memfd, &allocated);
+
+	if (e < 0)
+		return e;
+	if (allocated > __atomic_load_n(&r->claimed_pages, __ATOMIC_SEQ_CST))
+		__atomic_store_n(&r->poisoned, true, __ATOMIC_RELEASE);
+	return __atomic_load_n(&r->poisoned, __ATOMIC_ACQUIRE) ? RESIDENT_E_POISONED : 0;
+}
+
+void resident_poison_text(const struct resident *r, char out[512])
+{
+	(void)snprintf(
+		out, 512,
+		"the resident memory of image %s holds a page that the pager did not put there: "
+		"a process touched its mapping of it without a registered userfaultfd",
+		image_id(r->image));
+}

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pager/test-vm.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "sys/uffd.h"
+
+#define SIZE (TEST_PAGES * DORM_PAGE_SIZE)
+
+uint8_t *test_model;
+
+static uint64_t soon(void)
+{
+	return deadline_after_ms(10000);
+}
+
+static uint64_t next_random(uint64_t *seed)
+{
+	*seed = *seed * 6364136223846793005ull + 1442695040888963407ull;
+	return *seed >> 33;
+}
+
+/* A third is long zero runs, a sixth short ones, the rest text and noise. */
+static void make_model(void)
+{
+	uint64_t seed = 42, gfn = 0;
+
+	test_model = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(test_model, MAP_FAILED);
+	while (gfn < TEST_PAGES) {
+		unsigned kind = next_random(&seed) % 6;
+		uint64_t n =
+			kind < 2 ? 100 + next_random(&seed) % 600 : 1 + next_random(&seed) % 12;
+
+		if (kind >= 3)
+			n += next_random(&seed) % 200;
+		for (; n && gfn < TEST_PAGES; n--, gfn++) {
+			uint64_t *p = (uint64_t *)(test_model + gfn * DORM_PAGE_SIZE);
+
+			for (size_t i = 0; kind >= 3 && i < DORM_PAGE_SIZE / 8; i++)
+				p[i] = kind == 3 ? next_random(&seed) << 32 | next_random(&seed)
+						 : gfn * 1000003 + 1 + i / 64;
+		}
+	}
+}
+
+int rig_start_pager(struct rig *r, const char *const *more)
+{
+	const char *argv[32] = {getenv("DORM_PAGER"), "--socket", r->socket,
+				"--run-dir",	      r->dir,	  "--ready-fd"};
+	char ready[16], c;
+	int p[2], n = 7, status;
+
+	assert_int_equal(pipe(p), 0);
+	(void)snprintf(ready, sizeof(ready), "%d", p[1]);
+	argv[6] = ready;
+	for (; more && *more; more++)
+		argv[n++] = *more;
+	r->pager = fork();
+	if (r->pager == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(p[0]);
+		execv(argv[0], (char **)argv);
+		_exit(127);
+	}
+	close(p[1]);
+	n = (int)read(p[0], &c, 1);
+	close(p[0]);
+	if (n == 1)
+		return 0;
+	assert_int_equal(waitpid(r->pager, &status, 0), r->pager);
+	r->pager = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+int rig_stop_pager(struct rig *r)
+{
+	int status = 0;
+
+	if (r->pager) {
+		kill(r->pager, SIGTERM);
+		assert_int_equal(waitpid(r->pager, &status, 0), r->pager);
+	}
+	r->pager = 0;
+	return status;
+}
+
+int rig_setup(void **state)
+{
+	static struct rig rig;
+	struct rig *r = &rig;
+
+	alarm(240);
+	*r = (struct rig){.dir = "/tmp/test-pager-XXXXXX"};
+	assert_non_null(mkdtemp(r->dir));
+	(void)snprintf(r->socket, sizeof(r->socket), "%s/control", r->dir);
+	if (!test_model)
+		make_model();
+	assert_int_equal(rig_start_pager(r, NULL), 0);
+	assert_int_equal(pager_client_new(r->socket, &r->client), 0);
+	*state = r;
+	return 0;
+}
+
+int rig_teardown(void **state)
+{
+	struct rig *r = *state;
+
+	r->client = pager_client_free(r->client);
+	assert_int_equal(rig_stop_pager(r), 0);
+	assert_int_equal(file_remove_tree(AT_FDCWD, r->dir), 0);
+	return 0;
+}
+
+int rig_image(struct rig *r, const char *name, enum image_codec codec)
+{
+	_cleanup_(image_unrefp) struct image *zero = NULL;
+	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
+	struct image_writer_options options = {.codec = codec};
+	struct image_writer_stats stats;
+	struct problem problem = PROBLEM_INIT;
+	_cleanup_free_ char *path = str_printf("%s/%s", r->dir, name);
+	char id[IMAGE_ID_LEN + 1];
+	int fd;
+
+	assert_int_equal(mkdir(path, 0700), 0);
+	fd = file_open_dir(AT_FDCWD, path);
+	assert_true(fd >= 0);
+	assert_int_equal(image_open_zero(TEST_PAGES, &zero), 0);
+	assert_int_equal(image_writer_new(fd, zero, -1, &options, &problem, &w), 0);
+	assert_int_equal(image_writer_add(w, 0, TEST_PAGES, test_model, &problem), 0);
+	assert_int_equal(image_writer_commit(w, &stats, id, &problem), 0);
+	assert_true(stats.pages_zero > TEST_PAGES / 5 && stats.pages_stored > TEST_PAGES / 5);
+	return fd;
+}
+
+uint64_t rig_stats(struct rig *r, const char *session, const char *what)
+{
+	json_auto_t *stats = NULL;
+	int e = pager_client_session_stats(r->client, session, soon(), &stats);
+
+	if (e == -ENOENT)
+		return UINT64_MAX;
+	assert_int_equal(e, 0);
+	assert_true(json_is_integer(json_object_get(stats, what)));
+	return (uint64_t)json_integer_value(json_object_get(stats, what));
+}
+
+void rig_text(struct rig *r, const char *session, const char *what, char *out)
+{
+	json_auto_t *stats = NULL;
+	const char *text;
+
+	*out = 0;
+	if (pager_client_session_stats(r->client, session, soon(), &stats) != 0)
+		return;
+	text = json_string_value(json_object_get(stats, what));
+	str_copy(out, 1024, text ? text : "");
+}
+
+void rig_wait_state(struct rig *r, const char *session, const char *state)
+{
+	uint64_t deadline = soon();
+	char text[1024];
+
+	for (;;) {
+		rig_text(r, session, "state", text);
+		if (!strcmp(text, state))
+			return;
+		if (deadline_passed(deadline))
+			fail_msg("session %s is %s, not %s", session, text, state);
+		clock_sleep_ms(2);
+	}
+}
+
+void rig_wait_sessions(struct rig *r, size_t n)
+{
+	uint64_t deadline = soon();
+
+	for (;;) {
+		json_auto_t *stats = NULL;
+		size_t have;
+
+		assert_int_equal(pager_client_stats(r->client, soon(), &stats), 0);
+		have = json_array_size(json_object_get(stats, "sessions"));
+		if (have == n)
+			return;
+		if (deadline_passed(deadline))
+			fail_msg("%zu sessions, not %zu", have, n);
+		clock_sleep_ms(5);
+	}
+}
+
+int rig_pager_fds(struct rig *r)
+{
+	_cleanup_free_ char *path = str_printf("/proc/%d/fd", r->pager);
+	DIR *d = opendir(path);
+	int n = 0;
+
+	assert_non_null(d);
+	/* an answer to this comes after all that the requests before needed was closed */
+	assert_int_equal(pager_client_ping(r->client, soon(), NULL), 0);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* ---- the machine ------------------------------------------------------------------------------
+ */
+
+int vm_connect(const char *path, const char *text, size_t len, int fd, size_t n_fds)
+{
+	int fds[8], s = fd_unix_connect(path, SOCK_STREAM);
+
+	if (s < 0)
+		return s;
+	for (size_t i = 0; i < 8; i++)
+		fds[i] = fd;
+	if (len && fd_send(s, text, len, fds, n_fds) < 0) {
+		close(s);
+		return -EPIPE;
+	}
+	return s;
+}
+
+static uint64_t differs(const uint8_t *memory, uint64_t gfn)
+{
+	return memcmp(memory + gfn * DORM_PAGE_SIZE, test_model + gfn * DORM_PAGE_SIZE,
+		      DORM_PAGE_SIZE) != 0;
+}
+
+static uint64_t scribble(uint8_t *memory, uint64_t seed)
+{
+	uint64_t bad = 0;
+
+	for (uint64_t i = 0; i < TEST_PAGES; i += 3)
+		memset(memory + i * DORM_PAGE_SIZE, (int)(seed + i), DORM_PAGE_SIZE);
+	for (uint64_t i = 0; i < TEST_PAGES; i++)
+		for (size_t j = 0; j < DORM_PAGE_SIZE; j++) {
+			uint8_t want =
+				i % 3 ? test_model[i * DORM_PAGE_SIZE + j] : (uint8_t)(seed + i);
+
+			if (memory[i * DORM_PAGE_SIZE + j] == want)
+				continue;
+			bad++;
+			break;
+		}
+	return bad;
+}
+
+static uint64_t obey(uint8_t *memory, int uffd, uint64_t order, uint64_t arg)
+{
+	uint64_t bad = 0;
+
+	switch (order) {
+	case VM_COMPARE: /* an odd factor visits every page of a power of two */
+		for (uint64_t i = 0; i < TEST_PAGES; i++)
+			bad += differs(memory, (i * (2 * arg + 1)) % TEST_PAGES);
+		return bad;
+	case VM_READ:
+		return differs(memory, arg);
+	case VM_SCRIBBLE:
+		return scribble(memory, arg);
+	case VM_DISCARD:
+		return (uint64_t)-madvise(memory + arg * DORM_PAGE_SIZE, DORM_PAGE_SIZE,
+					  MADV_DONTNEED);
+	case VM_IS_ZERO:
+		for (size_t i = 0; i < DORM_PAGE_SIZE; i++)
+			bad += memory[arg * DORM_PAGE_SIZE + i] != 0;
+		return bad;
+	default:
+		return (uint64_t)-fd_set_nonblock(uffd, 0);
+	}
+}
+
+static void be_a_machine(const struct pager_session *session, uint64_t features, int orders,
+			 int answers)
+{
+	uint8_t *memory =
+		mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, session->memory_fd, 0);
+	int uffd = uffd_new(features);
+	uint64_t order[2], answer;
+	char text[512];
+
+	if (memory == MAP_FAILED || uffd < 0 ||
+	    uffd_register(uffd, (uintptr_t)memory, SIZE, UFFDIO_REGISTER_MODE_MISSING) < 0)
+		_exit(99);
+	/* two regions, the second half of memory first, as a VMM with a hole below 4 GiB has them
+	 */
+	(void)snprintf(
+		text, sizeof(text),
+		"[{\"base_host_virt_addr\":%llu,\"size\":%lu,\"offset\":%lu,\"page_size\":4096},"
+		"{\"base_host_virt_addr\":%llu,\"size\":%lu,\"offset\":0,\"page_size_kib\":4}]",
+		(unsigned long long)(uintptr_t)memory + SIZE / 2, SIZE / 2, SIZE / 2,
+		(unsigned long long)(uintptr_t)memory, SIZE / 2);
+	if (vm_connect(session->socket_path, text, strlen(text), uffd, 1) < 0)
+		_exit(98);
+	while (fd_read_full(orders, order, sizeof(order)) == 0) {
+		answer = obey(memory, uffd, order[0], order[1]);
+		if (fd_write_full(answers, &answer, sizeof(answer)) < 0)
+			break;
+	}
+	_exit(0);
+}
+
+void vm_start(struct rig *r, struct vm *vm, const char *name, int image_dirfd, uint64_t features)
+{
+	struct problem problem = PROBLEM_INIT;
+	struct pager_session session;
+	int orders[2], answers[2];
+	int e = pager_client_open(r->client, name, image_dirfd, TEST_PAGES, soon(), &problem,
+				  &session);
+
+	if (e)
+		fail_msg("open: %d %s", e, problem.message);
+	assert_int_equal(pipe2(orders, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(answers, O_CLOEXEC), 0);
+	*vm = (struct vm){.orders = orders[1], .answers = answers[0]};
+	str_copy(vm->name, sizeof(vm->name), name);
+	vm->pid = fork();
+	assert_true(vm->pid >= 0);
+	if (vm->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(orders[1]);
+		close(answers[0]);
+		be_a_machine(&session, features, orders[0], answers[1]);
+	}
+	close(orders[0]);
+	close(answers[1]);
+	close(session.memory_fd);
+	rig_wait_state(r, name, "serving");
+}
+
+void vm_send(struct vm *vm, enum vm_order order, uint64_t arg)
+{
+	uint64_t o[2] = {order, arg};
+
+	assert_int_equal(fd_write_full(vm->orders, o, sizeof(o)), 0);
+}
+
+bool vm_answer(struct vm *vm, unsigned ms, uint64_t *ret)
+{
+	int e = fd_poll(vm->answers, POLLIN, deadline_after_ms(ms));
+
+	return e > 0 && fd_read_full(vm->answers, ret, sizeof(*ret)) == 0;
+}
+
+uint64_t vm_do(struct vm *vm, enum vm_order order, uint64_t arg)
+{
+	uint64_t answer = UINT64_MAX;
+
+	vm_send(vm, order, arg);
+	assert_true(vm_answer(vm, 60000, &answer));
+	return answer;
+}
+
+int vm_wait(struct vm *vm)
+{
+	uint64_t deadline = soon();
+	int status;
+
+	while (waitpid(vm->pid, &status, WNOHANG) != vm->pid) {
+		if (deadline_passed(deadline))
+			fail_msg("machine %s does not end", vm->name);
+		clock_sleep_ms(2);
+	}
+	close(vm->orders);
+	close(vm->answers);
+	vm->pid = 0;
+	return status;
+}
+
+void vm_end(struct vm *vm)
+{
+	kill(vm->pid, SIGKILL);
+	(void)vm_wait(vm);
+}

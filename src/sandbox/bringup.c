@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bringup.c - from a directory on disk to a guest that answers
+ *
+ * The order matters: the pager must serve before the VMM loads anything, since loading touches guest
+ * memory; the channel opens after the device state is there, since a connection made before is
+ * part of the old state to the guest; and nobody gets the channel before the repair has succeeded,
+ * because until then a fork has the random numbers, the clock and the name of its siblings.
+ */
+#include "sandbox/private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "sandbox/agent-client.h"
+
+#define SESSION_MS 10000
+#define KILL_MS    10000
+#define BOOT_TRIES 3
+
+static int open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_bytes,
+			struct problem *problem, struct pager_session *ret)
+{
+	int r = host_pager(sb->host, problem, &sb->pager_pid);
+
+	if (r < 0)
+		return r;
+	r = pager_client_open(sb->host->pager, sb->record.id, image_dirfd,
+			      memory_bytes / DORM_PAGE_SIZE, deadline_after_ms(SESSION_MS), problem,
+			      ret);
+	if (r > 0) { /* the image is damaged or too new: the problem says where */
+		problem_set(problem, 500, "the snapshot cannot be read");
+		return -EBADMSG;
+	}
+	if (r < 0)
+		problem_errno(problem, r, "asking the pager to serve sandbox %s", sb->record.id);
+	return error_trace(r);
+}
+
+static int fill_disks(struct sandbox *sb, const struct guest *boot, char paths[][4200],
+		      struct vmm_config *config)
+{
+	char memory[32];
+
+	if (boot) {
+		config->disks[0] = (struct vmm_disk){.path = boot->rootfs, .read_only = true};
+		config->n_disks = 1;
+		return 0;
+	}
+	sandbox_memory_name(sb->record.generation, memory);
+	for (uint32_t i = 0; i < sb->manifest.n_disks; i++) {
+		(void)snprintf(paths[i], 4200, "%s/%s/disks/%s", sb->path, memory,
+			       sb->manifest.disks[i].name); /* bounded by sandbox_new() */
+		config->disks[i] = (struct vmm_disk){.path = paths[i],
+						     .read_only = sb->manifest.disks[i].read_only};
+	}
+	config->n_disks = sb->manifest.n_disks;
+	return 0;
+}
+
+static int start_vmm(struct sandbox *sb, const struct guest *boot, const char *pager_socket,
+		     uint64_t memory_bytes, uint32_t cpus, struct problem *problem)
+{
+	_cleanup_free_ char *cmdline = NULL;
+	char paths[VMM_MAX_DISKS][4200];
+	struct vmm_config config = {
+		.work_dir = sb->path,
+		.preload = sb->host->preload,
+		.pager_socket = pager_socket,
+		.memory_fd = sb->memory_fd,
+		.memory_bytes = memory_bytes,
+		.cpus = cpus,
+		.accel = boot ? sb->host->accel : sb->manifest.accel,
+	};
+	int r = fill_disks(sb, boot, paths, &config);
+
+	if (r < 0)
+		return r;
+	if (boot) {
+		cmdline = guest_cmdline(sb->host->tsc_khz);
+		if (!cmdline)
+			return -ENOMEM;
+		config.kernel = boot->kernel;
+		config.initramfs = boot->initramfs;
+		config.cmdline = cmdline;
+	}
+	r = vmm_start(&config, deadline_after_ms(sb->host->limits.start_ms), problem, &sb->vmm);
+	if (r < 0) {
+		problem_errno(problem, r, "starting the VMM of sandbox %s", sb->record.id);
+		return error_trace(r);
+	}
+	/* So that the next daemon finds the process; nothing is lost if the host goes down. */
+	pthread_mutex_lock(&sb->info);
+	vmm_identity(sb->vmm, &sb->record.vm);
+	pthread_mutex_unlock(&sb->info);
+	return error_trace(record_write(&sb->record, sb->dirfd, false));
+}
+
+static int load_device(struct sandbox *sb, int memory_dirfd, struct problem *problem)
+{
+	_cleanup_fd_ int fd = openat(memory_dirfd, "device", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	int r;
+
+	if (fd < 0) {
+		r = error_errno();
+		problem_errno(problem, r, "device state of sandbox %s", sb->record.id);
+		return r;
+	}
+	r = vmm_load(sb->vmm, fd, deadline_after_ms(sb->host->limits.load_ms), problem);
+	if (r < 0) {
+		problem_errno(problem, r, "loading the device state of sandbox %s", sb->record.id);
+		if (strcmp(sb->manifest.vmm_version, sb->host->vmm_version))
+			problem_hint(problem,
+				     "the snapshot was taken with %s %s, this host runs %s %s",
+				     sb->manifest.vmm, sb->manifest.vmm_version, "qemu",
+				     sb->host->vmm_version);
+	}
+	return error_trace(r);
+}
+
+int sandbox_connect(struct sandbox *sb, unsigned answer_ms, struct problem *problem,
+		    struct sandbox_timings *timings)
+{
+	_cleanup_(channel_freep) struct channel *ch = NULL;
+	uint64_t t0 = clock_now_ns(), t1;
+	int r;
+
+	r = channel_connect(vmm_agent_socket(sb->vmm), vmm_pidfd(sb->vmm),
+			    deadline_after_ms(answer_ms), &ch);
+	if (r == -ECONNRESET) {
+		char why[400];
+
+		vmm_exit_reason(sb->vmm, why, sizeof(why));
+		problem_set(problem, 500, "the VM of sandbox %s ended: %s", sb->record.id, why);
+	} else if (r == -ETIMEDOUT) {
+		problem_set(problem, 504, "the guest of sandbox %s did not answer within %u ms",
+			    sb->record.id, answer_ms);
+	} else if (r < 0) {
+		problem_errno(problem, r, "connecting to the agent of sandbox %s", sb->record.id);
+	}
+	if (r < 0)
+		return error_trace(r);
+	t1 = clock_now_ns();
+	timings->answer_ns += t1 - t0;
+	r = agent_init(ch, sb->record.id, sb->record.envs, deadline_after_ms(sb->host->limits.repair_ms),
+		       problem);
+	if (r < 0)
+		return error_trace(r);
+	timings->repair_ns += clock_now_ns() - t1;
+	pthread_mutex_lock(&sb->info);
+	sb->channel = take_ptr(ch);
+	pthread_mutex_unlock(&sb->info);
+	return 0;
+}
+
+void sandbox_disconnect(struct sandbox *sb)
+{
+	uint64_t deadline = deadline_after_ms(LEASE_WAIT_MS);
+	struct channel *ch;
+
+	pthread_mutex_lock(&sb->info);
+	ch = take_ptr(sb->channel);
+	if (ch)
+		channel_shutdown(ch); /* whoever waits on a stream gets -EPIPE and returns its lease */
+	while (sb->leases) {
+		struct timespec ts = {.tv_sec = (time_t)(deadline / NSEC_PER_SEC),
+				      .tv_nsec = (long)(deadline % NSEC_PER_SEC)};
+
+		/* A lease holder that writes to a stuck client may take longer: then the sandbox
+		 * waits for it, since the channel must not be freed under it. */
+		if (pthread_cond_clockwait(&sb->no_leases, &sb->info, CLOCK_MONOTONIC, &ts) != 0)
+			deadline = deadline_after_ms(LEASE_WAIT_MS);
+	}
+	pthread_mutex_unlock(&sb->info);
+	channel_free(ch);
+}
+
+void sandbox_take_down(struct sandbox *sb)
+{
+	sandbox_disconnect(sb);
+	if (sb->vmm) {
+		if (vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0)
+			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,
+				  (int)vmm_pid(sb->vmm));
+		sb->vmm = vmm_free(sb->vmm);
+	}
+	sb->memory_fd = fd_close(sb->memory_fd);
+	if (sb->pager_pid)
+		(void)pager_client_close_session(sb->host->pager, sb->record.id,
+						 deadline_after_ms(SESSION_MS));
+	/* the pager also notices by itself that the process is gone */
+	sb->pager_pid = 0;
+	pthread_mutex_lock(&sb->info);
+	sb->record.vm = (struct vmm_identity){0};
+	pthread_mutex_unlock(&sb->info);
+}
+
+/* What the pager knows of a failure is closer to the cause than a guest that does not answer. */
+void sandbox_ask_pager(struct sandbox *sb, struct problem *problem)
+{
+	const char *failure;
+	json_t *stats;
+
+	if (pager_client_session_stats(sb->host->pager, sb->record.id, deadline_after_ms(SESSION_MS),
+				       &stats) != 0)
+		return;
+	failure = json_string_value(json_object_get(stats, "failure"));
+	if (failure) {
+		*problem = PROBLEM_INIT;
+		problem_set(problem, 500, "sandbox %s: %.400s", sb->record.id, failure);
+		problem_hint(problem, "`dorm snapshot verify` names every damaged file");
+	}
+	json_decref(stats);
+}
+
+/* A guest that does not answer often says why on its console. */
+static void hint_console(struct sandbox *sb, struct problem *problem)
+{
+	char text[4096], *last;
+	size_t n;
+
+	if (!sb->vmm || vmm_console(sb->vmm, text, sizeof(text), deadline_after_ms(1000)) < 0)
+		return;
+	for (n = strlen(text); n && strchr("\r\n ", text[n - 1]); n--)
+		text[n - 1] = 0;
+	last = strrchr(text, '\n');
+	last = last ? last + 1 : text;
+	if (*last)
+		problem_hint(problem, "the guest's console ends with: %.180s", last);
+}
+
+static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
+		    uint32_t cpus, struct problem *problem, struct sandbox_timings *t)
+{
+	_cleanup_fd_ int memory_dirfd = -1;
+	struct pager_session session;
+	uint64_t t0 = clock_now_ns(), t1;
+	char memory[32];
+	int r;
+
+	if (!boot) {
+		memory_dirfd = file_open_dir(
+			sb->dirfd, sandbox_memory_name(sb->record.generation, memory));
+		if (memory_dirfd < 0) {
+			problem_errno(problem, memory_dirfd, "memory of sandbox %s", sb->record.id);
+			return memory_dirfd;
+		}
+	}
+	r = open_session(sb, memory_dirfd, memory_bytes, problem, &session);
+	if (r < 0)
+		return r;
+	sb->memory_fd = session.memory_fd;
+	t1 = clock_now_ns();
+	t->image_ns += t1 - t0;
+	r = start_vmm(sb, boot, session.socket_path, memory_bytes, cpus, problem);
+	if (r < 0)
+		return r;
+	t0 = clock_now_ns();
+	t->vmm_ns += t0 - t1;
+	if (!boot) {
+		r = load_device(sb, memory_dirfd, problem);
+		t->load_ns += clock_now_ns() - t0;
+		if (r == 0) {
+			t0 = clock_now_ns();
+			r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
+			t->answer_ns += clock_now_ns() - t0;
+		}
+		if (r < 0)
+			return r;
+	}
+	return sandbox_connect(sb, boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms,
+			       problem, t);
+}
+
+int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
+		     uint32_t cpus, struct problem *problem, struct sandbox_timings *timings)
+{
+	struct problem local = PROBLEM_INIT;
+	int r = -EIO;
+
+	if (!boot && strcmp(sb->manifest.accel, "tcg") && strcmp(sb->manifest.accel, sb->host->accel)) {
+		problem_set(problem, 409, "the snapshot was taken with %s, this host runs %s",
+			    sb->manifest.accel, sb->host->accel);
+		problem_hint(problem, "run it on a host with usable KVM; see `dorm doctor`");
+		return -ENOTSUP;
+	}
+	/* Some boots under emulation hang in the kernel's delay calibration: try those again. */
+	for (int i = 0; i < (boot ? BOOT_TRIES : 1); i++) {
+		local = PROBLEM_INIT;
+		*timings = (struct sandbox_timings){0};
+		r = try_once(sb, boot, memory_bytes, cpus, &local, timings);
+		if (r == 0)
+			r = monitor_watch(sb->host, sb);
+		if (r == 0) {
+			timings->total_ns = timings->image_ns + timings->vmm_ns + timings->load_ns +
+					    timings->answer_ns + timings->repair_ns;
+			return 0;
+		}
+		hint_console(sb, &local);
+		sandbox_ask_pager(sb, &local);
+		sandbox_take_down(sb);
+		if (r != -ETIMEDOUT)
+			break;
+	}
+	problem_errno(&local, r, "starting sandbox %s", sb->record.id);
+	if (problem && !problem_is_set(problem))
+		*problem = local;
+	return error_trace(r);
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/private.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "sys/kvm.h"
+#include "sys/tsc.h"
+
+#define ROOT_MAX 60 /* sockets below sandboxes/<id>/ must fit into 107 bytes */
+
+static int fill_paths(struct host *host, const struct host_config *config, struct problem *problem)
+{
+	const char *const programs[] = {"dorm-pager", "libdorm-vmm.so", "dorm-agent"};
+	char **const slots[] = {&host->pager_program, &host->preload, &host->agent_program};
+
+	if (config->root[0] != '/' || strlen(config->root) > ROOT_MAX || config->run_dir[0] != '/' ||
+	    strlen(config->run_dir) > ROOT_MAX) {
+		problem_set(problem, 400,
+			    "root and run directory must be absolute paths of at most %d bytes",
+			    ROOT_MAX);
+		problem_hint(problem, "unix sockets live below them, whose names are limited");
+		return -ENAMETOOLONG;
+	}
+	host->root = strdup(config->root);
+	host->run_dir = strdup(config->run_dir);
+	host->guest_cache = strdup(config->guest_cache);
+	if (!host->root || !host->run_dir || !host->guest_cache)
+		return -ENOMEM;
+	for (unsigned i = 0; i < ARRAY_SIZE(programs); i++) {
+		*slots[i] = str_printf("%s/%s", config->libexec, programs[i]);
+		if (!*slots[i])
+			return -ENOMEM;
+		if (access(*slots[i], R_OK) < 0) {
+			int r = error_errno();
+
+			problem_errno(problem, r, "%s", *slots[i]);
+			problem_hint(problem, "dormd needs it beside itself, or --libexec DIR");
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* KVM is used when it is real: where /dev/kvm emulates guest kernels, TCG is a hundred times faster. */
+static void choose_accel(struct host *host, const char *wanted)
+{
+	struct kvm_probe kvm;
+
+	if (wanted) {
+		str_copy(host->accel, sizeof(host->accel), wanted);
+		return;
+	}
+	str_copy(host->accel, sizeof(host->accel),
+		 kvm_probe(&kvm) == 0 && kvm.usable ? "kvm" : "tcg");
+}
+
+int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid)
+{
+	pid_t before;
+	int r;
+
+	LOCK_SCOPE(&host->pager_lock);
+	before = host->pager_process.pid;
+	r = pager_process_ensure(&host->pager_process, host->pager, host->pager_program,
+				 host->run_dir, problem);
+	if (r < 0)
+		return error_trace(r);
+	*ret_pid = host->pager_process.pid;
+	if (host->pager_process.pid != before)
+		r = monitor_watch_pager(host);
+	return error_trace(r);
+}
+
+static int set_up(struct host *host, const struct host_config *config, struct problem *problem)
+{
+	_cleanup_free_ char *socket = NULL;
+	pid_t pid;
+	int r;
+
+	r = fill_paths(host, config, problem);
+	if (r < 0)
+		return r;
+	choose_accel(host, config->accel);
+	r = tsc_khz(&host->tsc_khz);
+	if (r == 0)
+		r = vmm_version(host->vmm_version, problem);
+	if (r == 0)
+		r = file_mkdir_p(host->run_dir, 0700);
+	if (r < 0) {
+		problem_errno(problem, r, "looking at this host");
+		return r;
+	}
+	socket = str_printf("%s/pager.sock", host->run_dir);
+	if (!socket)
+		return -ENOMEM;
+	r = pager_client_new(socket, &host->pager);
+	if (r == 0)
+		r = store_open(host->root, problem, &host->store);
+	if (r == 0)
+		r = monitor_start(host);
+	if (r == 0)
+		r = recover(host, problem); /* looks for the old pager, so before a new one starts */
+	if (r == 0)
+		r = host_pager(host, problem, &pid);
+	return r;
+}
+
+int host_new(const struct host_config *config, struct problem *problem, struct host **ret)
+{
+	struct host *host = calloc(1, sizeof(*host));
+	int r;
+
+	if (!host)
+		return -ENOMEM;
+	host->limits = config->limits;
+	host->pager_process = PAGER_PROCESS_INIT;
+	host->epoll_fd = host->kick_fd = -1;
+	pthread_mutex_init(&host->lock, NULL);
+	pthread_mutex_init(&host->pager_lock, NULL);
+	r = set_up(host, config, problem);
+	if (r < 0) {
+		problem_errno(problem, r, "starting on %s", config->root);
+		host_free(host, false);
+		return error_trace(r);
+	}
+	log_info("store=%s accel=%s qemu=%s sandboxes=%zu", host->root, host->accel,
+		 host->vmm_version, host->n_sandboxes);
+	*ret = host;
+	return 0;
+}
+
+static bool any_process(struct host *host)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < host->n_sandboxes; i++)
+		any |= host->sandboxes[i]->vmm != NULL;
+	return any;
+}
+
+struct host *host_free(struct host *host, bool stop_pager)
+{
+	if (!host)
+		return NULL;
+	monitor_stop(host);
+	if (stop_pager && !any_process(host))
+		pager_process_stop(&host->pager_process);
+	for (size_t i = 0; i < host->n_sandboxes; i++)
+		sandbox_unref(host->sandboxes[i]);
+	free(host->sandboxes);
+	builds_free(host);
+	pager_client_free(host->pager);
+	pager_process_deinit(&host->pager_process);
+	store_close(host->store);
+	pthread_mutex_destroy(&host->lock);
+	pthread_mutex_destroy(&host->pager_lock);
+	free(host->root);
+	free(host->run_dir);
+	free(host->guest_cache);
+	free(host->pager_program);
+	free(host->preload);
+	free(host->agent_program);
+	free(host);
+	return NULL;
+}
+
+const char *host_root(const struct host *host)
+{
+	return host->root;
+}
+
+int host_ready(struct host *host, struct problem *problem)
+{
+	unsigned long long left;
+	pid_t pid;
+	int r;
+
+	r = host_pager(host, problem, &pid);
+	if (r < 0)
+		return r;
+	r = store_free_bytes(host->store, &left);
+	if (r == 0 && left < (64ull << 20)) {
+		problem_set(problem, 503, "the store %s has only %llu MiB left", host->root, left >> 20);
+		r = -EAGAIN;
+	}
+	return r;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * host.h - everything one daemon owns: the store, the pager, the table of sandboxes
+ *
+ *     host_new()   opens the store, finds or starts the pager, recovers what an earlier daemon left
+ *     ...          sandbox_*(), template_*(), snapshot functions, from any thread
+ *     host_free()  lets go: sandboxes go on running, the next daemon adopts them
+ *
+ * All functions are thread-safe. Results are 0 or a negative errno; the problem says the rest, and
+ * its status is what an HTTP client should get.
+ */
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/mem.h"
+#include "base/problem.h"
+
+/* How long things may take, in milliseconds. Separate, so that a slow one does not starve the next. */
+struct host_limits {
+	unsigned boot_ms;    /* kernel start to the agent's first answer; tried three times */
+	unsigned start_ms;   /* VMM process until it can be talked to */
+	unsigned load_ms;    /* device state */
+	unsigned answer_ms;  /* resume until the agent's first answer */
+	unsigned repair_ms;  /* the agent's init */
+	unsigned prepare_ms; /* the agent's prepare; best effort */
+	unsigned pause_ms;   /* each command to a running VMM */
+};
+
+#define HOST_LIMITS_DEFAULT                                                                        \
+	((struct host_limits){.boot_ms = 30000,                                                    \
+			      .start_ms = 15000,                                                   \
+			      .load_ms = 15000,                                                    \
+			      .answer_ms = 15000,                                                  \
+			      .repair_ms = 10000,                                                  \
+			      .prepare_ms = 5000,                                                  \
+			      .pause_ms = 5000})
+
+struct host_config {
+	const char *root;        /* the store; absolute */
+	const char *run_dir;     /* sockets of the pager */
+	const char *guest_cache; /* kernel, initramfs, root file systems */
+	const char *libexec;     /* directory of dorm-pager, dorm-agent, libdorm-vmm.so */
+	const char *accel;       /* "tcg", "kvm", or NULL: measured */
+	struct host_limits limits;
+};
+
+struct host;
+
+int host_new(const struct host_config *config, struct problem *problem, struct host **ret);
+
+/** host_free() - @stop_pager: also end the pager, if no sandbox needs it */
+struct host *host_free(struct host *host, bool stop_pager);
+
+/** host_ready() - can it take work? Return: 0; -EAGAIN with the reason in @problem */
+int host_ready(struct host *host, struct problem *problem);
+
+/** host_root() - the store's path */
+const char *host_root(const struct host *host);
+
+/** host_doctor() - GET /doctor: what this host has and lacks; does not need a running daemon */
+json_t *host_doctor(const char *root);

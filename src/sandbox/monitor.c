@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * monitor.c - one thread that notices deaths and deadlines
+ *
+ * It waits on an epoll set that holds the pidfd of every VM and of the pager, and an eventfd to be
+ * told that a deadline changed. It never does the work itself: ending, sleeping and restarting can
+ * block, so each event becomes a worker thread that takes the sandbox's op lock like any client.
+ *
+ * A VM's pidfd is a duplicate owned by the set's entry: struct watch below, one-shot, freed by the
+ * worker that handles it. A VM that we end ourselves also fires; the worker then finds that the
+ * sandbox no longer runs that process, and does nothing.
+ */
+#include "sandbox/private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#define MAX_SLEEP_MS 60000
+#define STACK_BYTES  (512u << 10)
+
+enum watch_kind { WATCH_KICK, WATCH_VM, WATCH_PAGER };
+
+struct watch {
+	enum watch_kind kind;
+	int pidfd;
+	pid_t pid;
+	char id[ID_LEN + 1];
+};
+
+static struct watch kick_watch = {.kind = WATCH_KICK};
+
+static int watch_add(struct host *host, enum watch_kind kind, int pidfd, pid_t pid, const char *id)
+{
+	struct watch *w = calloc(1, sizeof(*w));
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLONESHOT, .data.ptr = w};
+	int r = 0;
+
+	if (!w)
+		return -ENOMEM;
+	w->kind = kind;
+	w->pid = pid;
+	memcpy(w->id, id, strlen(id) + 1);
+	w->pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
+	if (w->pidfd < 0 || epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, w->pidfd, &ev) < 0) {
+		r = error_errno();
+		fd_close(w->pidfd);
+		free(w);
+	}
+	return r;
+}
+
+int monitor_watch(struct host *host, struct sandbox *sb)
+{
+	return watch_add(host, WATCH_VM, vmm_pidfd(sb->vmm), vmm_pid(sb->vmm), sb->record.id);
+}
+
+int monitor_watch_pager(struct host *host)
+{
+	return watch_add(host, WATCH_PAGER, host->pager_process.pidfd, host->pager_process.pid, "");
+}
+
+void monitor_kick(struct host *host)
+{
+	(void)eventfd_write(host->kick_fd, 1); /* full means that it is about to look anyway */
+}
+
+/* ---- workers ---------------------------------------------------------------------------------- */
+
+struct worker {
+	struct host *host;
+	void (*fn)(struct host *host, void *arg);
+	void *arg;
+};
+
+static void *worker_main(void *arg)
+{
+	struct worker w = *(struct worker *)arg;
+
+	free(arg);
+	w.fn(w.host, w.arg);
+	atomic_fetch_sub(&w.host->workers, 1);
+	return NULL;
+}
+
+int host_run(struct host *host, void (*fn)(struct host *host, void *arg), void *arg)
+{
+	struct worker *w = malloc(sizeof(*w));
+	pthread_attr_t attr;
+	pthread_t thread;
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	*w = (struct worker){host, fn, arg};
+	atomic_fetch_add(&host->workers, 1);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	r = pthread_create(&thread, &attr, worker_main, w);
+	pthread_attr_destroy(&attr);
+	if (r) {
+		atomic_fetch_sub(&host->workers, 1);
+		free(w);
+	}
+	return -r;
+}
+
+static void vm_died(struct host *host, void *arg)
+{
+	struct watch *w = arg;
+	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, w->id, NULL);
+
+	if (sb) {
+		pthread_mutex_lock(&sb->op);
+		if (!sb->gone && sb->vmm && vmm_pid(sb->vmm) == w->pid &&
+		    sb->record.state == SANDBOX_RUNNING) {
+			char why[400];
+
+			vmm_exit_reason(sb->vmm, why, sizeof(why));
+			sandbox_fail_asking_pager(sb, why);
+		}
+		pthread_mutex_unlock(&sb->op);
+	}
+	fd_close(w->pidfd);
+	free(w);
+}
+
+/* Every VM that the dead pager served waits for pages that nobody will bring. */
+static void pager_died(struct host *host, void *arg)
+{
+	struct watch *w = arg;
+	struct problem p = PROBLEM_INIT;
+	_cleanup_free_ struct sandbox **all = NULL;
+	pid_t pid;
+	size_t n;
+
+	log_error("pager pid=%d died", (int)w->pid);
+	pthread_mutex_lock(&host->lock);
+	n = host->n_sandboxes;
+	all = calloc(n + 1, sizeof(*all));
+	for (size_t i = 0; all && i < n; i++)
+		all[i] = sandbox_ref(host->sandboxes[i]);
+	pthread_mutex_unlock(&host->lock);
+	for (size_t i = 0; all && i < n; i++) {
+		pthread_mutex_lock(&all[i]->op);
+		if (!all[i]->gone && all[i]->vmm && all[i]->pager_pid == w->pid &&
+		    all[i]->record.state == SANDBOX_RUNNING)
+			sandbox_fail(all[i], "its pager (pid %d) died", (int)w->pid);
+		pthread_mutex_unlock(&all[i]->op);
+		sandbox_unref(all[i]);
+	}
+	if (!atomic_load(&host->stopping) && host_pager(host, &p, &pid) < 0)
+		log_error("pager could not be started again: %s", p.message);
+	fd_close(w->pidfd);
+	free(w);
+}
+
+static void time_is_up(struct host *host, void *arg)
+{
+	struct sandbox *sb = arg;
+	struct sandbox_save_timings t;
+	struct problem p = PROBLEM_INIT;
+	bool pause = sb->record.auto_pause && sb->record.state == SANDBOX_RUNNING;
+	int r;
+
+	r = pause ? sandbox_sleep(host, sb->record.id, &p, &t)
+		  : sandbox_delete(host, sb->record.id, &p);
+	if (r < 0)
+		log_warn("sandbox=%s time is up, but it could not be %s: %s", sb->record.id,
+			 pause ? "put to sleep" : "deleted", p.message);
+	else
+		log_info("sandbox=%s time is up: %s", sb->record.id, pause ? "asleep" : "deleted");
+	sandbox_unref(sb);
+}
+
+/* ---- the thread ------------------------------------------------------------------------------- */
+
+/* May the clock end this sandbox? An auto-pausing one that sleeps already has nothing left to do. */
+static bool clock_applies(const struct sandbox *sb)
+{
+	if (!sb->record.end_ns || sb->gone)
+		return false;
+	if (sb->record.state == SANDBOX_RUNNING)
+		return true;
+	return sb->record.state == SANDBOX_ASLEEP && !sb->record.auto_pause;
+}
+
+/* Start a worker for every sandbox whose time is up. Return: milliseconds until the next one. */
+static int check_deadlines(struct host *host)
+{
+	uint64_t now = clock_real_ns(), next = now + MAX_SLEEP_MS * NSEC_PER_MSEC;
+
+	LOCK_SCOPE(&host->lock);
+	for (size_t i = 0; i < host->n_sandboxes; i++) {
+		struct sandbox *sb = host->sandboxes[i];
+
+		LOCK_SCOPE(&sb->info);
+		if (!clock_applies(sb))
+			continue;
+		if (sb->record.end_ns > now) {
+			next = MIN(next, sb->record.end_ns);
+			continue;
+		}
+		/* not again for a minute, whatever becomes of it */
+		sb->record.end_ns = now + MAX_SLEEP_MS * NSEC_PER_MSEC;
+		if (host_run(host, time_is_up, sandbox_ref(sb)) < 0)
+			sandbox_unref(sb);
+	}
+	return (int)((next - now) / NSEC_PER_MSEC) + 1;
+}
+
+static void dispatch(struct host *host, struct watch *w)
+{
+	void (*fn)(struct host *host, void *arg) = w->kind == WATCH_VM ? vm_died : pager_died;
+	eventfd_t v;
+
+	if (w->kind == WATCH_KICK) {
+		(void)eventfd_read(host->kick_fd, &v); /* only its being readable matters */
+		return;
+	}
+	if (host_run(host, fn, w) < 0) {
+		log_error("no thread to look after the death of pid=%d", (int)w->pid);
+		fd_close(w->pidfd);
+		free(w);
+	}
+}
+
+static void *monitor_main(void *arg)
+{
+	struct host *host = arg;
+
+	while (!atomic_load(&host->stopping)) {
+		struct epoll_event ev[16];
+		int n = epoll_wait(host->epoll_fd, ev, ARRAY_SIZE(ev), check_deadlines(host));
+
+		for (int i = 0; i < n; i++)
+			dispatch(host, ev[i].data.ptr);
+	}
+	return NULL;
+}
+
+int monitor_start(struct host *host)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &kick_watch};
+
+	host->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	host->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (host->epoll_fd < 0 || host->kick_fd < 0 ||
+	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->kick_fd, &ev) < 0)
+		return error_errno();
+	return -pthread_create(&host->monitor, NULL, monitor_main, host);
+}
+
+void monitor_stop(struct host *host)
+{
+	atomic_store(&host->stopping, true);
+	if (host->monitor) {
+		monitor_kick(host);
+		pthread_join(host->monitor, NULL);
+	}
+	while (atomic_load(&host->workers) > 0)
+		clock_sleep_ms(5); /* their operations have deadlines */
+	/* Watches still armed belong to processes that live on; the set goes with this process. */
+	fd_close(host->epoll_fd);
+	fd_close(host->kick_fd);
+}

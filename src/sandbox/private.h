@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * private.h - the insides of this folder: struct host, struct sandbox, who may do what
+ *
+ * Lock order: sandbox.op, then host.lock or sandbox.info (never both of the latter at once), then
+ * host.pager_lock last of all.
+ *
+ *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
+ *                  holder alone changes vmm, memory_fd, manifest and makes transitions.
+ *   sandbox.info   held for moments: guards record, channel, leases. Readers take only this one.
+ *   host.lock      held for moments: guards the table and the builds.
+ *
+ * A sandbox is referenced by the table and by everyone who looked it up; it is freed with the last
+ * reference. `gone` says that it left the table, which whoever waited for `op` must check.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/fd.h"
+#include "base/id.h"
+#include "channel/client.h"
+#include "guest/guest.h"
+#include "image/snapshot.h"
+#include "image/store.h"
+#include "pager/client.h"
+#include "sandbox/build.h"
+#include "sandbox/host.h"
+#include "sandbox/pager-process.h"
+#include "sandbox/record.h"
+#include "sandbox/sandbox.h"
+#include "sandbox/snapshots.h"
+#include "vmm/vmm.h"
+
+#define HOST_MAX_BUILDS 32
+#define LEASE_WAIT_MS    3000
+#define OP_WAIT_MS       60000
+
+struct sandbox {
+	struct host *host;
+	atomic_uint refs;
+	pthread_mutex_t op;
+	pthread_mutex_t info;
+	pthread_cond_t no_leases;
+
+	struct record record; /* info to read; op and info to change */
+	bool gone;            /* info */
+
+	int dirfd;            /* sandboxes/<id>; constant */
+	char *path;           /* the same, absolute; constant */
+
+	struct vmm *vmm;      /* op; NULL when no process */
+	int memory_fd;        /* op; the image's resident memory, -1 without a VM */
+	pid_t pager_pid;      /* op; which pager serves it */
+	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
+				     with an empty id before the first save */
+
+	struct channel *channel; /* info; NULL unless running */
+	unsigned leases;         /* info */
+};
+
+struct build;
+
+struct host {
+	char *root, *run_dir, *guest_cache;
+	char *pager_program, *preload, *agent_program;
+	char accel[8];
+	char vmm_version[64];
+	uint64_t tsc_khz;
+	struct host_limits limits;
+
+	struct store *store;
+
+	pthread_mutex_t lock;
+	struct sandbox **sandboxes; /* lock; creation order */
+	size_t n_sandboxes, cap_sandboxes;
+	struct build *builds[HOST_MAX_BUILDS]; /* lock; ring */
+	unsigned next_build;
+
+	pthread_mutex_t pager_lock;
+	struct pager_process pager_process; /* pager_lock */
+	struct pager_client *pager;
+
+	pthread_t monitor;
+	int epoll_fd, kick_fd;
+	atomic_bool stopping;
+	atomic_int workers; /* threads that still use the host */
+};
+
+/* ---- sandbox.c -------------------------------------------------------------------------------- */
+
+/** sandbox_new() - allocate, make sandboxes/<id>; not in the table yet */
+int sandbox_new(struct host *host, const struct record *record, bool make_dir,
+		struct problem *problem, struct sandbox **ret);
+struct sandbox *sandbox_ref(struct sandbox *sb);
+struct sandbox *sandbox_unref(struct sandbox *sb);
+DEFINE_CLEANUP(struct sandbox *, sandbox_unref)
+
+/** sandbox_find() - one reference, or NULL with a 404 in @problem */
+struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *problem);
+
+/** sandbox_insert() / sandbox_remove() - the table's own reference */
+int sandbox_insert(struct sandbox *sb);
+void sandbox_remove(struct sandbox *sb);
+
+/** sandbox_set_state() - op held; asserts the table; writes the record */
+int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable);
+
+/** sandbox_set_manifest() - op held: @m moves in */
+void sandbox_set_manifest(struct sandbox *sb, struct manifest *m);
+
+/** sandbox_fail() - op held: end the VM, record why, log it once */
+void sandbox_fail(struct sandbox *sb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** sandbox_fail_asking_pager() - the same for a VM that ended by itself: the pager may know why */
+void sandbox_fail_asking_pager(struct sandbox *sb, const char *why);
+
+/** sandbox_discard() - op held: end the VM and remove every trace on disk */
+void sandbox_discard(struct sandbox *sb);
+
+/** sandbox_memory_name() - "memory-3"; @buf holds 32 bytes */
+char *sandbox_memory_name(unsigned generation, char buf[32]);
+
+/* ---- bringup.c -------------------------------------------------------------------------------- */
+
+/** sandbox_bring_up() - op held: session, VMM, device state, resume, agent, repair.
+ *  @boot: what to boot from, or NULL to restore memory-<generation>. On failure no process is left */
+int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
+		     uint32_t cpus, struct problem *problem, struct sandbox_timings *timings);
+
+/** sandbox_connect() - op held, VM runs: open the channel, repair, publish the channel */
+int sandbox_connect(struct sandbox *sb, unsigned answer_ms, struct problem *problem,
+		    struct sandbox_timings *timings);
+
+/** sandbox_disconnect() - op held: take the channel away from everyone */
+void sandbox_disconnect(struct sandbox *sb);
+
+/** sandbox_ask_pager() - op held: if the pager gave up on the session, why goes into @problem */
+void sandbox_ask_pager(struct sandbox *sb, struct problem *problem);
+
+/** sandbox_take_down() - op held: end the VM and its session with the pager; fine without any */
+void sandbox_take_down(struct sandbox *sb);
+
+/* ---- save.c ----------------------------------------------------------------------------------- */
+
+/** sandbox_save() - op held, VM runs: prepare, pause, write a snapshot directory at @final.
+ *  On success the VM is paused; on failure it runs on, connected and repaired (or is failed).
+ *  @id, @name: of the snapshot */
+int sandbox_save(struct sandbox *sb, const char *final, const char *id, const char *name,
+		 struct problem *problem, struct sandbox_save_timings *timings,
+		 struct manifest *ret_manifest);
+
+/** sandbox_run_on() - op held: resume a VM that sandbox_save() paused; failing fails the sandbox */
+int sandbox_run_on(struct sandbox *sb, struct problem *problem);
+
+/* ---- monitor.c -------------------------------------------------------------------------------- */
+
+int monitor_start(struct host *host);
+void monitor_stop(struct host *host);
+/** monitor_watch() - tell when @sb's VM dies */
+int monitor_watch(struct host *host, struct sandbox *sb);
+/** monitor_watch_pager() - after the pager was found or started; pager_lock held */
+int monitor_watch_pager(struct host *host);
+/** monitor_kick() - deadlines have changed */
+void monitor_kick(struct host *host);
+
+/** host_run() - @fn on a thread of its own; host_free() waits for it */
+int host_run(struct host *host, void (*fn)(struct host *host, void *arg), void *arg);
+
+/* ---- host.c ----------------------------------------------------------------------------------- */
+
+/** host_pager() - make sure there is a pager. @ret_pid: which */
+int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid);
+
+/* ---- recover.c -------------------------------------------------------------------------------- */
+
+int recover(struct host *host, struct problem *problem);
+
+/* ---- snapshots.c ------------------------------------------------------------------------------ */
+
+/** snapshot_resolve() - an id or a template's name to an id. Return: 0; -ENOENT with a 404 */
+int snapshot_resolve(struct host *host, const char *id_or_name, struct problem *problem,
+		     char ret_id[ID_LEN + 1]);
+
+/* ---- build.c ---------------------------------------------------------------------------------- */
+
+void builds_free(struct host *host);

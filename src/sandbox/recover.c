@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * recover.c - what a new daemon makes of what an earlier one left
+ *
+ * For every directory in sandboxes/, by the state in its record:
+ *
+ *   creating, deleting   nobody was told of it, or it was to go: ended and removed
+ *   running              VM alive and served by the pager: adopted. Otherwise failed, with the reason
+ *   pausing              VM alive: it goes on running, what was written so far is removed.
+ *                        VM gone and the new memory complete: asleep there
+ *   waking               the memory directory is whole: VM ended, asleep
+ *   asleep, failed       as they are; leftovers of a process are ended
+ *
+ * A directory without a readable record was never completed and is removed. Last, VM processes whose
+ * working directory lies in this store but which no sandbox owns are ended: a daemon that died
+ * between starting one and writing its pid down leaves such an orphan. Nothing else is touched.
+ */
+#include "sandbox/private.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "sys/pidfd.h"
+#include "sys/proc.h"
+
+#define ADOPT_MS 5000
+
+/* The process that a record names, if it is still that one. Return: a pidfd; -ESRCH */
+static int open_process(const struct vmm_identity *vm)
+{
+	_cleanup_fd_ int fd = vm->pid > 0 ? pidfd_from_pid(vm->pid) : -ESRCH;
+	uint64_t start;
+	int r;
+
+	if (fd < 0)
+		return -ESRCH;
+	r = proc_start_time(vm->pid, &start);
+	if (r < 0 || start != vm->start_time || pidfd_is_gone(fd) != 0)
+		return -ESRCH;
+	return take_fd(fd);
+}
+
+/* Was it started with this variable in its environment? Only our VMs have it. */
+static bool has_environment(pid_t pid, const char *name)
+{
+	_cleanup_free_ char *env = NULL;
+	char path[64];
+	size_t len, n = strlen(name);
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid); /* fits */
+	if (file_read(AT_FDCWD, path, 1u << 20, &env, &len) < 0)
+		return false;
+	for (const char *p = env; p < env + len; p += strlen(p) + 1)
+		if (!strncmp(p, name, n) && p[n] == '=')
+			return true;
+	return false;
+}
+
+static bool has_memory(struct sandbox *sb, unsigned generation, struct manifest *ret)
+{
+	char memory[32];
+	_cleanup_fd_ int fd = file_open_dir(sb->dirfd, sandbox_memory_name(generation, memory));
+
+	return fd >= 0 && snapshot_open(fd, NULL, ret) == 0;
+}
+
+/* Memory directories other than the one in use were half-way through being added or removed. */
+static void remove_other_memory(struct sandbox *sb)
+{
+	char keep[32], path[128];
+	_cleanup_fd_ int fd = -1;
+	struct dirent *e;
+	DIR *d;
+
+	sandbox_memory_name(sb->record.generation, keep);
+	fd = file_open_dir(sb->dirfd, ".");
+	d = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!d)
+		return;
+	fd = -1;
+	while ((e = readdir(d))) {
+		if (!str_has_prefix(e->d_name, "memory-") || !strcmp(e->d_name, keep))
+			continue;
+		(void)snprintf(path, sizeof(path), "sandboxes/%s/%.64s", sb->record.id, e->d_name);
+		(void)snapshot_delete(sb->host->store->root_fd, path, NULL); /* tried again next time */
+	}
+	closedir(d);
+}
+
+/* The pager must still serve it, and its resident memory is where the changed pages are told from. */
+static int find_session(struct sandbox *sb)
+{
+	const char *state;
+	json_t *stats;
+	int r, pid;
+
+	r = pager_client_ping(sb->host->pager, deadline_after_ms(ADOPT_MS), &pid);
+	if (r == 0)
+		r = pager_client_session_stats(sb->host->pager, sb->record.id,
+					       deadline_after_ms(ADOPT_MS), &stats);
+	if (r < 0)
+		return r;
+	state = json_string_value(json_object_get(stats, "state"));
+	r = state && !strcmp(state, "serving") ? 0 : -ENOENT;
+	json_decref(stats);
+	sb->pager_pid = pid;
+	return r;
+}
+
+static int adopt(struct sandbox *sb, struct problem *problem)
+{
+	uint64_t deadline = deadline_after_ms(ADOPT_MS);
+	struct sandbox_timings t = {0};
+	int r;
+
+	if (!sb->record.vm.pid) {
+		problem_set(problem, 500, "dormd died before it knew its process");
+		return -ESRCH;
+	}
+	r = find_session(sb);
+	if (r < 0) {
+		problem_set(problem, 500, "its pager is gone");
+		return r;
+	}
+	r = vmm_adopt(sb->path, &sb->record.vm, sb->manifest.memory_bytes, deadline, problem,
+		      &sb->vmm);
+	if (r < 0) {
+		problem_set(problem, 500, "its VM is gone (the host or the VM was stopped while no "
+					  "dormd ran)");
+		return r;
+	}
+	r = vmm_is_running(sb->vmm, deadline);
+	if (r == 0)
+		r = vmm_resume(sb->vmm, deadline, problem);
+	if (r >= 0)
+		r = sandbox_connect(sb, sb->host->limits.answer_ms, problem, &t);
+	if (r >= 0)
+		r = monitor_watch(sb->host, sb);
+	problem_errno(r < 0 ? problem : NULL, r, "adopting its VM");
+	return error_trace(r);
+}
+
+/* End the process that a record names, without adopting it. */
+static void end_process(struct sandbox *sb)
+{
+	_cleanup_fd_ int fd = -1;
+
+	fd = open_process(&sb->record.vm);
+	if (fd >= 0) {
+		(void)pidfd_signal(fd, SIGKILL); /* gone already is as good */
+		(void)fd_poll(fd, POLLIN, deadline_after_ms(ADOPT_MS));
+	}
+	(void)pager_client_close_session(sb->host->pager, sb->record.id, deadline_after_ms(ADOPT_MS));
+	sb->record.vm = (struct vmm_identity){0};
+}
+
+static void become(struct sandbox *sb, enum sandbox_state state, const char *why)
+{
+	sb->record.state = state;
+	str_copy(sb->record.failure, sizeof(sb->record.failure), why);
+	if (record_write(&sb->record, sb->dirfd, true) < 0)
+		log_error("sandbox=%s its record could not be written", sb->record.id);
+}
+
+static void recover_running(struct sandbox *sb)
+{
+	struct problem p = PROBLEM_INIT;
+
+	if (adopt(sb, &p) < 0) {
+		sandbox_take_down(sb);
+		end_process(sb);
+		become(sb, SANDBOX_FAILED, p.message);
+		log_error("sandbox=%s failed: %s", sb->record.id, p.message);
+		return;
+	}
+	become(sb, SANDBOX_RUNNING, "");
+	log_info("sandbox=%s adopted pid=%d", sb->record.id, (int)vmm_pid(sb->vmm));
+}
+
+static void recover_pausing(struct sandbox *sb)
+{
+	struct manifest m = {0};
+	_cleanup_fd_ int alive = open_process(&sb->record.vm);
+
+	if (alive < 0 && has_memory(sb, sb->record.generation + 1, &m)) {
+		sb->record.generation++;
+		sandbox_set_manifest(sb, &m);
+		end_process(sb);
+		become(sb, SANDBOX_ASLEEP, "");
+		return;
+	}
+	recover_running(sb);
+}
+
+static void recover_sandbox(struct sandbox *sb)
+{
+	struct manifest m = {0};
+	bool ok;
+
+	pthread_mutex_lock(&sb->op);
+	ok = has_memory(sb, sb->record.generation, &m);
+	if (ok)
+		sandbox_set_manifest(sb, &m);
+	if (sb->record.state == SANDBOX_CREATING || sb->record.state == SANDBOX_DELETING) {
+		end_process(sb);
+		sandbox_discard(sb);
+	} else if (!ok && sb->record.state != SANDBOX_FAILED) {
+		end_process(sb);
+		become(sb, SANDBOX_FAILED, "its memory directory is missing or damaged");
+	} else if (sb->record.state == SANDBOX_RUNNING) {
+		recover_running(sb);
+	} else if (sb->record.state == SANDBOX_PAUSING) {
+		recover_pausing(sb);
+	} else {
+		end_process(sb);
+		if (sb->record.state == SANDBOX_WAKING)
+			become(sb, SANDBOX_ASLEEP, "");
+	}
+	if (!sb->gone)
+		remove_other_memory(sb);
+	pthread_mutex_unlock(&sb->op);
+}
+
+static int visit(void *userdata, const char *id, int dirfd)
+{
+	struct host *host = userdata;
+	struct problem p = PROBLEM_INIT;
+	struct record record = {0};
+	struct sandbox *sb;
+	char path[300];
+	int r;
+
+	r = record_read(dirfd, &p, &record);
+	if (r == 0 && strcmp(record.id, id)) {
+		problem_set(&p, 500, "its record names another sandbox");
+		record_deinit(&record);
+		r = -EBADMSG;
+	}
+	if (r < 0) {
+		log_warn("sandbox=%.64s removed: %s", id,
+			 problem_is_set(&p) ? p.message : "it has no record");
+		(void)snprintf(path, sizeof(path), "sandboxes/%.255s", id);
+		(void)snapshot_delete(host->store->root_fd, path, NULL); /* tried again next time */
+		return 0;
+	}
+	r = sandbox_new(host, &record, false, &p, &sb);
+	record_deinit(&record);
+	if (r < 0) {
+		log_error("sandbox=%s could not be opened: %s", id, p.message);
+		return 0;
+	}
+	r = sandbox_insert(sb);
+	if (r == 0)
+		recover_sandbox(sb);
+	sandbox_unref(sb);
+	return r;
+}
+
+static bool is_owned(struct host *host, pid_t pid)
+{
+	for (size_t i = 0; i < host->n_sandboxes; i++)
+		if (host->sandboxes[i]->vmm && vmm_pid(host->sandboxes[i]->vmm) == pid)
+			return true;
+	return false;
+}
+
+static void end_orphans(struct host *host)
+{
+	_cleanup_free_ char *prefix = str_printf("%s/sandboxes/", host->store->root);
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	uint64_t pid;
+
+	while (d && prefix && (e = readdir(d))) {
+		char link[300], cwd[PATH_MAX];
+		ssize_t n;
+
+		if (str_to_u64(e->d_name, &pid) < 0)
+			continue;
+		(void)snprintf(link, sizeof(link), "/proc/%s/cwd", e->d_name); /* digits */
+		n = readlink(link, cwd, sizeof(cwd) - 1);
+		if (n <= 0)
+			continue;
+		cwd[n] = 0;
+		if (!str_has_prefix(cwd, prefix) || is_owned(host, (pid_t)pid) ||
+		    !has_environment((pid_t)pid, "DORM_VMM_PAGER_SOCKET"))
+			continue;
+		log_warn("ending orphaned VM pid=%d in %s", (int)pid, cwd);
+		(void)kill((pid_t)pid, SIGKILL); /* it may have gone by itself */
+	}
+	if (d)
+		closedir(d);
+}
+
+int recover(struct host *host, struct problem *problem)
+{
+	int r = store_each(host->store, "sandboxes", visit, host);
+
+	if (r < 0) {
+		problem_errno(problem, r, "reading %s/sandboxes", host->store->root);
+		return error_trace(r);
+	}
+	end_orphans(host);
+	return 0;
+}

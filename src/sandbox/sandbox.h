@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * sandbox.h - the life of sandboxes: create, sleep, wake, fork, snapshot, delete
+ *
+ * See sandbox/state.h for the states. Operations on one sandbox are serialised, operations on
+ * different ones run in parallel; each blocks its caller until it is done or its deadline passed,
+ * and either did what it says or left the sandbox where it was. Any thread.
+ */
+#include "base/id.h"
+#include "sandbox/host.h"
+#include "sandbox/state.h"
+
+struct channel;
+
+/* A snapshot of what is known of a sandbox; sandbox_info_deinit() releases it. */
+struct sandbox_info {
+	char id[ID_LEN + 1];
+	char template_id[64];
+	enum sandbox_state state;
+	char failure[512];
+	uint64_t created_ns, started_ns, end_ns;
+	bool auto_pause;
+	uint32_t cpus;
+	uint64_t memory_bytes;
+	uint64_t disk_bytes;
+	json_t *metadata; /* object or NULL */
+};
+void sandbox_info_deinit(struct sandbox_info *info);
+
+/* Where the time of a create, wake or fork went. All spans are consecutive; total ends with the
+ * agent's answer to its repair, which is the first useful work in the guest. */
+struct sandbox_timings {
+	uint64_t image_ns;   /* memory directory linked, session with the pager opened */
+	uint64_t vmm_ns;     /* VMM process started */
+	uint64_t load_ns;    /* device state loaded */
+	uint64_t answer_ns;  /* guest resumed until the agent's first answer */
+	uint64_t repair_ns;  /* identity, clock, random numbers, thaw */
+	uint64_t total_ns;
+};
+
+/* Where the time of a sleep or snapshot went. */
+struct sandbox_save_timings {
+	uint64_t prepare_ns; /* the agent's prepare */
+	uint64_t device_ns;  /* VM paused, device state saved */
+	uint64_t memory_ns;  /* changed pages found, read, compressed, written, synced */
+	uint64_t total_ns;
+	uint64_t bytes_stored;
+	uint64_t pages_stored;
+};
+
+struct sandbox_options {
+	const char *template_id; /* a template's name, or a snapshot's id */
+	uint64_t timeout_s;      /* 0: never ends by itself */
+	bool auto_pause;         /* sleep when the time is up, instead of being deleted */
+	json_t *metadata;        /* borrowed; object or NULL */
+	json_t *envs;            /* borrowed; object of strings or NULL */
+};
+
+int sandbox_create(struct host *host, const struct sandbox_options *options,
+		   struct problem *problem, char ret_id[ID_LEN + 1],
+		   struct sandbox_timings *ret_timings);
+
+int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
+		  struct sandbox_save_timings *ret_timings);
+
+/**
+ * sandbox_wake() - @timeout_s: time to live from now, only ever extended; 0 leaves it
+ * Return: 0; 1 when it was running already; negative errno, and then it is asleep as before
+ */
+int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct problem *problem,
+		 struct sandbox_timings *ret_timings);
+
+struct sandbox_fork {
+	int result;              /* 0, or a negative errno with @problem set */
+	char id[ID_LEN + 1];
+	struct problem problem;
+	struct sandbox_timings timings;
+};
+
+/**
+ * sandbox_fork() - @count copies of a running or sleeping sandbox
+ * @forks: @count entries, each with its own outcome
+ * A running source is snapshotted in a pause of milliseconds and goes on; the copies own their data.
+ * Return: 0 when the forks were attempted; negative errno when nothing was
+ */
+int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
+		 struct problem *problem, struct sandbox_fork *forks);
+
+/** sandbox_snapshot() - an immutable snapshot; @name: template name that will lead to it, or NULL */
+int sandbox_snapshot(struct host *host, const char *id, const char *name, struct problem *problem,
+		     char ret_id[ID_LEN + 1], struct sandbox_save_timings *ret_timings);
+
+int sandbox_delete(struct host *host, const char *id, struct problem *problem);
+
+/** sandbox_set_timeout() - ends @timeout_s from now; 0: at once */
+int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
+			struct problem *problem);
+
+int sandbox_info(struct host *host, const char *id, struct problem *problem,
+		 struct sandbox_info *ret);
+
+typedef void (*sandbox_visit)(void *userdata, const struct sandbox_info *info);
+
+/** sandbox_each() - every sandbox, newest first; those being created or deleted are left out */
+int sandbox_each(struct host *host, sandbox_visit visit, void *userdata);
+
+/** sandbox_memory() - GET /sandboxes/{id}/memory */
+int sandbox_memory(struct host *host, const char *id, struct problem *problem, json_t **ret);
+
+/* A running sandbox's channel, held open for one request: a sleep waits for leases to be returned,
+ * after it has broken their streams. */
+struct sandbox_lease {
+	struct sandbox *sandbox;
+	struct channel *channel;
+};
+int sandbox_lease(struct host *host, const char *id, struct problem *problem,
+		  struct sandbox_lease *ret);
+void sandbox_lease_return(struct sandbox_lease *lease);

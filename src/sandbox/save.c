@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * save.c - from a running VM to a snapshot directory
+ *
+ * The VM's memory is a private mapping of its image: an anonymous page in it was written, every other
+ * page still is the image's, whether it was ever loaded or not. So what has to be stored is exactly
+ * what a scan of the page tables names, and the rest stays a reference to the parent's layers. A
+ * sandbox can be saved while most of its memory has never been read from disk.
+ *
+ * Worked example: a fork of a 512 MiB template ran for five seconds. The scan names 140 ranges, 180
+ * pages; 3 of them turn out equal to the parent's; the new layer holds 177 pages in 12 frames, about
+ * 250 KB compressed, and the map has some 400 runs.
+ *
+ * Until the directory has been renamed into place nothing outside tmp/ has changed, and the VM is
+ * only paused; whatever fails before that, it is resumed.
+ */
+#include "sandbox/private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "sandbox/agent-client.h"
+
+#define CHUNK_PAGES 256u
+
+static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct problem *problem,
+			int *ret_dirfd, struct image **ret)
+{
+	_cleanup_fd_ int fd = -1;
+	char memory[32];
+	int r;
+
+	if (!sb->manifest.id[0])
+		return image_open_zero(memory_bytes / DORM_PAGE_SIZE, ret);
+	fd = file_open_dir(sb->dirfd, sandbox_memory_name(sb->record.generation, memory));
+	if (fd < 0) {
+		problem_errno(problem, fd, "memory of sandbox %s", sb->record.id);
+		return fd;
+	}
+	r = image_open(fd, problem, ret);
+	if (r > 0)
+		return -EBADMSG;
+	if (r == 0)
+		*ret_dirfd = take_fd(fd);
+	return r;
+}
+
+static int add_range(struct sandbox *sb, struct image_writer *w, const struct vmm_range *range,
+		     char *chunk, struct problem *problem)
+{
+	for (uint64_t done = 0; done < range->n_pages;) {
+		uint64_t n = MIN(range->n_pages - done, (uint64_t)CHUNK_PAGES);
+		int r = vmm_read(sb->vmm, range->gfn + done, n, chunk);
+
+		if (r < 0) {
+			problem_errno(problem, r, "reading the memory of sandbox %s", sb->record.id);
+			return error_trace(r);
+		}
+		r = image_writer_add(w, range->gfn + done, n, chunk, problem);
+		if (r != 0)
+			return r > 0 ? -EBADMSG : error_trace(r);
+		done += n;
+	}
+	return 0;
+}
+
+static int write_memory(struct sandbox *sb, int dirfd, uint64_t memory_bytes,
+			struct problem *problem, struct manifest *m)
+{
+	const struct image_writer_options options = {.codec = IMAGE_CODEC_ZSTD};
+	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
+	_cleanup_(image_unrefp) struct image *parent = NULL;
+	_cleanup_free_ struct vmm_range *ranges = NULL;
+	_cleanup_free_ char *chunk = NULL;
+	_cleanup_fd_ int parent_fd = -1;
+	size_t n = 0;
+	int r;
+
+	r = parent_image(sb, memory_bytes, problem, &parent_fd, &parent);
+	if (r < 0)
+		return error_trace(r);
+	chunk = aligned_alloc(DORM_PAGE_SIZE, CHUNK_PAGES * DORM_PAGE_SIZE);
+	if (!chunk)
+		return -ENOMEM;
+	r = vmm_scan(sb->vmm, &ranges, &n);
+	if (r < 0) {
+		problem_errno(problem, r, "finding the changed pages of sandbox %s", sb->record.id);
+		return error_trace(r);
+	}
+	r = image_writer_new(dirfd, parent, parent_fd, &options, problem, &w);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = add_range(sb, w, &ranges[i], chunk, problem);
+	if (r == 0)
+		r = image_writer_commit(w, &m->stats, m->image_id, problem);
+	return r > 0 ? -EBADMSG : error_trace(r);
+}
+
+/* The disks are immutable (the guest's changes are in its memory), so a snapshot shares them. */
+static int link_disks(struct sandbox *sb, int dirfd, struct manifest *m, struct problem *problem)
+{
+	char memory[32], from[128], to[64];
+
+	sandbox_memory_name(sb->record.generation, memory);
+	m->n_disks = sb->manifest.n_disks;
+	for (uint32_t i = 0; i < m->n_disks; i++) {
+		m->disks[i] = sb->manifest.disks[i];
+		(void)snprintf(from, sizeof(from), "%s/disks/%s", memory, m->disks[i].name);
+		(void)snprintf(to, sizeof(to), "disks/%s", m->disks[i].name); /* names are short */
+		if (linkat(sb->dirfd, from, dirfd, to, 0) < 0) {
+			int r = error_errno();
+
+			problem_errno(problem, r, "linking disk %s of sandbox %s", m->disks[i].name,
+				      sb->record.id);
+			return r;
+		}
+	}
+	return 0;
+}
+
+static void describe(struct sandbox *sb, const char *id, const char *name, struct manifest *m)
+{
+	const struct manifest *parent = &sb->manifest;
+
+	str_copy(m->id, sizeof(m->id), id);
+	str_copy(m->name, sizeof(m->name), name ? name : "");
+	str_copy(m->parent_id, sizeof(m->parent_id), parent->id);
+	str_copy(m->template_id, sizeof(m->template_id), sb->record.template_id);
+	str_copy(m->source_id, sizeof(m->source_id), sb->record.id);
+	m->created_ns = clock_real_ns();
+	m->memory_bytes = parent->memory_bytes;
+	m->cpus = parent->cpus;
+	str_copy(m->vmm, sizeof(m->vmm), "qemu");
+	str_copy(m->vmm_version, sizeof(m->vmm_version), sb->host->vmm_version);
+	str_copy(m->accel, sizeof(m->accel), parent->accel);
+	m->tsc_khz = sb->host->tsc_khz;
+	str_copy(m->kernel_version, sizeof(m->kernel_version), parent->kernel_version);
+}
+
+static int save_device(struct sandbox *sb, const struct snapshot_tmp *tmp, struct problem *problem)
+{
+	_cleanup_free_ char *path = str_printf("%s/device", tmp->path);
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = vmm_save_device(sb->vmm, path, deadline_after_ms(sb->host->limits.pause_ms), problem);
+	if (r < 0)
+		problem_errno(problem, r, "saving the device state of sandbox %s", sb->record.id);
+	return error_trace(r);
+}
+
+static int write_paused(struct sandbox *sb, struct snapshot_tmp *tmp, const char *final,
+			struct manifest *m, struct problem *problem, struct sandbox_save_timings *t)
+{
+	uint64_t t0 = clock_now_ns(), t1;
+	int r;
+
+	r = vmm_pause(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
+	if (r < 0) {
+		problem_errno(problem, r, "pausing sandbox %s", sb->record.id);
+		return error_trace(r);
+	}
+	r = save_device(sb, tmp, problem);
+	t1 = clock_now_ns();
+	t->device_ns = t1 - t0;
+	if (r == 0)
+		r = link_disks(sb, tmp->dirfd, m, problem);
+	if (r == 0)
+		r = write_memory(sb, tmp->dirfd, m->memory_bytes, problem, m);
+	if (r == 0)
+		r = snapshot_commit(tmp, sb->host->store->root_fd, final, m, problem);
+	t->memory_ns = clock_now_ns() - t1;
+	return error_trace(r);
+}
+
+/* Best effort: a guest that does not answer is saved as it is, and its manifest says so. */
+static void prepare(struct sandbox *sb, struct manifest *m, struct sandbox_save_timings *t)
+{
+	uint64_t t0 = clock_now_ns();
+	int r;
+
+	r = sb->channel ? agent_prepare(sb->channel, deadline_after_ms(sb->host->limits.prepare_ms),
+					&m->prepare)
+			: -ENOTCONN;
+	m->prepared = r == 0;
+	if (r < 0)
+		log_warn("sandbox=%s the guest did not prepare for its snapshot: %s", sb->record.id,
+			 strerrordesc_np(-r));
+	t->prepare_ns = clock_now_ns() - t0;
+	sandbox_disconnect(sb);
+}
+
+int sandbox_run_on(struct sandbox *sb, struct problem *problem)
+{
+	struct problem local = PROBLEM_INIT;
+	struct sandbox_timings t = {0};
+	int r;
+
+	r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), &local);
+	if (r == 0)
+		r = sandbox_connect(sb, sb->host->limits.answer_ms, &local, &t);
+	if (r < 0) {
+		problem_errno(&local, r, "resuming sandbox %s", sb->record.id);
+		sandbox_fail(sb, "it could not go on after being saved: %s", local.message);
+		if (problem && !problem_is_set(problem))
+			*problem = local;
+	}
+	return error_trace(r);
+}
+
+int sandbox_save(struct sandbox *sb, const char *final, const char *id, const char *name,
+		 struct problem *problem, struct sandbox_save_timings *timings,
+		 struct manifest *ret_manifest)
+{
+	struct sandbox_save_timings t = {0};
+	struct snapshot_tmp tmp;
+	struct manifest m = {0};
+	uint64_t t0 = clock_now_ns();
+	int r;
+
+	r = snapshot_begin(sb->host->store->root_fd, sb->host->store->root, problem, &tmp);
+	if (r < 0)
+		return error_trace(r); /* the guest has not noticed anything */
+	prepare(sb, &m, &t);
+	describe(sb, id, name, &m);
+	r = write_paused(sb, &tmp, final, &m, problem, &t);
+	snapshot_abort(&tmp, sb->host->store->root_fd);
+	if (r < 0) {
+		problem_errno(problem, r, "saving sandbox %s", sb->record.id);
+		manifest_deinit(&m);
+		(void)sandbox_run_on(sb, NULL); /* logs and records it when that fails too */
+		return error_trace(r);
+	}
+	t.total_ns = clock_now_ns() - t0;
+	t.bytes_stored = m.stats.bytes_stored;
+	t.pages_stored = m.stats.pages_stored;
+	*timings = t;
+	*ret_manifest = m;
+	return 0;
+}

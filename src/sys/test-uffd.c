@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "sys/memfd.h"
+#include "sys/uffd.h"
+
+#define PAGES 32
+#define SIZE  (PAGES * DORM_PAGE_SIZE)
+
+static void *toucher(void *p)
+{
+	volatile unsigned char *byte = p;
+
+	return (void *)(uintptr_t)*byte;
+}
+
+/* A private mapping waits; a copy into another, shared mapping of the file and a wake end that. */
+static void test_shared_fill(void **state)
+{
+	_cleanup_fd_ int mfd = memfd_new("t", SIZE);
+	_cleanup_fd_ int ours = uffd_new(0), theirs = uffd_new(0);
+	static char page[DORM_PAGE_SIZE] __attribute__((aligned(4096)));
+	char *shared, *mine;
+	struct uffd_msg m[4];
+	uint64_t done;
+	pthread_t t;
+	void *got;
+
+	assert_true(mfd >= 0 && ours >= 0 && theirs >= 0);
+	assert_true(uffd_is(ours));
+	assert_false(uffd_is(mfd));
+	shared = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, mfd, 0);
+	mine = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, mfd, 0);
+	assert_int_equal(uffd_register(ours, (uintptr_t)shared, SIZE, UFFDIO_REGISTER_MODE_MISSING),
+			 0);
+	assert_int_equal(uffd_register(theirs, (uintptr_t)mine, SIZE, UFFDIO_REGISTER_MODE_MISSING),
+			 0);
+	assert_int_equal(uffd_read(theirs, m, 4), 0);
+
+	assert_int_equal(pthread_create(&t, NULL, toucher, mine + 3 * DORM_PAGE_SIZE + 17), 0);
+	assert_true(fd_poll(theirs, POLLIN, deadline_after_ms(5000)) & POLLIN);
+	assert_int_equal(uffd_read(theirs, m, 4), 1);
+	assert_int_equal(m[0].event, UFFD_EVENT_PAGEFAULT);
+	assert_int_equal(m[0].arg.pagefault.address & ~4095ull,
+			 (uintptr_t)mine + 3 * DORM_PAGE_SIZE);
+	/* a wake without a page raises the event anew */
+	assert_int_equal(uffd_wake(theirs, (uintptr_t)mine, SIZE), 0);
+	assert_true(fd_poll(theirs, POLLIN, deadline_after_ms(5000)) & POLLIN);
+
+	memset(page, 0xa5, sizeof(page));
+	assert_int_equal(uffd_copy(ours, (uintptr_t)shared + 3 * DORM_PAGE_SIZE, page,
+				   DORM_PAGE_SIZE, &done),
+			 0);
+	assert_int_equal(done, DORM_PAGE_SIZE);
+	assert_int_equal(uffd_wake(theirs, (uintptr_t)mine + 3 * DORM_PAGE_SIZE, 4096), 0);
+	pthread_join(t, &got);
+	assert_int_equal((uintptr_t)got, 0xa5);
+
+	assert_int_equal(uffd_copy(ours, (uintptr_t)shared + 3 * DORM_PAGE_SIZE, page,
+				   DORM_PAGE_SIZE, &done),
+			 -EEXIST);
+	assert_int_equal(done, 0);
+	assert_int_equal(uffd_copy(ours, 4096, page, DORM_PAGE_SIZE, &done), -ENOENT);
+	munmap(shared, SIZE);
+	munmap(mine, SIZE);
+}
+
+static void test_zeropage(void **state)
+{
+	_cleanup_fd_ int mfd = memfd_new("t", SIZE), u = uffd_new(0);
+	uint64_t done, pages;
+	char *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, mfd, 0);
+
+	assert_int_equal(uffd_register(u, (uintptr_t)p, SIZE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	assert_int_equal(uffd_zeropage(u, (uintptr_t)p + 4 * 4096, 4096, &done), 0);
+	/* stops at the page that is there, and says how far it came */
+	assert_int_equal(uffd_zeropage(u, (uintptr_t)p, SIZE, &done), -EAGAIN);
+	assert_int_equal(done, 4 * 4096);
+	assert_int_equal(uffd_zeropage(u, (uintptr_t)p + done, SIZE - done, &done), -EEXIST);
+	assert_int_equal(done, 0);
+	for (size_t i = 0; i < 5 * 4096; i++)
+		assert_int_equal(p[i], 0);
+	assert_int_equal(memfd_allocated_pages(mfd, &pages), 0);
+	assert_int_equal(pages, 0);
+	munmap(p, SIZE);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_shared_fill),
+					   cmocka_unit_test(test_zeropage)};
+	int fd = uffd_new(0);
+
+	if (fd < 0) {
+		printf("skipped: no userfaultfd here (%s)\n", strerror(-fd));
+		return 77;
+	}
+	fd_close(fd);
+	alarm(50);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sys/uffd.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 0x08
+#endif
+
+static int open_raw(void)
+{
+	_cleanup_fd_ int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	int fd;
+
+	if (dev >= 0)
+		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	else
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	return fd < 0 ? error_errno() : fd;
+}
+
+int uffd_new(uint64_t features)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+	_cleanup_fd_ int fd = open_raw();
+
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, UFFDIO_API, &api) < 0)
+		return error_errno();
+	return take_fd(fd);
+}
+
+bool uffd_is(int fd)
+{
+	char path[64], target[64];
+	ssize_t n;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return false;
+	target[n] = 0;
+	return !strcmp(target, "anon_inode:[userfaultfd]");
+}
+
+int uffd_register(int fd, uint64_t addr, uint64_t len, uint64_t mode)
+{
+	struct uffdio_register reg = {.range = {.start = addr, .len = len}, .mode = mode};
+
+	return ioctl(fd, UFFDIO_REGISTER, &reg) < 0 ? error_errno() : 0;
+}
+
+int uffd_read(int fd, struct uffd_msg *msgs, size_t max)
+{
+	struct iovec iov = {.iov_base = msgs, .iov_len = max * sizeof(*msgs)};
+	ssize_t n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+
+	if (n < 0 && errno == EOPNOTSUPP)
+		n = read(fd, msgs, max * sizeof(*msgs));
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : error_errno();
+	return (int)((size_t)n / sizeof(*msgs));
+}
+
+/*
+ * COPY and ZEROPAGE answer alike: the ioctl fails unless everything was done, and the last field
+ * holds the bytes done before that, or, when there were none, the negative errno.
+ */
+static int finish(int r, int64_t result, uint64_t *ret_done)
+{
+	int e = errno;
+
+	if (r == 0) {
+		*ret_done = (uint64_t)result;
+		return 0;
+	}
+	*ret_done = result > 0 ? (uint64_t)result : 0;
+	return e > 0 ? -e : -EIO; /* expected answers among them: not worth a trace */
+}
+
+int uffd_copy(int fd, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
+{
+	struct uffdio_copy c = {.dst = dst, .src = (uintptr_t)src, .len = len};
+	int r = ioctl(fd, UFFDIO_COPY, &c);
+
+	return finish(r, c.copy, ret_done);
+}
+
+int uffd_zeropage(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done)
+{
+	struct uffdio_zeropage z = {.range = {.start = dst, .len = len},
+				    .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE};
+	int r = ioctl(fd, UFFDIO_ZEROPAGE, &z);
+
+	return finish(r, z.zeropage, ret_done);
+}
+
+int uffd_wake(int fd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_range range = {.start = addr, .len = len};
+
+	return ioctl(fd, UFFDIO_WAKE, &range) < 0 ? error_errno() : 0;
+}
