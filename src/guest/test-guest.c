@@ -164,6 +164,8 @@ static void test_boot(void **state)
 	r = spawn_run((const char *const[]){qemu,
 					    "-M",
 					    "microvm,acpi=on,rtc=on,x-option-roms=off",
+					    "-bios",
+					    "qboot.rom",
 					    "-accel",
 					    "tcg,tb-size=32",
 					    "-cpu",
