@@ -107,9 +107,9 @@ void output_wrapped(FILE *f, size_t indent, const char *s)
 
 char *output_duration(double ms, char buf[32])
 {
-	if (ms < 1000)
+	if (ms < 999.95)				/* not "1000.0 ms" */
 		(void)snprintf(buf, 32, "%.1f ms", ms); /* fits, as do the others */
-	else if (ms < 60000)
+	else if (ms < 59995)
 		(void)snprintf(buf, 32, "%.2f s", ms / 1000);
 	else
 		(void)snprintf(buf, 32, "%.0fm %.0fs", (double)(uint64_t)(ms / 60000),
