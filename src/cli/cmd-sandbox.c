@@ -189,7 +189,7 @@ static bool is_asleep(struct http *http, const char *id, const struct http_reply
 
 	if (refusal->status != 409 || !path ||
 	    http_call(http, "GET", path, NULL, &reply, &ignored) ||
-	    strcmp(output_field(reply.body, "state", ""), "paused"))
+	    strcmp(output_field(reply.body, "state", ""), "paused") != 0)
 		return false;
 	(void)fprintf(stderr, "%s was asleep already\n", id);
 	return true;

@@ -97,7 +97,7 @@ static int check_type(struct http_loop_handle *h)
 		return 0;
 	n = strlen(want);
 	(void)curl_easy_getinfo(h->easy, CURLINFO_CONTENT_TYPE, &type);
-	if (!type || strncasecmp(type, want, n) || (type[n] && !strchr("; ", type[n]))) {
+	if (!type || strncasecmp(type, want, n) != 0 || (type[n] && !strchr("; ", type[n]))) {
 		problem_set(&h->problem, 500, "dormd answered with %s where %s belongs",
 			    type ? type : "no content type", want);
 		return error_trace(-EPROTO);

@@ -17,7 +17,7 @@
 void output_init(struct cli *cli)
 {
 	const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
-	bool able = term && *term && strcmp(term, "dumb");
+	bool able = term && *term && strcmp(term, "dumb") != 0;
 
 	cli->tty_out = isatty(STDOUT_FILENO);
 	cli->tty_err = isatty(STDERR_FILENO) && able;
@@ -141,7 +141,7 @@ int output_parse_time(const char *s, int64_t *ret)
 		return -EINVAL;
 	if (*end == '.')
 		end += 1 + strspn(end + 1, "0123456789");
-	if (strcmp(end, "Z") && strcmp(end, "+00:00"))
+	if (strcmp(end, "Z") != 0 && strcmp(end, "+00:00") != 0)
 		return -EINVAL;
 	*ret = timegm(&tm);
 	return 0;

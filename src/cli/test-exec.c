@@ -376,7 +376,7 @@ static void flood(struct test_server *s, const struct test_request *rq, int fd)
 	struct sandbox *b = test_server_userdata(s);
 	char kib[1024];
 
-	if (strcmp(rq->target, START_PATH)) {
+	if (strcmp(rq->target, START_PATH) != 0) {
 		flip(b, &b->signalled);
 		test_reply_json(fd, 200, "{}");
 		return;
