@@ -103,7 +103,7 @@ static int run_dormd(const char *path, struct problem *problem, json_t **ret)
 {
 	_cleanup_buf_ struct buf out = {0};
 	_cleanup_fd_ int fd = -1;
-	pid_t pid;
+	pid_t pid = -1;
 	int r = spawn_dormd(path, &pid, &fd);
 
 	if (r < 0) {

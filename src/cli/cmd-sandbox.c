@@ -83,15 +83,26 @@ static const char *expires(const json_t *sandbox, const char *status, char buf[3
 	return buf;
 }
 
-static bool any_failure(const json_t *sandboxes)
+/* Reasons are sentences: below the table there is room for them. */
+static void print_failures(const json_t *sandboxes)
 {
+	const char *lead = "\n";
 	json_t *v;
 	size_t i;
 
-	json_array_foreach (sandboxes, i, v)
-		if (output_field(v, "failure", NULL))
-			return true;
-	return false;
+	json_array_foreach (sandboxes, i, v) {
+		const char *failure = output_field(v, "failure", NULL);
+		_cleanup_free_ char *text =
+			failure ? str_printf("%s failed: %s", output_field(v, "sandboxID", "-"),
+					     failure)
+				: NULL;
+
+		if (!text)
+			continue;
+		(void)fputs(lead, stdout);
+		output_wrapped(stdout, 2, text);
+		lead = "";
+	}
 }
 
 static int print_sandboxes(struct cli *cli, const json_t *sandboxes)
@@ -101,11 +112,8 @@ static int print_sandboxes(struct cli *cli, const json_t *sandboxes)
 						      {"STATUS", 0},
 						      {"MEMORY", TABLE_RIGHT},
 						      {"AGE", TABLE_RIGHT},
-						      {"EXPIRES", TABLE_RIGHT},
-						      {"FAILURE", TABLE_WRAP}};
-	bool failures = any_failure(sandboxes);
-	_cleanup_(table_freep) struct table *t =
-		table_new(cli, columns, ARRAY_SIZE(columns) - (failures ? 0 : 1));
+						      {"EXPIRES", TABLE_RIGHT}};
+	_cleanup_(table_freep) struct table *t = table_new(cli, columns, ARRAY_SIZE(columns));
 	char age[32], end[32];
 	json_t *v;
 	size_t i;
@@ -121,10 +129,11 @@ static int print_sandboxes(struct cli *cli, const json_t *sandboxes)
 		table_cell(t, "%" PRIu64 " MiB", output_field_number(v, "memoryMB"));
 		table_cell(t, "%s", output_age(v, "startedAt", age));
 		table_cell(t, "%s", expires(v, status, end));
-		if (failures)
-			table_cell(t, "%s", output_field(v, "failure", ""));
 	}
-	return table_print(t);
+	if (table_print(t))
+		return CLI_FAILED;
+	print_failures(sandboxes);
+	return CLI_OK;
 }
 
 static int run_ps(struct cli *cli, const struct command *command, int argc, char **argv)
@@ -180,7 +189,7 @@ static bool is_asleep(struct http *http, const char *id, const struct http_reply
 
 	if (refusal->status != 409 || !path ||
 	    http_call(http, "GET", path, NULL, &reply, &ignored) ||
-	    strcmp(output_field(reply.body, "state", ""), "paused"))
+	    strcmp(output_field(reply.body, "state", ""), "paused") != 0)
 		return false;
 	(void)fprintf(stderr, "%s was asleep already\n", id);
 	return true;
@@ -192,7 +201,8 @@ static int run_sleep(struct cli *cli, const struct command *command, int argc, c
 				    .before = "/sandboxes/",
 				    .after = "/pause",
 				    .id_key = "sandboxID",
-				    .doing = "putting to sleep",
+				    .doing = "putting",
+				    .doing_after = " to sleep",
 				    .done = print_asleep,
 				    .forgive = is_asleep};
 	struct args args;

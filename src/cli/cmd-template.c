@@ -143,7 +143,7 @@ static int poll_build(struct build *b, struct http_reply *reply, struct problem 
 	status = output_field(reply->body, "status", "");
 	if (!strcmp(status, "ready"))
 		return 0;
-	if (strcmp(status, "error"))
+	if (strcmp(status, "error") != 0)
 		return 1;
 	build_failed(reply->body, b->name, problem);
 	return -EIO;

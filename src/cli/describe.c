@@ -29,13 +29,19 @@ static enum unit unit_of(const char *key, size_t *ret_len)
 		     {"Ns", UNIT_NS},	     {"_khz", UNIT_KHZ},    {"Khz", UNIT_KHZ},
 		     {"KHz", UNIT_KHZ}};
 
+	const char *rest;
+
 	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
 		*ret_len = strlen(units[i].end);
 		if (strlen(key) > *ret_len && str_has_suffix(key, units[i].end))
 			return units[i].unit;
 	}
 	*ret_len = 0;
-	return strcmp(key, "bytes") && strcmp(key, "size") ? UNIT_NONE : UNIT_BYTES;
+	if (!strcmp(key, "ms"))
+		return UNIT_MS;
+	rest = str_has_prefix(key, "bytes"); /* "bytesStored", "bytes_stored" */
+	return !strcmp(key, "size") || (rest && !islower((unsigned char)*rest)) ? UNIT_BYTES
+										: UNIT_NONE;
 }
 
 char *describe_label(const char *key, char buf[64])
@@ -151,8 +157,8 @@ static int print_table(const struct cli *cli, const json_t *array)
 		if (n == MAX_COLUMNS)
 			break;
 		(void)describe_label(key, titles[n]);
-		if (!strcmp(titles[n], "bytes"))
-			str_copy(titles[n], sizeof(titles[n]), "size");
+		if (!strcmp(titles[n], "bytes") || !strcmp(titles[n], "ms"))
+			str_copy(titles[n], sizeof(titles[n]), *titles[n] == 'b' ? "size" : "time");
 		for (char *c = titles[n]; *c; c++)
 			*c = (char)toupper((unsigned char)*c);
 		columns[n] = (struct table_column){titles[n],
@@ -177,6 +183,7 @@ struct place {
 	size_t indent;
 	unsigned depth;
 	bool verbatim; /* its keys are the user's own words */
+	bool times;    /* its numbers are milliseconds, whatever they are called */
 };
 
 static const char *label_of(const struct place *at, const char *key, char buf[64])
@@ -186,7 +193,7 @@ static const char *label_of(const struct place *at, const char *key, char buf[64
 
 static void print_line(const struct place *at, size_t width, const char *key, const json_t *value)
 {
-	_cleanup_free_ char *text = describe_value(key, value);
+	_cleanup_free_ char *text = describe_value(at->times ? "ms" : key, value);
 	char buf[64];
 
 	(void)printf("%*s", (int)at->indent, "");
@@ -202,11 +209,12 @@ static int describe_nested(const struct cli *cli, const char *key, const json_t 
 {
 	struct place inner = {.indent = at->indent + 2,
 			      .depth = at->depth + 1,
-			      .verbatim = !strcmp(key, "metadata") || !strcmp(key, "envVars")};
+			      .verbatim = !strcmp(key, "metadata") || !strcmp(key, "envVars"),
+			      .times = !strcmp(key, "phases")};
 	_cleanup_free_ char *text = NULL;
 	char buf[64];
 
-	(void)printf("\n%*s", (int)at->indent, "");
+	(void)printf("%*s", (int)at->indent, "");
 	output_text(stdout, label_of(at, key, buf));
 	(void)putchar('\n');
 	if (json_is_object(value))
@@ -227,7 +235,7 @@ static bool fits_line(const struct place *at, const json_t *value)
 static int describe(const struct cli *cli, const json_t *object, struct place at)
 {
 	json_t *members = (json_t *)object, *v; /* iterating changes nothing */
-	const char *key;
+	const char *key, *lead = "";
 	size_t width = 0;
 	int code = CLI_OK;
 	char buf[64];
@@ -236,11 +244,16 @@ static int describe(const struct cli *cli, const json_t *object, struct place at
 		if (fits_line(&at, v))
 			width = MAX(width, strlen(label_of(&at, key, buf)));
 	json_object_foreach (members, key, v)
-		if (fits_line(&at, v))
+		if (fits_line(&at, v)) {
+			lead = "\n"; /* what is nested stands apart from lines above it */
 			print_line(&at, width, key, v);
+		}
 	json_object_foreach (members, key, v)
-		if (!fits_line(&at, v) && (json_object_size(v) || json_array_size(v)))
+		if (!fits_line(&at, v) && (json_object_size(v) || json_array_size(v))) {
+			(void)fputs(lead, stdout);
+			lead = "\n";
 			code = MAX(code, describe_nested(cli, key, v, &at));
+		}
 	return code;
 }
 

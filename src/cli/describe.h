@@ -13,8 +13,8 @@
  *     wake         47.3 ms
  *
  *     layers
- *       ID  SIZE
- *       a   4.0 KiB
+ *     ID    SIZE
+ *     a  4.0 KiB
  *
  * Knows no schema, so it shows whatever dormd has to say.
  */

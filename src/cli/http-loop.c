@@ -35,6 +35,7 @@ struct http_loop {
 	CURLM *multi;
 	char *socket_path;
 	struct http_loop_handle *running[MAX_REQUESTS];
+	bool called; /* a callback ran: the caller wants to look at its own state before we sleep */
 };
 
 static struct http_loop_handle *handle_free(struct http_loop_handle *h)
@@ -96,7 +97,7 @@ static int check_type(struct http_loop_handle *h)
 		return 0;
 	n = strlen(want);
 	(void)curl_easy_getinfo(h->easy, CURLINFO_CONTENT_TYPE, &type);
-	if (!type || strncasecmp(type, want, n) || (type[n] && !strchr("; ", type[n]))) {
+	if (!type || strncasecmp(type, want, n) != 0 || (type[n] && !strchr("; ", type[n]))) {
 		problem_set(&h->problem, 500, "dormd answered with %s where %s belongs",
 			    type ? type : "no content type", want);
 		return error_trace(-EPROTO);
@@ -118,6 +119,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *userdata)
 			  MAX_ERROR_BODY - h->error_body.len); /* the rest cannot be a message */
 		return buf_append(&h->error_body, data, len) ? CURL_WRITEFUNC_ERROR : size * n;
 	}
+	h->loop->called = true;
 	r = check_type(h);
 	if (!r && h->request.on_data)
 		r = h->request.on_data(h->request.userdata, data, len);
@@ -221,16 +223,17 @@ static void finish(struct http_loop *loop, struct http_loop_handle *h, CURLcode 
 		if (loop->running[i] == h)
 			loop->running[i] = NULL;
 	(void)curl_multi_remove_handle(loop->multi, h->easy); /* it is in */
+	loop->called = true;
 	if (h->request.on_done)
 		h->request.on_done(h->request.userdata, r, &h->problem);
 	handle_free(h);
 }
 
-/* Runs what is ready. Return: > 0 when a request ended; 0; negative errno */
+/* Runs what is ready, without waiting. */
 static int work(struct http_loop *loop)
 {
-	int n, ended = 0;
 	CURLMsg *m;
+	int n;
 
 	for (size_t i = 0; i < MAX_REQUESTS; i++) {
 		struct http_loop_handle *h = loop->running[i];
@@ -249,16 +252,15 @@ static int work(struct http_loop *loop)
 			continue;
 		(void)curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &h);
 		finish(loop, h, m->data.result);
-		ended++;
 	}
-	return ended;
+	return 0;
 }
 
 int http_loop_wait(struct http_loop *loop, struct pollfd *fds, size_t n_fds, int timeout_ms)
 {
 	struct curl_waitfd wait[HTTP_LOOP_MAX_FDS];
 	size_t n = 0;
-	int r = work(loop);
+	int r;
 
 	assert(n_fds <= HTTP_LOOP_MAX_FDS);
 	for (size_t i = 0; i < n_fds; i++) {
@@ -270,15 +272,19 @@ int http_loop_wait(struct http_loop *loop, struct pollfd *fds, size_t n_fds, int
 			.events = (short)((fds[i].events & POLLIN ? CURL_WAIT_POLLIN : 0) |
 					  (fds[i].events & POLLOUT ? CURL_WAIT_POLLOUT : 0))};
 	}
-	if (r)
-		return r < 0 ? error_trace(r) : 0;
-	if (curl_multi_poll(loop->multi, wait, (unsigned)n,
-			    timeout_ms < 0 ? MAX_WAIT_MS : MIN(timeout_ms, MAX_WAIT_MS), NULL))
+	loop->called = false;
+	r = work(loop);
+	if (r < 0)
+		return error_trace(r);
+	if (loop->called)
+		timeout_ms = 0;
+	else if (timeout_ms < 0 || timeout_ms > MAX_WAIT_MS)
+		timeout_ms = MAX_WAIT_MS;
+	if (curl_multi_poll(loop->multi, wait, (unsigned)n, timeout_ms, NULL))
 		return error_trace(-ENOMEM);
-	/* curl reports neither POLLHUP nor POLLERR of our descriptors: ask once more, without
-	 * waiting */
+	/* curl reports neither POLLHUP nor POLLERR of our descriptors: ask again, without waiting
+	 */
 	if (n && poll(fds, n_fds, 0) < 0 && errno != EINTR)
 		return error_errno();
-	r = work(loop);
-	return r < 0 ? error_trace(r) : 0;
+	return error_trace(work(loop));
 }

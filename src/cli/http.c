@@ -211,7 +211,7 @@ static size_t on_header(char *data, size_t size, size_t n, void *userdata)
 	struct answer *a = userdata;
 	size_t len = size * n, skip = sizeof(name) - 1, token;
 
-	if (len < skip || strncasecmp(data, name, skip))
+	if (len < skip || strncasecmp(data, name, skip) != 0)
 		return len;
 	while (skip < len && data[skip] == ' ')
 		skip++;

@@ -17,7 +17,7 @@
 void output_init(struct cli *cli)
 {
 	const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
-	bool able = term && *term && strcmp(term, "dumb");
+	bool able = term && *term && strcmp(term, "dumb") != 0;
 
 	cli->tty_out = isatty(STDOUT_FILENO);
 	cli->tty_err = isatty(STDERR_FILENO) && able;
@@ -107,9 +107,9 @@ void output_wrapped(FILE *f, size_t indent, const char *s)
 
 char *output_duration(double ms, char buf[32])
 {
-	if (ms < 1000)
+	if (ms < 999.95)				/* not "1000.0 ms" */
 		(void)snprintf(buf, 32, "%.1f ms", ms); /* fits, as do the others */
-	else if (ms < 60000)
+	else if (ms < 59995)
 		(void)snprintf(buf, 32, "%.2f s", ms / 1000);
 	else
 		(void)snprintf(buf, 32, "%.0fm %.0fs", (double)(uint64_t)(ms / 60000),
@@ -141,7 +141,7 @@ int output_parse_time(const char *s, int64_t *ret)
 		return -EINVAL;
 	if (*end == '.')
 		end += 1 + strspn(end + 1, "0123456789");
-	if (strcmp(end, "Z") && strcmp(end, "+00:00"))
+	if (strcmp(end, "Z") != 0 && strcmp(end, "+00:00") != 0)
 		return -EINVAL;
 	*ret = timegm(&tm);
 	return 0;

@@ -125,7 +125,7 @@ int process_start_error(const char *code, const char *message)
 	if (!strcmp(code, "deadline_exceeded"))
 		return CLI_TIMEOUT;
 	/* "cwd '/x' does not exist" and sandboxes that are gone say nothing about the program */
-	if (strcmp(code, "invalid_argument") || str_has_prefix(message, "cwd "))
+	if (strcmp(code, "invalid_argument") != 0 || str_has_prefix(message, "cwd "))
 		return CLI_OWN;
 	for (size_t i = 0; i < ARRAY_SIZE(missing); i++)
 		if (strstr(message, missing[i]))

@@ -57,7 +57,8 @@ static int one_of_each(struct cli *cli, struct http *http, const struct request_
 	json_t *result;
 	int r = -ENOMEM;
 
-	progress_start(&progress, cli, "%s %s", each->doing, id);
+	progress_start(&progress, cli, "%s %s%s", each->doing, id,
+		       each->doing_after ? each->doing_after : "");
 	http_set_progress(http, &progress);
 	if (path)
 		r = http_call(http, each->method, path, each->body, &reply, &problem);

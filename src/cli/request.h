@@ -22,7 +22,8 @@ struct request_each {
 	const char *method;
 	const char *before, *after; /* what surrounds the id in the path */
 	const char *id_key;	    /* what the API calls such an id */
-	const char *doing;	    /* for the progress line: "waking" */
+	const char *doing;	    /* for the progress line, before the id: "waking" */
+	const char *doing_after;    /* and behind it: " to sleep"; NULL: nothing */
 	/* print that it is done, on standard output; not called with --json */
 	void (*done)(const char *id, const struct http_reply *reply, double ms);
 	/* is this refusal as good as success? NULL: never. May print a note */

@@ -34,8 +34,7 @@ struct table *table_new(const struct cli *cli, const struct table_column *column
 	(void)scols_table_enable_colors(t->t, cli->colour); /* fails for NULL only */
 	for (size_t i = 0; i < n; i++) {
 		int flags = (columns[i].flags & TABLE_RIGHT ? SCOLS_FL_RIGHT : 0) |
-			    (columns[i].flags & TABLE_CUT ? SCOLS_FL_TRUNC : 0) |
-			    (columns[i].flags & TABLE_WRAP && cli->tty_out ? SCOLS_FL_WRAP : 0);
+			    (columns[i].flags & TABLE_CUT ? SCOLS_FL_TRUNC : 0);
 
 		if (!scols_table_new_column(t->t, columns[i].title, 0, flags))
 			return NULL;

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 
-enum { TABLE_RIGHT = 1, TABLE_CUT = 2, TABLE_WRAP = 4 };
+enum { TABLE_RIGHT = 1, TABLE_CUT = 2 };
 
 struct table_column {
 	const char *title;

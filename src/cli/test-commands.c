@@ -425,9 +425,9 @@ static void test_ps(void **state)
 	assert_contains(p.o.out, "ID TEMPLATE STATUS   MEMORY");
 	assert_contains(p.o.out, "i1 base     running 512 MiB");
 	assert_contains(p.o.out, "i2 base     asleep");
-	assert_null(strstr(p.o.out, "FAILURE"));
+	assert_null(strstr(p.o.out, "failed"));
 	assert_null(strstr(p.o.out, "\033"));
-	assert_contains(a.o.out, "QEMU died");
+	assert_contains(a.o.out, "\n\ni3 failed: QEMU died\n");
 	assert_int_equal(json_array_size(json), 2);
 	assert_string_equal(e.o.out, "[]\n");
 	assert_int_equal(o.o.code, 1);

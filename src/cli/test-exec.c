@@ -179,6 +179,8 @@ static void test_no_input(void **state)
 	char *log = test_server_log(s);
 
 	assert_int_equal(o.code, 7);
+	assert_string_equal(o.out, "got 0 bytes\n");
+	assert_string_equal(o.err, "bye\n");
 	assert_contains(
 		log,
 		"{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"exit 7\"]},\"stdin\":false}\n");
@@ -374,7 +376,7 @@ static void flood(struct test_server *s, const struct test_request *rq, int fd)
 	struct sandbox *b = test_server_userdata(s);
 	char kib[1024];
 
-	if (strcmp(rq->target, START_PATH)) {
+	if (strcmp(rq->target, START_PATH) != 0) {
 		flip(b, &b->signalled);
 		test_reply_json(fd, 200, "{}");
 		return;
@@ -396,6 +398,7 @@ static void test_slow_reader(void **state)
 	struct sandbox b = {.n_output = 4096};
 	struct test_server *s = test_server_start(flood, sandbox_init(&b));
 	int p[2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	uint64_t start_ns = clock_now_ns();
 	size_t total = 0;
 	char data[65536];
 	pid_t pid;
@@ -408,6 +411,8 @@ static void test_slow_reader(void **state)
 	while ((n = read(p[0], data, sizeof(data))) > 0)
 		total += (size_t)n;
 	assert_int_equal(total, 4096 * 1024);
+	assert_true(clock_now_ns() - start_ns <
+		    20 * NSEC_PER_SEC); /* it never waited for a timeout */
 	assert_int_equal(test_wait(pid), 0);
 	close(p[0]);
 	close(null);

@@ -79,6 +79,8 @@ static void test_values(void **state)
 	expect_text("storedBytes", json_integer(4096), "4.0 KiB");
 	expect_text("storedBytes", json_integer(-1), "-1 B");
 	expect_text("storedBytes", json_real(1e18 * 4), "4000000000000000000 B");
+	expect_text("bytesStored", json_integer(4096), "4.0 KiB");
+	expect_text("ms", json_real(3.25), "3.2 ms");
 	expect_text("memoryMB", json_integer(512), "512 MiB");
 	expect_text("totalMs", json_real(47.26), "47.3 ms");
 	expect_text("count", json_integer(3), "3");
