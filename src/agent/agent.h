@@ -29,6 +29,7 @@ struct agent {
 	struct prepare *prepare;
 	struct cgroup workload;
 	int child_fd; /* signalfd of SIGCHLD */
+	int random_fd; /* the kernel's generator, open so that a repair need not look for it */
 	json_t *env;  /* name: value, for every process; set by init */
 	bool ready;
 	bool owns_machine; /* PID 1 of a guest: may set its name and clock. False in tests */

@@ -83,13 +83,10 @@ static int repair_clock(struct repair *rp)
 
 static int repair_random(struct repair *rp)
 {
-	_cleanup_fd_ int fd = -1;
+	int fd = rp->agent->random_fd;
 
 	if (!rp->agent->owns_machine)
 		return 0;
-	fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return error_errno();
 	rp->entropy.len = (int)rp->entropy_len;
 	rp->entropy.bits = (int)rp->entropy_len * 8;
 	if (ioctl(fd, RNDADDENTROPY, &rp->entropy) < 0 || ioctl(fd, RNDRESEEDCRNG, 0) < 0)
@@ -180,28 +177,28 @@ static int repair_parse(json_t *o, struct repair *rp, struct problem *problem)
 	return parse_entropy(json_object_get(o, "entropy"), rp, problem);
 }
 
-/* Return: NULL when all went well, otherwise the name of the step that did not */
-static const char *repair_run(struct repair *rp, json_t *report)
+/*
+ * Return: NULL when all went well, otherwise the name of the step that did not, and why in @ret_r.
+ * No report of what went well: this is the first thing that runs after a wake, and under emulation
+ * every line of it is translated first.
+ */
+static const char *repair_run(struct repair *rp, int *ret_r)
 {
-	const char *failed = NULL;
-
-	for (size_t i = 0; i < ARRAY_SIZE(steps) && !failed; i++) {
-		uint64_t begin_ns = clock_now_ns();
-		int r = steps[i].run(rp);
-
-		prepare_report(report, steps[i].name, r, clock_now_ns() - begin_ns);
-		if (r < 0)
-			failed = steps[i].name;
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		*ret_r = steps[i].run(rp);
+		if (*ret_r < 0)
+			return steps[i].name;
 	}
-	return failed;
+	return NULL;
 }
 
 static void handle_init(struct request *rq)
 {
 	struct problem problem = PROBLEM_INIT;
 	struct repair rp = {.agent = rq->agent};
-	json_t *o = json_loadb(rq->body.data ?: "", rq->body.len, 0, NULL), *report;
+	json_t *o = json_loadb(rq->body.data ?: "", rq->body.len, 0, NULL);
 	const char *failed;
+	int r;
 
 	if (repair_parse(o, &rp, &problem) < 0) {
 		request_fail(rq, problem.status, "%s", problem.message);
@@ -209,18 +206,15 @@ static void handle_init(struct request *rq)
 		return;
 	}
 	prepare_cancel(rq->agent->prepare); /* or it would freeze what we thaw */
-	report = json_array();
-	failed = repair_run(&rp, report);
+	failed = repair_run(&rp, &r);
 	rq->agent->ready = !failed;
 	if (failed)
 		request_reply_json(rq, 500,
-				   json_pack("{s:i, s:o, s:o}", "code", 500, "message",
-					     json_sprintf("the sandbox could not be repaired: step "
-							  "%s failed",
-							  failed),
-					     "steps", report));
+				   json_pack("{s:i, s:o}", "code", 500, "message",
+					     json_sprintf("step %s failed: %s", failed,
+							  strerrordesc_np(-r))));
 	else
-		request_reply_json(rq, 200, json_pack("{s:b, s:o}", "ok", 1, "steps", report));
+		request_reply_json(rq, 200, json_pack("{s:b}", "ok", 1));
 	json_decref(o);
 }
 

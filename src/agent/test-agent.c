@@ -76,7 +76,7 @@ static void box_init(struct box *b, int want_status)
 static void box_reconnect(struct box *b)
 {
 	channel_free(b->ch);
-	assert_int_equal(channel_connect(b->path, -1, soon(), &b->ch), 0);
+	assert_int_equal(channel_connect(b->path, -1, -1, soon(), &b->ch), 0);
 }
 
 /* An agent that has been initialised */
@@ -86,7 +86,7 @@ static void box_start(struct box *b)
 	assert_non_null(mkdtemp(b->dir));
 	snprintf(b->path, sizeof(b->path), "%s/s", b->dir);
 	box_spawn(b);
-	assert_int_equal(channel_connect(b->path, -1, soon(), &b->ch), 0);
+	assert_int_equal(channel_connect(b->path, -1, -1, soon(), &b->ch), 0);
 	box_init(b, 200);
 }
 
@@ -817,7 +817,7 @@ static void test_stale_bytes(void **state)
 	fd = fd_unix_connect(b.path, SOCK_STREAM);
 	assert_int_equal(fd_write_full(fd, "\xD3\x40\x00PRI * HT", 11), 0);
 	fd_close(fd);
-	assert_int_equal(channel_connect(b.path, -1, soon(), &b.ch), 0);
+	assert_int_equal(channel_connect(b.path, -1, -1, soon(), &b.ch), 0);
 	assert_shell(&b, "echo clean", 0, "clean\n");
 	box_stop(&b);
 }

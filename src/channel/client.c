@@ -398,20 +398,27 @@ static int channel_start(struct channel *ch, const struct fifo *rest)
 	return error_trace(r);
 }
 
-int channel_connect(const char *socket_path, int alive_fd, uint64_t deadline_ns,
+int channel_dial(const char *socket_path)
+{
+	return handshake_dial(socket_path);
+}
+
+int channel_connect(const char *socket_path, int first_fd, int alive_fd, uint64_t deadline_ns,
 		    struct channel **ret)
 {
 	struct channel *ch = calloc(1, sizeof(*ch));
 	struct fifo rest = {0};
 	int r;
 
-	if (!ch)
+	if (!ch) {
+		fd_close(first_fd);
 		return error_trace(-ENOMEM);
+	}
 	pthread_mutex_init(&ch->lock, NULL);
 	frame_parser_init(&ch->parser);
 	ch->fd = -1;
 	ch->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r = handshake_connect(socket_path, alive_fd, deadline_ns, &ch->fd, &rest);
+	r = handshake_connect(socket_path, first_fd, alive_fd, deadline_ns, &ch->fd, &rest);
 	if (r == 0)
 		r = channel_start(ch, &rest);
 	fifo_deinit(&rest);

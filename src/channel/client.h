@@ -22,13 +22,22 @@ struct channel;
 struct channel_stream;
 
 /**
+ * channel_dial() - connect without saying anything yet
+ * A port that was connected when its VM was snapshotted, and is connected again before the device
+ * state is loaded, looks to the guest as if nothing had happened: it is spared the events.
+ * Return: a descriptor for channel_connect(); negative errno
+ */
+int channel_dial(const char *socket_path);
+
+/**
  * channel_connect() - connect and agree on a session
  * @socket_path: unix socket of the VMM's character device
+ * @first_fd: from channel_dial(), used for the first attempt; consumed in every case; or -1
  * Keeps trying (resync, reconnect) until @deadline_ns: a guest that is still booting is normal.
  * @alive_fd: a pidfd of the VMM, to give up at once with -ECONNRESET when it dies; or -1
  * Return: 0; -ETIMEDOUT; -ECONNRESET; negative errno
  */
-int channel_connect(const char *socket_path, int alive_fd, uint64_t deadline_ns,
+int channel_connect(const char *socket_path, int first_fd, int alive_fd, uint64_t deadline_ns,
 		    struct channel **ret);
 
 /** channel_shutdown() - break the connection: every call, under way or later, gives -EPIPE */

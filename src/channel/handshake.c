@@ -31,7 +31,7 @@ struct handshake {
 };
 
 /* Non-blocking: a VMM whose one connection is taken would let connect(2) wait in its backlog. */
-static int socket_connect(const char *path)
+int handshake_dial(const char *path)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	_cleanup_fd_ int fd = -1;
@@ -147,8 +147,8 @@ static int handshake_pause(struct handshake *h, uint64_t deadline_ns)
 	return handshake_wait(h, 0);
 }
 
-int handshake_connect(const char *path, int alive_fd, uint64_t deadline_ns, int *ret_fd,
-		      struct fifo *ret_rest)
+int handshake_connect(const char *path, int first_fd, int alive_fd, uint64_t deadline_ns,
+		      int *ret_fd, struct fifo *ret_rest)
 {
 	_cleanup_free_ uint8_t *scan = malloc(SCAN_LEN);
 	struct handshake h = {.fd = -1, .alive_fd = alive_fd, .scan = scan};
@@ -156,7 +156,7 @@ int handshake_connect(const char *path, int alive_fd, uint64_t deadline_ns, int 
 	int r = scan ? 0 : -ENOMEM;
 
 	while (r == 0) {
-		_cleanup_fd_ int fd = socket_connect(path);
+		_cleanup_fd_ int fd = first_fd >= 0 ? take_fd(first_fd) : handshake_dial(path);
 		uint64_t begin_ns = clock_now_ns();
 
 		if (fd < 0 && !connect_may_work_later(fd)) {
@@ -178,5 +178,6 @@ int handshake_connect(const char *path, int alive_fd, uint64_t deadline_ns, int 
 			r = handshake_pause(&h, deadline_ns);
 	}
 	fifo_deinit(&h.out);
+	fd_close(first_fd); /* still there when memory ran out */
 	return r > 0 ? 0 : error_trace(r);
 }

@@ -14,13 +14,17 @@
 
 #include "channel/fifo.h"
 
+/** handshake_dial() - just the connection, non-blocking. Return: a descriptor; negative errno */
+int handshake_dial(const char *path);
+
 /**
  * handshake_connect() - a connection whose framing is in step
+ * @first_fd: a connection made earlier for the first attempt; consumed in every case; or -1
  * @alive_fd: give up when this becomes readable (a pidfd); or -1
  * @ret_fd:   non-blocking, CLOEXEC
  * @ret_rest: what came after the reply already; fifo_deinit()
  * Return: 0; -ETIMEDOUT; -ECONNRESET (@alive_fd); -EPROTONOSUPPORT: the guest's agent speaks
  * another version; negative errno when the socket cannot ever be connected to
  */
-int handshake_connect(const char *path, int alive_fd, uint64_t deadline_ns, int *ret_fd,
-		      struct fifo *ret_rest);
+int handshake_connect(const char *path, int first_fd, int alive_fd, uint64_t deadline_ns,
+		      int *ret_fd, struct fifo *ret_rest);

@@ -40,6 +40,7 @@ struct server {
 	enum server_state state;
 	struct frame_parser parser;
 	nghttp2_session *session; /* NULL in SERVER_DISCARD */
+	nghttp2_session *spare;   /* made while there is time, for the next HELLO; may be NULL */
 	struct fifo out;	  /* framed bytes for the port */
 	struct server_stream *streams;
 	bool sweep; /* some stream waits for ops->writable */
@@ -225,10 +226,27 @@ static int callbacks_new(nghttp2_session_callbacks **ret)
 /* --- sessions ----------------------------------------------------------------------------------
  */
 
-static int session_create(struct server *sv)
+static int session_settings(nghttp2_session *session)
+{
+	const nghttp2_settings_entry settings[] = {
+		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, CHANNEL_MAX_STREAMS},
+		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, CHANNEL_STREAM_WINDOW},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, CHANNEL_MAX_HEADER_BYTES},
+	};
+	int ng = nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, settings,
+					 ARRAY_SIZE(settings));
+
+	if (ng == 0)
+		ng = nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, 0,
+							   CHANNEL_CONNECTION_WINDOW);
+	return ng ? error_trace(header_error(ng)) : 0;
+}
+
+static int session_create(struct server *sv, nghttp2_session **ret)
 {
 	nghttp2_session_callbacks *callbacks = NULL;
 	nghttp2_option *option = NULL;
+	nghttp2_session *session = NULL;
 	int r;
 
 	r = callbacks_new(&callbacks);
@@ -237,28 +255,16 @@ static int session_create(struct server *sv)
 	r = -ENOMEM;
 	if (!nghttp2_option_new(&option)) {
 		nghttp2_option_set_no_auto_window_update(option, 1);
-		if (!nghttp2_session_server_new2(&sv->session, callbacks, sv, option))
-			r = 0;
+		if (!nghttp2_session_server_new2(&session, callbacks, sv, option))
+			r = session_settings(session);
 		nghttp2_option_del(option);
 	}
 	nghttp2_session_callbacks_del(callbacks);
+	if (r < 0)
+		nghttp2_session_del(session);
+	else
+		*ret = session;
 	return error_trace(r);
-}
-
-static int session_settings(struct server *sv)
-{
-	const nghttp2_settings_entry settings[] = {
-		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, CHANNEL_MAX_STREAMS},
-		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, CHANNEL_STREAM_WINDOW},
-		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, CHANNEL_MAX_HEADER_BYTES},
-	};
-	int ng = nghttp2_submit_settings(sv->session, NGHTTP2_FLAG_NONE, settings,
-					 ARRAY_SIZE(settings));
-
-	if (ng == 0)
-		ng = nghttp2_session_set_local_window_size(sv->session, NGHTTP2_FLAG_NONE, 0,
-							   CHANNEL_CONNECTION_WINDOW);
-	return ng ? error_trace(header_error(ng)) : 0;
 }
 
 /* Everything of before is void; the reply is the first thing that leaves. */
@@ -275,13 +281,12 @@ static int session_begin(struct server *sv, const struct hello *peer)
 		return error_trace(r);
 	if (peer->version != HELLO_VERSION)
 		return 0; /* the reply says what we speak; the host must say HELLO in that */
-	r = session_create(sv);
-	if (r == 0)
-		r = session_settings(sv);
-	if (r < 0) {
-		session_end(sv);
-		return error_trace(r);
+	if (!sv->spare) {
+		r = session_create(sv, &sv->spare);
+		if (r < 0)
+			return error_trace(r);
 	}
+	sv->session = take_ptr(sv->spare);
 	sv->state = SERVER_OPEN;
 	sv->ops->session(sv->userdata);
 	return 0;
@@ -395,6 +400,7 @@ int server_new(const struct server_ops *ops, void *userdata, struct server **ret
 	sv->ops = ops;
 	sv->userdata = userdata;
 	frame_parser_init(&sv->parser);
+	(void)session_create(sv, &sv->spare); /* tried again when it is needed */
 	*ret = sv;
 	return 0;
 }
@@ -403,6 +409,7 @@ struct server *server_free(struct server *sv)
 {
 	if (sv) {
 		session_end(sv);
+		nghttp2_session_del(sv->spare);
 		fifo_deinit(&sv->out);
 		free(sv);
 	}
@@ -420,6 +427,9 @@ void server_seal(struct server *sv, struct server_stream *last)
 	if (!sv->session)
 		return;
 	sv->state = SERVER_SEALING;
+	/* What comes next is a snapshot: whatever need not be done after each wake is done now. */
+	if (!sv->spare)
+		(void)session_create(sv, &sv->spare); /* tried again when it is needed */
 	for (struct server_stream *s = sv->streams; s; s = s->next)
 		if (s != last)
 			server_stream_reset(s);

@@ -233,7 +233,7 @@ static struct channel *host_connect(struct guest *g)
 {
 	struct channel *ch;
 
-	assert_int_equal(channel_connect(g->path, -1, soon(), &ch), 0);
+	assert_int_equal(channel_connect(g->path, -1, -1, soon(), &ch), 0);
 	return ch;
 }
 
@@ -571,12 +571,12 @@ static void test_connect_fails(void **state)
 
 	assert_non_null(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
-	assert_int_equal(channel_connect(path, -1, deadline_after_ms(50), &ch), -ETIMEDOUT);
+	assert_int_equal(channel_connect(path, -1, -1, deadline_after_ms(50), &ch), -ETIMEDOUT);
 	listen_fd = fd_unix_listen(path, SOCK_STREAM, 0600); /* a guest that never answers */
-	assert_int_equal(channel_connect(path, -1, deadline_after_ms(600), &ch), -ETIMEDOUT);
+	assert_int_equal(channel_connect(path, -1, -1, deadline_after_ms(600), &ch), -ETIMEDOUT);
 	assert_int_equal(pipe(alive), 0);
 	close(alive[1]); /* the VMM is dead */
-	assert_int_equal(channel_connect(path, alive[0], soon(), &ch), -ECONNRESET);
+	assert_int_equal(channel_connect(path, -1, alive[0], soon(), &ch), -ECONNRESET);
 	assert_true(clock_now_ns() - begin_ns < 5 * NSEC_PER_SEC);
 	close(alive[0]);
 	close(listen_fd);

@@ -188,10 +188,11 @@ char *guest_cmdline(uint64_t tsc_khz)
 		"console=ttyS0 quiet panic=-1"
 		" nokaslr"	   /* copies of one snapshot share a layout anyway */
 		" mitigations=off" /* a guest is one domain of trust; the host has its own */
+		" psi=0"	   /* accounting at every switch that nobody reads */
 		" init_on_alloc=0" /* fresh memory is zero; do not touch it twice */
 		" no_timer_check"  /* fails by chance where a virtual CPU may stand still */
 		" rcupdate.rcu_expedited=1" /* loading modules waits for grace periods */
-		" cryptomgr.notests"	    /* 0.2 s of self-tests under emulation */
+		" cryptomgr.notests"	    /* no self-tests under emulation */
 		" random.trust_cpu=on"	    /* random numbers are ready before init runs */
 		" 8250.nr_uarts=1"	    /* do not look for three more */
 		" i8042.noaux i8042.nokbd"; /* nor for a mouse and a keyboard */

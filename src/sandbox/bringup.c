@@ -3,8 +3,7 @@
  * bringup.c - from a directory on disk to a guest that answers
  *
  * The order matters: the pager must serve before the VMM loads anything, since loading touches guest
- * memory; the channel opens after the device state is there, since a connection made before is
- * part of the old state to the guest; and nobody gets the channel before the repair has succeeded,
+ * memory; and nobody gets the channel before the repair has succeeded,
  * because until then a fork has the random numbers, the clock and the name of its siblings.
  */
 #include "sandbox/private.h"
@@ -123,14 +122,14 @@ static int load_device(struct sandbox *sb, int memory_dirfd, struct problem *pro
 	return error_trace(r);
 }
 
-int sandbox_connect(struct sandbox *sb, unsigned answer_ms, struct problem *problem,
+int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct problem *problem,
 		    struct sandbox_timings *timings)
 {
 	_cleanup_(channel_freep) struct channel *ch = NULL;
 	uint64_t t0 = clock_now_ns(), t1;
 	int r;
 
-	r = channel_connect(vmm_agent_socket(sb->vmm), vmm_pidfd(sb->vmm),
+	r = channel_connect(vmm_agent_socket(sb->vmm), first_fd, vmm_pidfd(sb->vmm),
 			    deadline_after_ms(answer_ms), &ch);
 	if (r == -ECONNRESET) {
 		char why[400];
@@ -158,12 +157,12 @@ int sandbox_connect(struct sandbox *sb, unsigned answer_ms, struct problem *prob
 	return 0;
 }
 
-void sandbox_disconnect(struct sandbox *sb)
+struct channel *sandbox_withdraw(struct sandbox *sb)
 {
 	uint64_t deadline = deadline_after_ms(LEASE_WAIT_MS);
 	struct channel *ch;
 
-	pthread_mutex_lock(&sb->info);
+	LOCK_SCOPE(&sb->info);
 	ch = take_ptr(sb->channel);
 	if (ch)
 		channel_shutdown(ch); /* whoever waits on a stream gets -EPIPE and returns its lease */
@@ -176,13 +175,12 @@ void sandbox_disconnect(struct sandbox *sb)
 		if (pthread_cond_clockwait(&sb->no_leases, &sb->info, CLOCK_MONOTONIC, &ts) != 0)
 			deadline = deadline_after_ms(LEASE_WAIT_MS);
 	}
-	pthread_mutex_unlock(&sb->info);
-	channel_free(ch);
+	return ch;
 }
 
 void sandbox_take_down(struct sandbox *sb)
 {
-	sandbox_disconnect(sb);
+	channel_free(sandbox_withdraw(sb));
 	if (sb->vmm) {
 		if (vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0)
 			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,
@@ -237,7 +235,7 @@ static void hint_console(struct sandbox *sb, struct problem *problem)
 static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
 		    uint32_t cpus, struct problem *problem, struct sandbox_timings *t)
 {
-	_cleanup_fd_ int memory_dirfd = -1;
+	_cleanup_fd_ int memory_dirfd = -1, agent_fd = -1;
 	struct pager_session session;
 	uint64_t t0 = clock_now_ns(), t1;
 	char memory[32];
@@ -263,6 +261,9 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 	t0 = clock_now_ns();
 	t->vmm_ns += t0 - t1;
 	if (!boot) {
+		/* The port was connected when the state was saved: it must be so again before it is
+		 * loaded, or the guest has to deal with a hang-up and a new connection first. */
+		agent_fd = channel_dial(vmm_agent_socket(sb->vmm));
 		r = load_device(sb, memory_dirfd, problem);
 		t->load_ns += clock_now_ns() - t0;
 		if (r == 0) {
@@ -273,8 +274,9 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 		if (r < 0)
 			return r;
 	}
-	return sandbox_connect(sb, boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms,
-			       problem, t);
+	return sandbox_connect(sb, take_fd(agent_fd),
+			       boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms, problem,
+			       t);
 }
 
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,

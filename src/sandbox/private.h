@@ -128,12 +128,14 @@ char *sandbox_memory_name(unsigned generation, char buf[32]);
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
 		     uint32_t cpus, struct problem *problem, struct sandbox_timings *timings);
 
-/** sandbox_connect() - op held, VM runs: open the channel, repair, publish the channel */
-int sandbox_connect(struct sandbox *sb, unsigned answer_ms, struct problem *problem,
+/** sandbox_connect() - op held, VM runs: open the channel, repair, publish the channel.
+ *  @first_fd: from channel_dial(), consumed; or -1 */
+int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct problem *problem,
 		    struct sandbox_timings *timings);
 
-/** sandbox_disconnect() - op held: take the channel away from everyone */
-void sandbox_disconnect(struct sandbox *sb);
+/** sandbox_withdraw() - op held: take the channel away from everyone. Return: it, broken but still
+ *  connected to the VM; NULL when there was none */
+struct channel *sandbox_withdraw(struct sandbox *sb);
 
 /** sandbox_ask_pager() - op held: if the pager gave up on the session, why goes into @problem */
 void sandbox_ask_pager(struct sandbox *sb, struct problem *problem);

@@ -145,7 +145,7 @@ static int adopt(struct sandbox *sb, struct problem *problem)
 	if (r == 0)
 		r = vmm_resume(sb->vmm, deadline, problem);
 	if (r >= 0)
-		r = sandbox_connect(sb, sb->host->limits.answer_ms, problem, &t);
+		r = sandbox_connect(sb, -1, sb->host->limits.answer_ms, problem, &t);
 	if (r >= 0)
 		r = monitor_watch(sb->host, sb);
 	problem_errno(r < 0 ? problem : NULL, r, "adopting its VM");

@@ -182,8 +182,13 @@ static int write_paused(struct sandbox *sb, struct snapshot_tmp *tmp, const char
 	return error_trace(r);
 }
 
-/* Best effort: a guest that does not answer is saved as it is, and its manifest says so. */
-static void prepare(struct sandbox *sb, struct manifest *m, struct sandbox_save_timings *t)
+/*
+ * Best effort: a guest that does not answer is saved as it is, and its manifest says so.
+ * Return: the channel, out of everybody's reach, but connected until the device state is saved: a
+ * guest that saw its port closed would have to be told so again after every wake.
+ */
+static struct channel *prepare(struct sandbox *sb, struct manifest *m,
+			       struct sandbox_save_timings *t)
 {
 	uint64_t t0 = clock_now_ns();
 	int r;
@@ -196,7 +201,7 @@ static void prepare(struct sandbox *sb, struct manifest *m, struct sandbox_save_
 		log_warn("sandbox=%s the guest did not prepare for its snapshot: %s", sb->record.id,
 			 strerrordesc_np(-r));
 	t->prepare_ns = clock_now_ns() - t0;
-	sandbox_disconnect(sb);
+	return sandbox_withdraw(sb);
 }
 
 int sandbox_run_on(struct sandbox *sb, struct problem *problem)
@@ -207,7 +212,7 @@ int sandbox_run_on(struct sandbox *sb, struct problem *problem)
 
 	r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), &local);
 	if (r == 0)
-		r = sandbox_connect(sb, sb->host->limits.answer_ms, &local, &t);
+		r = sandbox_connect(sb, -1, sb->host->limits.answer_ms, &local, &t);
 	if (r < 0) {
 		problem_errno(&local, r, "resuming sandbox %s", sb->record.id);
 		sandbox_fail(sb, "it could not go on after being saved: %s", local.message);
@@ -240,15 +245,17 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 	struct snapshot_tmp tmp;
 	struct manifest m = {0};
 	uint64_t t0 = clock_now_ns();
+	struct channel *ch;
 	int r;
 
 	r = snapshot_begin(sb->host->store->root_fd, sb->host->store->root, problem, &tmp);
 	if (r < 0)
 		return error_trace(r); /* the guest has not noticed anything */
-	prepare(sb, &m, &t);
+	ch = prepare(sb, &m, &t);
 	describe(sb, id, name, &m);
 	r = write_paused(sb, &tmp, final, &m, problem, &t);
 	snapshot_abort(&tmp, sb->host->store->root_fd);
+	channel_free(ch);
 	if (r == 0)
 		r = read_back(sb, final, &m, problem);
 	if (r < 0) {
