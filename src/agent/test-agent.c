@@ -135,6 +135,8 @@ struct run {
 
 static void run_deinit(struct run *r)
 {
+	if (r->pid > 0)
+		kill(-r->pid, SIGKILL); /* gone by itself, mostly */
 	channel_stream_close(r->s);
 	buf_deinit(&r->raw);
 	buf_deinit(&r->out);
