@@ -135,8 +135,6 @@ struct run {
 
 static void run_deinit(struct run *r)
 {
-	if (r->pid > 0)
-		kill(-r->pid, SIGKILL); /* gone by itself, mostly */
 	channel_stream_close(r->s);
 	buf_deinit(&r->raw);
 	buf_deinit(&r->out);
@@ -490,6 +488,7 @@ static void test_stdin_without_reader(void **state)
 	assert_int_equal(call(&b, "POST", "/process.Process/SendInput", request, &body), 400);
 	assert_non_null(strstr(body, "failed_precondition"));
 	free(body);
+	kill(-r.pid, SIGKILL);
 	run_deinit(&r);
 	r = (struct run){0};
 	run_open(&b, &r, "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"exec <&-; sleep 100\"]}}",
@@ -501,6 +500,7 @@ static void test_stdin_without_reader(void **state)
 	assert_int_equal(call(&b, "POST", "/process.Process/SendInput", request, &body), 400);
 	assert_non_null(strstr(body, "failed_precondition"));
 	free(body);
+	kill(-r.pid, SIGKILL);
 	run_deinit(&r);
 	box_stop(&b);
 }
@@ -649,6 +649,7 @@ static void test_background_child(void **state)
 	r = run_shell(&b, "sleep 100 & echo started");
 	assert_string_equal(r.out.data, "started\n");
 	assert_true(clock_now_ns() - begin_ns < 900 * NSEC_PER_MSEC); /* silent: short grace */
+	kill(-r.pid, SIGKILL);
 	run_deinit(&r);
 	snprintf(script, sizeof(script), "(sleep 0.6; echo late; touch %s/alive) & echo now",
 		 b.dir);
@@ -752,6 +753,7 @@ static void test_prepare_seals(void **state)
 	assert_int_equal(call(&b, "POST", "/process.Process/List", "{}", &body), 200);
 	assert_non_null(strstr(body, "\"cmd\":\"sleep\"")); /* it lived through it */
 	free(body);
+	kill(-r.pid, SIGKILL);
 	box_stop(&b);
 }
 
