@@ -18,7 +18,7 @@
 
 static json_t *ms(uint64_t ns)
 {
-	return json_real((double)(ns / 1000) / 1000);
+	return json_real((double)ns / 1e6);
 }
 
 static json_t *describe_timings(const struct sandbox_timings *t)

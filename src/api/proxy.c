@@ -185,7 +185,7 @@ static void copy_header(void *userdata, const char *name, const char *value)
 int proxy_finish(struct proxy *p, struct MHD_Connection *connection, struct problem *problem)
 {
 	struct MHD_Response *m;
-	int r = 0, status;
+	int r = 0, status = 0;
 
 	if (!p->broken)
 		r = channel_stream_write(p->stream, NULL, 0, true, deadline_after_ms(WRITE_MS));

@@ -52,8 +52,8 @@ static int parse_number(const char *s, uint64_t *ret, const char **ret_end)
 
 int str_to_u64(const char *s, uint64_t *ret)
 {
-	const char *end;
-	uint64_t v;
+	const char *end = s;
+	uint64_t v = 0;
 	int r = parse_number(s, &v, &end);
 
 	if (r < 0)
@@ -67,9 +67,9 @@ int str_to_u64(const char *s, uint64_t *ret)
 int str_to_bytes(const char *s, uint64_t *ret)
 {
 	static const char units[] = "KMGT";
-	const char *end, *u;
+	const char *end = s, *u;
 	unsigned shift = 0;
-	uint64_t v;
+	uint64_t v = 0;
 	int r = parse_number(s, &v, &end);
 
 	if (r < 0)

@@ -564,8 +564,9 @@ static void *fork_worker(void *arg)
 static void fork_all(struct fork_job *job)
 {
 	pthread_t threads[FORK_THREADS_MAX];
-	unsigned n = MIN(MIN(job->count, 2u * (unsigned)get_nprocs()), FORK_THREADS_MAX), started = 0;
+	unsigned n = MIN(2u * (unsigned)get_nprocs(), FORK_THREADS_MAX), started = 0;
 
+	n = MIN(n, job->count);
 	while (started + 1 < n && pthread_create(&threads[started], NULL, fork_worker, job) == 0)
 		started++;
 	fork_worker(job); /* this thread is one of them */

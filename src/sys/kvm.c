@@ -15,6 +15,7 @@
  */
 #include "sys/kvm.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <poll.h>
@@ -151,6 +152,7 @@ static int set_long_mode(struct machine *m, struct verdict *v)
 /* Run until HLT. Some KVMs return early, for a signal or an exit of their own. */
 static int run_to_halt(struct machine *m, struct verdict *v)
 {
+	assert(m->run); /* mapped when the vcpu was made */
 	for (int i = 0; i < 10000; i++) {
 		if (ioctl(m->vcpu, KVM_RUN, 0) < 0 && errno != EINTR)
 			return fail(v, "KVM_RUN");

@@ -19,6 +19,7 @@
  */
 #include "sys/pagemap.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -95,6 +96,7 @@ int pagemap_list_add(struct pagemap_list *l, uint64_t start, uint64_t n_pages)
 		l->items = p;
 		l->cap = cap;
 	}
+	assert(l->items); /* n < cap here */
 	l->items[l->n++] = (struct pagemap_range){start, n_pages};
 	return 0;
 }

@@ -274,7 +274,7 @@ int spawn_run(const char *const argv[], const char *cwd, uint64_t deadline_ns, s
 	struct spawn_options o = {.argv = argv, .cwd = cwd, .new_session = true};
 	struct pidfd_end end = {0};
 	int pipes[2], r;
-	pid_t pid;
+	pid_t pid = 0;
 
 	if (pipe2(pipes, O_CLOEXEC) < 0)
 		return error_errno();

@@ -134,7 +134,7 @@ static int hold(size_t mb)
 
 	h.memory = mmap(NULL, mb << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	h.versions = calloc(h.n_pages, sizeof(*h.versions));
-	if (h.memory == MAP_FAILED || !h.versions) {
+	if (!h.n_pages || h.memory == MAP_FAILED || !h.versions) {
 		perror("pattern: memory");
 		return 1;
 	}
