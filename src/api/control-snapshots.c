@@ -111,10 +111,12 @@ static void *verify_main(void *arg)
 {
 	struct verify *v = arg;
 	struct problem p = PROBLEM_INIT;
-	int r = snapshots_verify(v->host, v->id, on_progress, v, &p);
+	uint64_t bytes = 0;
+	int r = snapshots_verify(v->host, v->id, on_progress, v, &p, &bytes);
 
 	if (r == 0) {
-		add_line(v, json_pack("{s:b, s:I}", "ok", 1, "bytes", (json_int_t)v->total));
+		add_line(v, json_pack("{s:b, s:I, s:I}", "ok", 1, "frames", (json_int_t)v->total, "bytes",
+				      (json_int_t)bytes));
 	} else {
 		problem_errno(&p, r, "verifying %s", v->id);
 		add_line(v, json_pack("{s:b, s:{s:i, s:s, s:s}}", "ok", 0, "error", "code", p.status,

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/str.h"
@@ -165,7 +166,7 @@ int snapshots_inspect(struct host *host, const char *id_or_name, struct problem 
 	_cleanup_(image_unrefp) struct image *image = NULL;
 	_cleanup_fd_ int fd = -1;
 	struct manifest m = {0};
-	char id[ID_LEN + 1];
+	char id[ID_LEN + 1], created[32];
 	json_t *o = NULL;
 	int r;
 
@@ -179,6 +180,11 @@ int snapshots_inspect(struct host *host, const char *id_or_name, struct problem 
 		o = manifest_to_json(&m);
 		r = o ? add_layers(fd, image, o) : -ENOMEM;
 	}
+	if (r == 0) { /* as everywhere else in the API */
+		clock_rfc3339(m.created_ns, created);
+		(void)json_object_del(o, "created_ns"); /* is there */
+		r = json_object_set_new(o, "createdAt", json_string(created));
+	}
 	manifest_deinit(&m);
 	if (r != 0) {
 		json_decref(o);
@@ -190,10 +196,11 @@ int snapshots_inspect(struct host *host, const char *id_or_name, struct problem 
 }
 
 int snapshots_verify(struct host *host, const char *id_or_name, snapshot_progress progress,
-		     void *userdata, struct problem *problem)
+		     void *userdata, struct problem *problem, uint64_t *ret_bytes)
 {
 	_cleanup_fd_ int fd = -1;
 	char id[ID_LEN + 1];
+	uint64_t bytes = 0;
 	int r;
 
 	fd = open_by_name(host, id_or_name, problem, id);
@@ -206,6 +213,10 @@ int snapshots_verify(struct host *host, const char *id_or_name, snapshot_progres
 			     id);
 		return -EBADMSG;
 	}
+	if (r == 0)
+		r = file_allocated_bytes(fd, ".", &bytes);
+	if (r == 0)
+		*ret_bytes = bytes;
 	return error_trace(r);
 }
 

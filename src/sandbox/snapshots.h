@@ -23,8 +23,9 @@ int snapshots_exists(struct host *host, const char *id_or_name, struct problem *
 int snapshots_inspect(struct host *host, const char *id_or_name, struct problem *problem,
 		      json_t **ret);
 
+/** snapshots_verify() - read every byte. @ret_bytes: what it takes on disk, shared parts included */
 int snapshots_verify(struct host *host, const char *id_or_name, snapshot_progress progress,
-		     void *userdata, struct problem *problem);
+		     void *userdata, struct problem *problem, uint64_t *ret_bytes);
 
 /** snapshots_delete() - with every name that leads to it. Nothing that was made from it is affected */
 int snapshots_delete(struct host *host, const char *id_or_name, struct problem *problem);

@@ -62,7 +62,9 @@ static const char prepare_script[] =
 	"fi\n"
 	"rm -rf root; mkdir -p root/bin root/proc root/dev; cp /bin/busybox root/bin/busybox\n"
 	"for m in virtio_ring virtio virtio_mmio rng-core virtio-rng virtio_console; do\n"
-	"  f=$(find unpacked -name $m.ko); [ -z \"$f\" ] || cp $f root/$m.ko\n"
+	"  f=$(find unpacked -name \"$m.ko*\")\n"
+	"  case $f in *.xz) xz -dc $f;; *.zst) zstd -qdc $f;; ?*) cat $f;; esac > root/$m.ko\n"
+	"  [ -s root/$m.ko ] || rm root/$m.ko\n" /* built in */
 	"done\n"
 	"cat > root/init <<'END'\n"
 	"#!/bin/busybox sh\n"
