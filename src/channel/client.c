@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -45,6 +46,7 @@
 #define PSEUDO_HEADERS 4u
 
 struct channel {
+	atomic_uint refs;
 	pthread_mutex_t lock;
 	int fd;
 	int wake_fd; /* eventfd: look again */
@@ -407,6 +409,7 @@ int channel_connect(const char *socket_path, int alive_fd, uint64_t deadline_ns,
 
 	if (!ch)
 		return error_trace(-ENOMEM);
+	ch->refs = 1;
 	pthread_mutex_init(&ch->lock, NULL);
 	frame_parser_init(&ch->parser);
 	ch->fd = -1;
@@ -422,9 +425,15 @@ int channel_connect(const char *socket_path, int alive_fd, uint64_t deadline_ns,
 	return error_trace(r);
 }
 
+struct channel *channel_ref(struct channel *ch)
+{
+	atomic_fetch_add(&ch->refs, 1);
+	return ch;
+}
+
 struct channel *channel_free(struct channel *ch)
 {
-	if (!ch)
+	if (!ch || atomic_fetch_sub(&ch->refs, 1) != 1)
 		return NULL;
 	pthread_mutex_lock(&ch->lock);
 	assert(!ch->streams);
@@ -439,6 +448,7 @@ void channel_shutdown(struct channel *ch)
 {
 	LOCK_SCOPE(&ch->lock);
 	channel_break(ch);
+	(void)shutdown(ch->fd, SHUT_RDWR); /* not connected any more: as good */
 	channel_kick(ch);
 }
 

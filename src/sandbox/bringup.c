@@ -160,23 +160,13 @@ int sandbox_connect(struct sandbox *sb, unsigned answer_ms, struct problem *prob
 
 void sandbox_disconnect(struct sandbox *sb)
 {
-	uint64_t deadline = deadline_after_ms(LEASE_WAIT_MS);
 	struct channel *ch;
 
 	pthread_mutex_lock(&sb->info);
 	ch = take_ptr(sb->channel);
+	pthread_mutex_unlock(&sb->info);
 	if (ch)
 		channel_shutdown(ch); /* whoever waits on a stream gets -EPIPE and returns its lease */
-	while (sb->leases) {
-		struct timespec ts = {.tv_sec = (time_t)(deadline / NSEC_PER_SEC),
-				      .tv_nsec = (long)(deadline % NSEC_PER_SEC)};
-
-		/* A lease holder that writes to a stuck client may take longer: then the sandbox
-		 * waits for it, since the channel must not be freed under it. */
-		if (pthread_cond_clockwait(&sb->no_leases, &sb->info, CLOCK_MONOTONIC, &ts) != 0)
-			deadline = deadline_after_ms(LEASE_WAIT_MS);
-	}
-	pthread_mutex_unlock(&sb->info);
 	channel_free(ch);
 }
 

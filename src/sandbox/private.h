@@ -8,7 +8,7 @@
  *
  *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
  *                  holder alone changes vmm, memory_fd, manifest and makes transitions.
- *   sandbox.info   held for moments: guards record, channel, leases. Readers take only this one.
+ *   sandbox.info   held for moments: guards record, channel. Readers take only this one.
  *   host.lock      held for moments: guards the table and the builds.
  *
  * A sandbox is referenced by the table and by everyone who looked it up; it is freed with the last
@@ -33,7 +33,6 @@
 #include "vmm/vmm.h"
 
 #define HOST_MAX_BUILDS 32
-#define LEASE_WAIT_MS    3000
 #define OP_WAIT_MS       60000
 
 struct sandbox {
@@ -41,7 +40,6 @@ struct sandbox {
 	atomic_uint refs;
 	pthread_mutex_t op;
 	pthread_mutex_t info;
-	pthread_cond_t no_leases;
 
 	struct record record; /* info to read; op and info to change */
 	bool gone;            /* info */
@@ -55,8 +53,8 @@ struct sandbox {
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
 
-	struct channel *channel; /* info; NULL unless running */
-	unsigned leases;         /* info */
+	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
+	bool reconnecting;       /* info; a worker tries to get a channel */
 };
 
 struct build;

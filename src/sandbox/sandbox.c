@@ -65,7 +65,6 @@ int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 	sb->dirfd = sb->memory_fd = -1;
 	pthread_mutex_init(&sb->op, NULL);
 	pthread_mutex_init(&sb->info, NULL);
-	pthread_cond_init(&sb->no_leases, NULL);
 	sb->record = *record;
 	json_incref(sb->record.metadata);
 	json_incref(sb->record.envs);
@@ -95,7 +94,6 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 {
 	if (!sb || atomic_fetch_sub(&sb->refs, 1) != 1)
 		return NULL;
-	assert(!sb->leases);
 	channel_free(sb->channel);
 	vmm_free(sb->vmm);
 	fd_close(sb->memory_fd);
@@ -103,7 +101,6 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 	free(sb->path);
 	record_deinit(&sb->record);
 	manifest_deinit(&sb->manifest);
-	pthread_cond_destroy(&sb->no_leases);
 	pthread_mutex_destroy(&sb->info);
 	pthread_mutex_destroy(&sb->op);
 	free(sb);
@@ -791,21 +788,12 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 		problem_hint(problem, "sandbox %s is %s", id, sandbox_state_name(sb->record.state));
 		return -ENOTCONN;
 	}
-	sb->leases++;
-	*ret = (struct sandbox_lease){.sandbox = sandbox_ref(sb), .channel = sb->channel};
+	*ret = (struct sandbox_lease){.channel = channel_ref(sb->channel)};
 	return 0;
 }
 
 void sandbox_lease_return(struct sandbox_lease *lease)
 {
-	struct sandbox *sb = lease->sandbox;
-
-	if (!sb)
-		return;
-	pthread_mutex_lock(&sb->info);
-	if (--sb->leases == 0)
-		pthread_cond_broadcast(&sb->no_leases);
-	pthread_mutex_unlock(&sb->info);
-	sandbox_unref(sb);
+	channel_free(lease->channel);
 	*lease = (struct sandbox_lease){0};
 }
