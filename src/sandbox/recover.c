@@ -11,9 +11,14 @@
  *   waking               the memory directory is whole: VM ended, asleep
  *   asleep, failed       as they are; leftovers of a process are ended
  *
- * A directory without a readable record was never completed and is removed. Last, VM processes whose
- * working directory lies in this store but which no sandbox owns are ended: a daemon that died
- * between starting one and writing its pid down leaves such an orphan. Nothing else is touched.
+ * A directory without a record was never completed and is removed. One whose record cannot be read
+ * stays as it is, for a person to look at: it is shown as failed, and deleted when a client says so.
+ *
+ * Last, VM processes whose working directory lies in this store but which no sandbox owns are ended:
+ * a daemon that died between starting one and writing its pid down leaves such an orphan, often in
+ * a directory that was removed above. None can still be about to begin: a child that has not yet
+ * closed what it inherited still holds the lock of the store, for which store_open() waited. Nothing
+ * else is touched, in particular no shell that somebody has in there.
  */
 #include "sandbox/private.h"
 
@@ -25,6 +30,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -35,7 +41,9 @@
 #include "sys/pidfd.h"
 #include "sys/proc.h"
 
-#define ADOPT_MS 5000
+#define ADOPT_MS      5000
+#define EXEC_TRIES    20
+#define EXEC_PAUSE_MS 5
 
 /* The process that a record names, if it is still that one. Return: a pidfd; -ESRCH */
 static int open_process(const struct vmm_identity *vm)
@@ -52,8 +60,8 @@ static int open_process(const struct vmm_identity *vm)
 	return take_fd(fd);
 }
 
-/* Was it started with this variable in its environment? Only our VMs have it. */
-static bool has_environment(pid_t pid, const char *name)
+/* Return: 1 this variable is in its environment; 0 it is not; -EAGAIN no environment (yet) */
+static int has_environment(pid_t pid, const char *name)
 {
 	_cleanup_free_ char *env = NULL;
 	char path[64];
@@ -61,11 +69,36 @@ static bool has_environment(pid_t pid, const char *name)
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid); /* fits */
 	if (file_read(AT_FDCWD, path, 1u << 20, &env, &len) < 0)
-		return false;
+		return 0;
 	for (const char *p = env; p < env + len; p += strlen(p) + 1)
 		if (!strncmp(p, name, n) && p[n] == '=')
+			return 1;
+	return len ? 0 : -EAGAIN;
+}
+
+static bool is_this_program(pid_t pid)
+{
+	struct stat a, b;
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid); /* fits */
+	return pid != getpid() && stat(path, &a) == 0 && stat("/proc/self/exe", &b) == 0 &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Only our VMs have this variable; until its exec, a child of the daemon before us is a daemon. */
+static bool is_vm(pid_t pid)
+{
+	int r = -EAGAIN;
+
+	for (int i = 0; i < EXEC_TRIES && r == -EAGAIN; i++) {
+		if (is_this_program(pid))
 			return true;
-	return false;
+		r = has_environment(pid, "DORM_VMM_PAGER_SOCKET");
+		if (r == -EAGAIN)
+			clock_sleep_ms(EXEC_PAUSE_MS); /* in the middle of its exec */
+	}
+	return r > 0;
 }
 
 static bool has_memory(struct sandbox *sb, unsigned generation, struct manifest *ret)
@@ -278,7 +311,7 @@ static bool is_owned(struct host *host, pid_t pid)
 
 static void end_orphans(struct host *host)
 {
-	_cleanup_free_ char *prefix = str_printf("%s/sandboxes/", host->store->root);
+	_cleanup_free_ char *prefix = str_printf("%s/", host->store->root);
 	DIR *d = opendir("/proc");
 	struct dirent *e;
 	uint64_t pid;
@@ -294,8 +327,8 @@ static void end_orphans(struct host *host)
 		if (n <= 0)
 			continue;
 		cwd[n] = 0;
-		if (!str_has_prefix(cwd, prefix) || is_owned(host, (pid_t)pid) ||
-		    !has_environment((pid_t)pid, "DORM_VMM_PAGER_SOCKET"))
+		/* of a directory that was removed this is its last name, in tmp/ */
+		if (!str_has_prefix(cwd, prefix) || is_owned(host, (pid_t)pid) || !is_vm((pid_t)pid))
 			continue;
 		log_warn("ending orphaned VM pid=%d in %s", (int)pid, cwd);
 		(void)kill((pid_t)pid, SIGKILL); /* it may have gone by itself */
