@@ -109,8 +109,9 @@ static bool has_memory(struct sandbox *sb, unsigned generation, struct manifest 
 	return fd >= 0 && snapshot_open(fd, NULL, ret) == 0;
 }
 
-/* Memory directories other than the one in use were half-way through being added or removed. */
-static void remove_other_memory(struct sandbox *sb)
+/* Memory directories other than the one in use were half-way through being added or removed, and
+ * records that were not renamed were never written. */
+static void remove_leftovers(struct sandbox *sb)
 {
 	char keep[32], path[128];
 	_cleanup_fd_ int fd = -1;
@@ -124,6 +125,8 @@ static void remove_other_memory(struct sandbox *sb)
 		return;
 	fd = -1;
 	while ((e = readdir(d))) {
+		if (str_has_prefix(e->d_name, "sandbox.json."))
+			(void)unlinkat(sb->dirfd, e->d_name, 0); /* tried again next time */
 		if (!str_has_prefix(e->d_name, "memory-") || !strcmp(e->d_name, keep))
 			continue;
 		(void)snprintf(path, sizeof(path), "sandboxes/%s/%.64s", sb->record.id, e->d_name);
@@ -262,8 +265,29 @@ static void recover_sandbox(struct sandbox *sb)
 			become(sb, SANDBOX_ASLEEP, "");
 	}
 	if (!sb->gone)
-		remove_other_memory(sb);
+		remove_leftovers(sb);
 	pthread_mutex_unlock(&sb->op);
+}
+
+/* Return: 0; -ENOENT there is none; negative errno, and then @ret says that the sandbox failed */
+static int read_record(const char *id, int dirfd, struct record *ret)
+{
+	struct problem p = PROBLEM_INIT;
+	int r = record_read(dirfd, &p, ret);
+
+	if (r == 0 && strcmp(ret->id, id)) {
+		problem_set(&p, 500, "sandbox.json: it names another sandbox");
+		record_deinit(ret);
+		r = -EBADMSG;
+	}
+	if (r == 0 || r == -ENOENT)
+		return r;
+	problem_errno(&p, r, "sandbox.json: reading it");
+	*ret = (struct record){.state = SANDBOX_FAILED};
+	memcpy(ret->id, id, strlen(id) + 1); /* store_each() has seen that it is one */
+	str_copy(ret->failure, sizeof(ret->failure), p.message);
+	log_error("sandbox=%s failed: %s", id, p.message);
+	return r;
 }
 
 static int visit(void *userdata, const char *id, int dirfd)
@@ -273,17 +297,11 @@ static int visit(void *userdata, const char *id, int dirfd)
 	struct record record = {0};
 	struct sandbox *sb;
 	char path[300];
-	int r;
+	int r, read;
 
-	r = record_read(dirfd, &p, &record);
-	if (r == 0 && strcmp(record.id, id)) {
-		problem_set(&p, 500, "its record names another sandbox");
-		record_deinit(&record);
-		r = -EBADMSG;
-	}
-	if (r < 0) {
-		log_warn("sandbox=%.64s removed: %s", id,
-			 problem_is_set(&p) ? p.message : "it has no record");
+	read = read_record(id, dirfd, &record);
+	if (read == -ENOENT) {
+		log_warn("sandbox=%.64s removed: it has no record", id);
 		(void)snprintf(path, sizeof(path), "sandboxes/%.255s", id);
 		(void)snapshot_delete(host->store->root_fd, path, NULL); /* tried again next time */
 		return 0;
@@ -295,7 +313,7 @@ static int visit(void *userdata, const char *id, int dirfd)
 		return 0;
 	}
 	r = sandbox_insert(sb);
-	if (r == 0)
+	if (r == 0 && read == 0)
 		recover_sandbox(sb);
 	sandbox_unref(sb);
 	return r;
