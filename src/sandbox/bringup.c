@@ -26,6 +26,10 @@
 #define KILL_MS    10000
 #define BOOT_TRIES 3
 
+#define RECONNECT_TRY_MS   2000
+#define RECONNECT_PAUSE_MS 500
+#define RECONNECT_MS       60000
+
 static int open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_bytes,
 			struct problem *problem, struct pager_session *ret)
 {
@@ -156,6 +160,52 @@ int sandbox_connect(struct sandbox *sb, unsigned answer_ms, struct problem *prob
 	sb->channel = take_ptr(ch);
 	pthread_mutex_unlock(&sb->info);
 	return 0;
+}
+
+/* Return: true when there is nothing (more) to be done */
+static bool try_to_reconnect(struct sandbox *sb)
+{
+	struct problem ignored = PROBLEM_INIT;
+	struct sandbox_timings t = {0};
+
+	LOCK_SCOPE(&sb->op);
+	if (sb->gone || sb->record.state != SANDBOX_RUNNING ||
+	    (sb->channel && channel_is_open(sb->channel)))
+		return true;
+	sandbox_disconnect(sb);
+	if (sandbox_connect(sb, RECONNECT_TRY_MS, &ignored, &t) < 0)
+		return false;
+	log_info("sandbox=%s its guest answers again", sb->record.id);
+	return true;
+}
+
+/* Between the tries the sandbox can be put to sleep or deleted like any other. */
+static void reconnect_main(struct host *host, void *arg)
+{
+	struct sandbox *sb = arg;
+	uint64_t deadline = deadline_after_ms(RECONNECT_MS);
+
+	while (!atomic_load(&host->stopping) && !try_to_reconnect(sb)) {
+		if (deadline_passed(deadline)) {
+			log_warn("sandbox=%s its guest does not answer", sb->record.id);
+			break;
+		}
+		clock_sleep_ms(RECONNECT_PAUSE_MS);
+	}
+	pthread_mutex_lock(&sb->info);
+	sb->reconnecting = false;
+	pthread_mutex_unlock(&sb->info);
+	sandbox_unref(sb);
+}
+
+void sandbox_reconnect(struct sandbox *sb)
+{
+	LOCK_SCOPE(&sb->info);
+	if (sb->reconnecting || atomic_load(&sb->host->stopping))
+		return;
+	sb->reconnecting = host_run(sb->host, reconnect_main, sandbox_ref(sb)) == 0;
+	if (!sb->reconnecting)
+		sandbox_unref(sb); /* not the last one: the caller has another */
 }
 
 void sandbox_disconnect(struct sandbox *sb)

@@ -130,6 +130,10 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 int sandbox_connect(struct sandbox *sb, unsigned answer_ms, struct problem *problem,
 		    struct sandbox_timings *timings);
 
+/** sandbox_reconnect() - it runs but there is no channel, or a broken one: try again in the
+ *  background, for a while. Any thread, any number of times; host_free() waits for it */
+void sandbox_reconnect(struct sandbox *sb);
+
 /** sandbox_disconnect() - op held: take the channel away from everyone */
 void sandbox_disconnect(struct sandbox *sb);
 

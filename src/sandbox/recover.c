@@ -41,7 +41,8 @@
 #include "sys/pidfd.h"
 #include "sys/proc.h"
 
-#define ADOPT_MS      5000
+#define ADOPT_MS      10000
+#define ANSWER_MS     2000 /* of a guest that was awake all the time; later, if not now */
 #define EXEC_TRIES    20
 #define EXEC_PAUSE_MS 5
 
@@ -136,55 +137,71 @@ static void remove_leftovers(struct sandbox *sb)
 }
 
 /* The pager must still serve it, and its resident memory is where the changed pages are told from. */
-static int find_session(struct sandbox *sb)
+static int find_session(struct sandbox *sb, struct problem *problem)
 {
 	const char *state;
 	json_t *stats;
 	int r, pid;
 
 	r = pager_client_ping(sb->host->pager, deadline_after_ms(ADOPT_MS), &pid);
-	if (r == 0)
-		r = pager_client_session_stats(sb->host->pager, sb->record.id,
-					       deadline_after_ms(ADOPT_MS), &stats);
-	if (r < 0)
+	if (r < 0) {
+		problem_set(problem, 500, "its pager is gone: it died while no dormd ran");
 		return r;
-	state = json_string_value(json_object_get(stats, "state"));
-	r = state && !strcmp(state, "serving") ? 0 : -ENOENT;
-	json_decref(stats);
-	sb->pager_pid = pid;
+	}
+	r = pager_client_session_stats(sb->host->pager, sb->record.id, deadline_after_ms(ADOPT_MS),
+				       &stats);
+	if (r == 0) {
+		state = json_string_value(json_object_get(stats, "state"));
+		r = state && !strcmp(state, "serving") ? 0 : -ENOENT;
+		json_decref(stats);
+	}
+	if (r < 0)
+		problem_set(problem, 500, "its pager died while no dormd ran, and the new one (pid %d) "
+					  "does not serve it", pid);
+	else
+		sb->pager_pid = pid;
 	return r;
 }
 
+/* Its VM must be the process that the record names, and alive. */
+static int find_vm(struct sandbox *sb, struct problem *problem)
+{
+	_cleanup_fd_ int alive = open_process(&sb->record.vm);
+
+	if (alive >= 0)
+		return 0;
+	if (!sb->record.vm.pid)
+		problem_set(problem, 500, "dormd died before it knew its process");
+	sandbox_ask_pager(sb, problem); /* it ends VMs that it cannot serve */
+	problem_set(problem, 500, "its VM (pid %d) ended while no dormd ran", (int)sb->record.vm.pid);
+	return -ESRCH;
+}
+
+/*
+ * A VM that runs is adopted whether its guest answers or not: that it is too busy at the moment, or
+ * that its kernel has crashed, is no reason to end it, and was none before this daemon started.
+ */
 static int adopt(struct sandbox *sb, struct problem *problem)
 {
-	uint64_t deadline = deadline_after_ms(ADOPT_MS);
 	struct sandbox_timings t = {0};
+	struct problem ignored = PROBLEM_INIT;
 	int r;
 
-	if (!sb->record.vm.pid) {
-		problem_set(problem, 500, "dormd died before it knew its process");
-		return -ESRCH;
-	}
-	r = find_session(sb);
-	if (r < 0) {
-		problem_set(problem, 500, "its pager is gone");
-		return r;
-	}
-	r = vmm_adopt(sb->path, &sb->record.vm, sb->manifest.memory_bytes, deadline, problem,
-		      &sb->vmm);
-	if (r < 0) {
-		problem_set(problem, 500, "its VM is gone (the host or the VM was stopped while no "
-					  "dormd ran)");
-		return r;
-	}
-	r = vmm_is_running(sb->vmm, deadline);
+	r = find_vm(sb, problem);
 	if (r == 0)
-		r = vmm_resume(sb->vmm, deadline, problem);
-	if (r >= 0)
-		r = sandbox_connect(sb, sb->host->limits.answer_ms, problem, &t);
+		r = find_session(sb, problem);
+	if (r == 0)
+		r = vmm_adopt(sb->path, &sb->record.vm, sb->manifest.memory_bytes,
+			      deadline_after_ms(ADOPT_MS), problem, &sb->vmm);
+	if (r == 0)
+		r = vmm_is_running(sb->vmm, deadline_after_ms(ADOPT_MS));
+	if (r == 0)
+		r = vmm_resume(sb->vmm, deadline_after_ms(ADOPT_MS), problem);
 	if (r >= 0)
 		r = monitor_watch(sb->host, sb);
 	problem_errno(r < 0 ? problem : NULL, r, "adopting its VM");
+	if (r == 0 && sandbox_connect(sb, ANSWER_MS, &ignored, &t) < 0)
+		log_warn("sandbox=%s its guest does not answer yet: %s", sb->record.id, ignored.message);
 	return error_trace(r);
 }
 
@@ -215,13 +232,15 @@ static void recover_running(struct sandbox *sb)
 	struct problem p = PROBLEM_INIT;
 
 	if (adopt(sb, &p) < 0) {
+		end_process(sb); /* by the record: it may not have come to be adopted */
 		sandbox_take_down(sb);
-		end_process(sb);
 		become(sb, SANDBOX_FAILED, p.message);
 		log_error("sandbox=%s failed: %s", sb->record.id, p.message);
 		return;
 	}
 	become(sb, SANDBOX_RUNNING, "");
+	if (!sb->channel)
+		sandbox_reconnect(sb);
 	log_info("sandbox=%s adopted pid=%d", sb->record.id, (int)vmm_pid(sb->vmm));
 }
 

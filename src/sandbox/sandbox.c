@@ -773,23 +773,31 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_lease *ret)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, NULL);
+	enum sandbox_state state = SANDBOX_FAILED;
+	struct channel *channel = NULL;
 
-	if (!sb) {
+	if (sb) {
+		LOCK_SCOPE(&sb->info);
+		state = sb->record.state;
+		if (sb->channel && channel_is_open(sb->channel))
+			channel = channel_ref(sb->channel);
+	}
+	if (channel) {
+		*ret = (struct sandbox_lease){.channel = channel};
+		return 0;
+	}
+	/* the text that clients match; pausing and waking are worth a retry */
+	if (state == SANDBOX_PAUSING || state == SANDBOX_WAKING)
+		problem_set(problem, 409, "The sandbox is changing state");
+	else
 		problem_set(problem, 502, "The sandbox was not found");
-		return -ENOENT;
+	if (state == SANDBOX_RUNNING) {
+		problem_hint(problem, "sandbox %s is running but its guest does not answer", id);
+		sandbox_reconnect(sb);
+	} else if (sb) {
+		problem_hint(problem, "sandbox %s is %s", id, sandbox_state_name(state));
 	}
-	LOCK_SCOPE(&sb->info);
-	if (!sb->channel) {
-		/* the text that clients match; pausing and waking are worth a retry */
-		bool moving = sb->record.state == SANDBOX_PAUSING || sb->record.state == SANDBOX_WAKING;
-
-		problem_set(problem, moving ? 409 : 502,
-			    moving ? "The sandbox is changing state" : "The sandbox was not found");
-		problem_hint(problem, "sandbox %s is %s", id, sandbox_state_name(sb->record.state));
-		return -ENOTCONN;
-	}
-	*ret = (struct sandbox_lease){.channel = channel_ref(sb->channel)};
-	return 0;
+	return sb ? -ENOTCONN : -ENOENT;
 }
 
 void sandbox_lease_return(struct sandbox_lease *lease)
