@@ -248,7 +248,7 @@ static void *monitor_main(void *arg)
 	return NULL;
 }
 
-int monitor_start(struct host *host)
+int monitor_open(struct host *host)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &kick_watch};
 
@@ -257,6 +257,11 @@ int monitor_start(struct host *host)
 	if (host->epoll_fd < 0 || host->kick_fd < 0 ||
 	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->kick_fd, &ev) < 0)
 		return error_errno();
+	return 0;
+}
+
+int monitor_start(struct host *host)
+{
 	return -pthread_create(&host->monitor, NULL, monitor_main, host);
 }
 

@@ -157,6 +157,9 @@ int sandbox_run_on(struct sandbox *sb, struct problem *problem);
 
 /* ---- monitor.c -------------------------------------------------------------------------------- */
 
+/** monitor_open() - from here on there is something to watch with */
+int monitor_open(struct host *host);
+/** monitor_start() - begin to look; not before recovery is through, which works without locks */
 int monitor_start(struct host *host);
 void monitor_stop(struct host *host);
 /** monitor_watch() - tell when @sb's VM dies */
@@ -173,6 +176,10 @@ int host_run(struct host *host, void (*fn)(struct host *host, void *arg), void *
 
 /** host_pager() - make sure there is a pager. @ret_pid: which */
 int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid);
+
+/** host_find_pager() - the same, but only if one runs already: -ETIMEDOUT when it does not answer,
+ *  another negative errno when there is none */
+int host_find_pager(struct host *host, pid_t *ret_pid);
 
 /* ---- recover.c -------------------------------------------------------------------------------- */
 

@@ -141,9 +141,10 @@ static int find_session(struct sandbox *sb, struct problem *problem)
 {
 	const char *state;
 	json_t *stats;
-	int r, pid;
+	pid_t pid;
+	int r;
 
-	r = pager_client_ping(sb->host->pager, deadline_after_ms(ADOPT_MS), &pid);
+	r = host_find_pager(sb->host, &pid); /* which also watches it, from before the adoption */
 	if (r < 0) {
 		problem_set(problem, 500, "its pager is gone: it died while no dormd ran");
 		return r;
@@ -157,7 +158,7 @@ static int find_session(struct sandbox *sb, struct problem *problem)
 	}
 	if (r < 0)
 		problem_set(problem, 500, "its pager died while no dormd ran, and the new one (pid %d) "
-					  "does not serve it", pid);
+					  "does not serve it", (int)pid);
 	else
 		sb->pager_pid = pid;
 	return r;
@@ -376,8 +377,16 @@ static void end_orphans(struct host *host)
 
 int recover(struct host *host, struct problem *problem)
 {
-	int r = store_each(host->store, "sandboxes", visit, host);
+	pid_t pid;
+	int r = host_find_pager(host, &pid);
 
+	if (r == -ETIMEDOUT) { /* it lives: nothing is lost yet, and must not be lost by us */
+		problem_set(problem, 503, "the pager that was left running does not answer");
+		problem_hint(problem, "it may be stopped (SIGCONT); if you kill it, the sandboxes that it "
+				      "serves are lost");
+		return r;
+	}
+	r = store_each(host->store, "sandboxes", visit, host);
 	if (r < 0) {
 		problem_errno(problem, r, "reading %s/sandboxes", host->store->root);
 		return error_trace(r);
