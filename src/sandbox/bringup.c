@@ -105,7 +105,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot, const char *p
 	pthread_mutex_lock(&sb->info);
 	vmm_identity(sb->vmm, &sb->record.vm);
 	pthread_mutex_unlock(&sb->info);
-	return error_trace(record_write(&sb->record, sb->dirfd, false));
+	return error_trace(sandbox_write_record(sb, false));
 }
 
 static int load_device(struct sandbox *sb, int memory_dirfd, struct problem *problem)

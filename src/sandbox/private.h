@@ -3,12 +3,13 @@
 /*
  * private.h - the insides of this folder: struct host, struct sandbox, who may do what
  *
- * Lock order: sandbox.op, then host.lock or sandbox.info (never both of the latter at once), then
- * host.pager_lock last of all.
+ * Lock order: sandbox.op, then sandbox.disk, then host.lock, then sandbox.info; host.pager_lock last
+ * of all.
  *
  *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
  *                  holder alone changes vmm, memory_fd, manifest and makes transitions.
  *   sandbox.info   held for moments: guards record, channel. Readers take only this one.
+ *   sandbox.disk   held while the record is written, so that the last one on disk is the newest.
  *   host.lock      held for moments: guards the table and the builds.
  *
  * A sandbox is referenced by the table and by everyone who looked it up; it is freed with the last
@@ -40,6 +41,7 @@ struct sandbox {
 	atomic_uint refs;
 	pthread_mutex_t op;
 	pthread_mutex_t info;
+	pthread_mutex_t disk; /* held while the record is written */
 
 	struct record record; /* info to read; op and info to change */
 	bool gone;            /* info */
@@ -54,6 +56,7 @@ struct sandbox {
 				     with an empty id before the first save */
 
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
+	bool expiring;           /* info; a worker looks after its time being up */
 	bool reconnecting;       /* info; a worker tries to get a channel */
 };
 
@@ -104,6 +107,9 @@ void sandbox_remove(struct sandbox *sb);
 /** sandbox_set_state() - op held; asserts the table; writes the record */
 int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable);
 
+/** sandbox_write_record() - what is known of it to disk. @durable: also after a power cut */
+int sandbox_write_record(struct sandbox *sb, bool durable);
+
 /** sandbox_set_manifest() - op held: @m moves in */
 void sandbox_set_manifest(struct sandbox *sb, struct manifest *m);
 
@@ -112,6 +118,9 @@ void sandbox_fail(struct sandbox *sb, const char *fmt, ...) __attribute__((forma
 
 /** sandbox_fail_asking_pager() - the same for a VM that ended by itself: the pager may know why */
 void sandbox_fail_asking_pager(struct sandbox *sb, const char *why);
+
+/** sandbox_expire() - its time was up a moment ago: if it still is, put it to sleep or delete it */
+int sandbox_expire(struct sandbox *sb, struct problem *problem);
 
 /** sandbox_discard() - op held: end the VM and remove every trace on disk */
 void sandbox_discard(struct sandbox *sb);

@@ -224,7 +224,7 @@ static void become(struct sandbox *sb, enum sandbox_state state, const char *why
 {
 	sb->record.state = state;
 	str_copy(sb->record.failure, sizeof(sb->record.failure), why);
-	if (record_write(&sb->record, sb->dirfd, true) < 0)
+	if (sandbox_write_record(sb, true) < 0)
 		log_error("sandbox=%s its record could not be written", sb->record.id);
 }
 
