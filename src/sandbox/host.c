@@ -170,6 +170,19 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	return 0;
 }
 
+void host_begin_stop(struct host *host)
+{
+	atomic_store(&host->stopping, true);
+	LOCK_SCOPE(&host->lock);
+	for (size_t i = 0; i < host->n_sandboxes; i++) {
+		struct sandbox *sb = host->sandboxes[i];
+
+		LOCK_SCOPE(&sb->info);
+		if (sb->channel && sb->record.state != SANDBOX_PAUSING)
+			channel_shutdown(sb->channel);
+	}
+}
+
 static bool any_process(struct host *host)
 {
 	bool any = false;
