@@ -213,6 +213,9 @@ int proxy_finish(struct proxy *p, struct MHD_Connection *connection, struct prob
 	}
 	if (!m)
 		return -ENOMEM;
+	/* A stream may be silent for as long as its program is; SILENCE_MS and the agent's keep-alives
+	 * bound it, not the time limit for idle connections. */
+	(void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
 	r = MHD_queue_response(connection, (unsigned)status, m) == MHD_YES ? 0 : -EIO;
 	MHD_destroy_response(m);
 	return r;

@@ -159,6 +159,9 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
 
 	if (!x)
 		return;
+	/* a stream may have been without a limit; the wait for the next request is not */
+	(void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,
+					(unsigned)IDLE_SECONDS);
 	proxy_free(x->proxy);
 	json_decref(x->q.json);
 	json_decref(x->early.json);

@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -45,6 +46,7 @@
 #define PSEUDO_HEADERS 4u
 
 struct channel {
+	atomic_uint refs;
 	pthread_mutex_t lock;
 	int fd;
 	int wake_fd; /* eventfd: look again */
@@ -414,6 +416,7 @@ int channel_connect(const char *socket_path, int first_fd, int alive_fd, uint64_
 		fd_close(first_fd);
 		return error_trace(-ENOMEM);
 	}
+	ch->refs = 1;
 	pthread_mutex_init(&ch->lock, NULL);
 	frame_parser_init(&ch->parser);
 	ch->fd = -1;
@@ -429,9 +432,15 @@ int channel_connect(const char *socket_path, int first_fd, int alive_fd, uint64_
 	return error_trace(r);
 }
 
+struct channel *channel_ref(struct channel *ch)
+{
+	atomic_fetch_add(&ch->refs, 1);
+	return ch;
+}
+
 struct channel *channel_free(struct channel *ch)
 {
-	if (!ch)
+	if (!ch || atomic_fetch_sub(&ch->refs, 1) != 1)
 		return NULL;
 	pthread_mutex_lock(&ch->lock);
 	assert(!ch->streams);
@@ -442,11 +451,26 @@ struct channel *channel_free(struct channel *ch)
 	return channel_destroy(ch);
 }
 
-void channel_shutdown(struct channel *ch)
+void channel_cut(struct channel *ch)
 {
 	LOCK_SCOPE(&ch->lock);
 	channel_break(ch);
 	channel_kick(ch);
+}
+
+void channel_shutdown(struct channel *ch)
+{
+	LOCK_SCOPE(&ch->lock);
+	channel_break(ch);
+	(void)shutdown(ch->fd, SHUT_RDWR); /* not connected any more: as good */
+	channel_kick(ch);
+}
+
+struct channel *channel_close(struct channel *ch)
+{
+	if (ch)
+		channel_shutdown(ch);
+	return channel_free(ch);
 }
 
 bool channel_is_open(struct channel *ch)

@@ -40,12 +40,23 @@ int channel_dial(const char *socket_path);
 int channel_connect(const char *socket_path, int first_fd, int alive_fd, uint64_t deadline_ns,
 		    struct channel **ret);
 
-/** channel_shutdown() - break the connection: every call, under way or later, gives -EPIPE */
+/** channel_cut() - every call, under way or later, gives -EPIPE; the guest notices nothing yet */
+void channel_cut(struct channel *ch);
+
+/** channel_shutdown() - break the connection: every call, under way or later, gives -EPIPE, and the
+ *  guest's side sees the end at once, whoever still holds the channel */
 void channel_shutdown(struct channel *ch);
 
-/** channel_free() - close the connection and end the thread; no stream may be in use */
+/** channel_ref() - one more holder: the channel lives until each has called channel_free() */
+struct channel *channel_ref(struct channel *ch);
+
+/** channel_free() - give up a reference; the last one closes the connection and ends the thread, and
+ *  then no stream may be in use */
 struct channel *channel_free(struct channel *ch);
 DEFINE_CLEANUP(struct channel *, channel_free)
+
+/** channel_close() - channel_shutdown() and channel_free(); @ch may be NULL */
+struct channel *channel_close(struct channel *ch);
 
 /** channel_is_open() - has nothing broken it so far? */
 bool channel_is_open(struct channel *ch);

@@ -215,6 +215,7 @@ static int serve(const struct settings *s, int signals, struct problem *problem)
 		;
 	log_info("ending on signal %u; sandboxes go on running", si.ssi_signo);
 	(void)unlink(s->socket); /* new clients are told at once */
+	host_begin_stop(host);
 	server_free(server);
 	host_free(host, true);
 	return 0;

@@ -186,6 +186,7 @@ char *guest_cmdline(uint64_t tsc_khz)
 {
 	static const char common[] =
 		"console=ttyS0 quiet panic=-1"
+		" reboot=t"	   /* by triple fault, which ends the VM; microvm has no other way */
 		" nokaslr"	   /* copies of one snapshot share a layout anyway */
 		" mitigations=off" /* a guest is one domain of trust; the host has its own */
 		" psi=0"	   /* accounting at every switch that nobody reads */

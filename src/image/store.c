@@ -17,6 +17,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -25,6 +26,8 @@
 #include "base/str.h"
 
 #define TARGET_PREFIX "../snapshots/"
+#define LOCK_MS	      2000
+#define LOCK_PAUSE_MS 10
 
 struct store *store_close(struct store *store)
 {
@@ -62,6 +65,24 @@ static int open_root(struct store *s, const char *root)
 	return error_trace(MIN(s->root_fd, 0));
 }
 
+/*
+ * A process that was killed while it started another leaves, for the moment until that one runs its
+ * own program, a child that still has the descriptor and so the lock.
+ */
+static int wait_for_lock(int fd)
+{
+	uint64_t deadline = deadline_after_ms(LOCK_MS);
+
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return error_errno();
+		if (deadline_passed(deadline))
+			return -EWOULDBLOCK;
+		clock_sleep_ms(LOCK_PAUSE_MS);
+	}
+	return 0;
+}
+
 /* The owner writes its process id into the lock file, for whoever finds the store locked. */
 static int lock(struct store *s, struct problem *problem)
 {
@@ -72,9 +93,8 @@ static int lock(struct store *s, struct problem *problem)
 	s->lock_fd = openat(s->root_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (s->lock_fd < 0)
 		return error_errno();
-	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK)
-			return error_errno();
+	r = wait_for_lock(s->lock_fd);
+	if (r == -EWOULDBLOCK) {
 		n = pread(s->lock_fd, text, sizeof(text) - 1, 0);
 		text[n > 0 ? strspn(text, "0123456789") : 0] = 0;
 		problem_set(problem, 409, "%s: another process (%s) owns this store", s->root,
@@ -82,6 +102,8 @@ static int lock(struct store *s, struct problem *problem)
 		problem_hint(problem, "stop the other one, or use another store");
 		return -EBUSY;
 	}
+	if (r < 0)
+		return r;
 	r = snprintf(text, sizeof(text), "%d\n", getpid());
 	if (ftruncate(s->lock_fd, 0) < 0 || pwrite(s->lock_fd, text, (size_t)r, 0) < 0)
 		return error_errno();

@@ -25,6 +25,10 @@
 #define KILL_MS    10000
 #define BOOT_TRIES 3
 
+#define RECONNECT_TRY_MS   2000
+#define RECONNECT_PAUSE_MS 500
+#define RECONNECT_MS       60000
+
 static int open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_bytes,
 			struct problem *problem, struct pager_session *ret)
 {
@@ -100,7 +104,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot, const char *p
 	pthread_mutex_lock(&sb->info);
 	vmm_identity(sb->vmm, &sb->record.vm);
 	pthread_mutex_unlock(&sb->info);
-	return error_trace(record_write(&sb->record, sb->dirfd, false));
+	return error_trace(sandbox_write_record(sb, false));
 }
 
 static int load_device(struct sandbox *sb, int memory_dirfd, struct problem *problem)
@@ -157,30 +161,67 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 	return 0;
 }
 
+/* Return: true when there is nothing (more) to be done */
+static bool try_to_reconnect(struct sandbox *sb)
+{
+	struct problem ignored = PROBLEM_INIT;
+	struct sandbox_timings t = {0};
+
+	LOCK_SCOPE(&sb->op);
+	if (sb->gone || sb->record.state != SANDBOX_RUNNING ||
+	    (sb->channel && channel_is_open(sb->channel)))
+		return true;
+	channel_close(sandbox_withdraw(sb));
+	if (sandbox_connect(sb, -1, RECONNECT_TRY_MS, &ignored, &t) < 0)
+		return false;
+	log_info("sandbox=%s its guest answers again", sb->record.id);
+	return true;
+}
+
+/* Between the tries the sandbox can be put to sleep or deleted like any other. */
+static void reconnect_main(struct host *host, void *arg)
+{
+	struct sandbox *sb = arg;
+	uint64_t deadline = deadline_after_ms(RECONNECT_MS);
+
+	while (!atomic_load(&host->stopping) && !try_to_reconnect(sb)) {
+		if (deadline_passed(deadline)) {
+			log_warn("sandbox=%s its guest does not answer", sb->record.id);
+			break;
+		}
+		clock_sleep_ms(RECONNECT_PAUSE_MS);
+	}
+	pthread_mutex_lock(&sb->info);
+	sb->reconnecting = false;
+	pthread_mutex_unlock(&sb->info);
+	sandbox_unref(sb);
+}
+
+void sandbox_reconnect(struct sandbox *sb)
+{
+	LOCK_SCOPE(&sb->info);
+	if (sb->reconnecting || atomic_load(&sb->host->stopping))
+		return;
+	sb->reconnecting = host_run(sb->host, reconnect_main, sandbox_ref(sb)) == 0;
+	if (!sb->reconnecting)
+		sandbox_unref(sb); /* not the last one: the caller has another */
+}
+
 struct channel *sandbox_withdraw(struct sandbox *sb)
 {
-	uint64_t deadline = deadline_after_ms(LEASE_WAIT_MS);
 	struct channel *ch;
 
-	LOCK_SCOPE(&sb->info);
+	pthread_mutex_lock(&sb->info);
 	ch = take_ptr(sb->channel);
+	pthread_mutex_unlock(&sb->info);
 	if (ch)
-		channel_shutdown(ch); /* whoever waits on a stream gets -EPIPE and returns its lease */
-	while (sb->leases) {
-		struct timespec ts = {.tv_sec = (time_t)(deadline / NSEC_PER_SEC),
-				      .tv_nsec = (long)(deadline % NSEC_PER_SEC)};
-
-		/* A lease holder that writes to a stuck client may take longer: then the sandbox
-		 * waits for it, since the channel must not be freed under it. */
-		if (pthread_cond_clockwait(&sb->no_leases, &sb->info, CLOCK_MONOTONIC, &ts) != 0)
-			deadline = deadline_after_ms(LEASE_WAIT_MS);
-	}
+		channel_cut(ch); /* whoever waits on a stream gets -EPIPE, and returns its lease */
 	return ch;
 }
 
 void sandbox_take_down(struct sandbox *sb)
 {
-	channel_free(sandbox_withdraw(sb));
+	channel_close(sandbox_withdraw(sb));
 	if (sb->vmm) {
 		if (vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0)
 			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,

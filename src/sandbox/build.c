@@ -225,6 +225,10 @@ static int boot_and_save(struct build *b, struct sandbox *sb, const struct guest
 	if (r < 0)
 		return error_trace(r);
 	clock_sleep_ms(SETTLE_MS);
+	if (atomic_load(&b->host->stopping)) {
+		problem_set(problem, 503, "dormd is ending");
+		return -ECANCELED;
+	}
 	return save_template(b, sb, problem);
 }
 

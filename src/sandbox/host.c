@@ -15,6 +15,7 @@
 #include "sys/kvm.h"
 #include "sys/tsc.h"
 
+#define PAGER_LOCK_MS 5000
 #define ROOT_MAX 60 /* sockets below sandboxes/<id>/ must fit into 107 bytes */
 
 static int fill_paths(struct host *host, const struct host_config *config, struct problem *problem)
@@ -63,21 +64,50 @@ static void choose_accel(struct host *host, const char *wanted)
 		 kvm_probe(&kvm) == 0 && kvm.usable ? "kvm" : "tcg");
 }
 
+/* Whoever holds it is asking a pager that may not answer, or starting one. */
+static int lock_pager(struct host *host, struct problem *problem)
+{
+	uint64_t deadline = deadline_after_ms(PAGER_LOCK_MS);
+	struct timespec ts = {.tv_sec = (time_t)(deadline / NSEC_PER_SEC),
+			      .tv_nsec = (long)(deadline % NSEC_PER_SEC)};
+
+	if (pthread_mutex_clocklock(&host->pager_lock, CLOCK_MONOTONIC, &ts) == 0)
+		return 0;
+	problem_set(problem, 503, "the pager does not answer");
+	return -ETIMEDOUT;
+}
+
 int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid)
+{
+	pid_t before;
+	int r = lock_pager(host, problem);
+
+	if (r < 0)
+		return r;
+	before = host->pager_process.pid;
+	r = pager_process_ensure(&host->pager_process, host->pager, host->pager_program,
+				 host->run_dir, problem);
+	if (r == 0) {
+		*ret_pid = host->pager_process.pid;
+		if (host->pager_process.pid != before)
+			r = monitor_watch_pager(host);
+	}
+	pthread_mutex_unlock(&host->pager_lock);
+	return error_trace(r);
+}
+
+int host_find_pager(struct host *host, pid_t *ret_pid)
 {
 	pid_t before;
 	int r;
 
 	LOCK_SCOPE(&host->pager_lock);
 	before = host->pager_process.pid;
-	r = pager_process_ensure(&host->pager_process, host->pager, host->pager_program,
-				 host->run_dir, problem);
+	r = pager_process_find(&host->pager_process, host->pager);
 	if (r < 0)
-		return error_trace(r);
+		return r;
 	*ret_pid = host->pager_process.pid;
-	if (host->pager_process.pid != before)
-		r = monitor_watch_pager(host);
-	return error_trace(r);
+	return host->pager_process.pid != before ? monitor_watch_pager(host) : 0;
 }
 
 static int set_up(struct host *host, const struct host_config *config, struct problem *problem)
@@ -106,11 +136,13 @@ static int set_up(struct host *host, const struct host_config *config, struct pr
 	if (r == 0)
 		r = store_open(host->root, problem, &host->store);
 	if (r == 0)
-		r = monitor_start(host);
+		r = monitor_open(host);
 	if (r == 0)
 		r = recover(host, problem); /* looks for the old pager, so before a new one starts */
 	if (r == 0)
 		r = host_pager(host, problem, &pid);
+	if (r == 0)
+		r = monitor_start(host);
 	return r;
 }
 
@@ -136,6 +168,19 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 		 host->vmm_version, host->n_sandboxes);
 	*ret = host;
 	return 0;
+}
+
+void host_begin_stop(struct host *host)
+{
+	atomic_store(&host->stopping, true);
+	LOCK_SCOPE(&host->lock);
+	for (size_t i = 0; i < host->n_sandboxes; i++) {
+		struct sandbox *sb = host->sandboxes[i];
+
+		LOCK_SCOPE(&sb->info);
+		if (sb->channel && sb->record.state != SANDBOX_PAUSING)
+			channel_shutdown(sb->channel);
+	}
 }
 
 static bool any_process(struct host *host)

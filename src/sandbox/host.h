@@ -50,6 +50,12 @@ struct host;
 
 int host_new(const struct host_config *config, struct problem *problem, struct host **ret);
 
+/**
+ * host_begin_stop() - end what clients wait for, so that the server can be stopped: their streams to
+ * guests break, builds give up. Operations that change a sandbox come to their end.
+ */
+void host_begin_stop(struct host *host);
+
 /** host_free() - @stop_pager: also end the pager, if no sandbox needs it */
 struct host *host_free(struct host *host, bool stop_pager);
 

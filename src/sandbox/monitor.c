@@ -134,7 +134,17 @@ static void vm_died(struct host *host, void *arg)
 	free(w);
 }
 
-/* Every VM that the dead pager served waits for pages that nobody will bring. */
+static void fail_if_served_by(struct sandbox *sb, pid_t pager)
+{
+	if (!sb->gone && sb->vmm && sb->pager_pid == pager && sb->record.state == SANDBOX_RUNNING)
+		sandbox_fail(sb, "its pager (pid %d) died", (int)pager);
+}
+
+/*
+ * Every VM that the dead pager served waits for pages that nobody will bring. First those that are
+ * idle; then a new pager, so that others can be woken; then those whose operations have to run into
+ * their deadlines first.
+ */
 static void pager_died(struct host *host, void *arg)
 {
 	struct watch *w = arg;
@@ -151,15 +161,22 @@ static void pager_died(struct host *host, void *arg)
 		all[i] = sandbox_ref(host->sandboxes[i]);
 	pthread_mutex_unlock(&host->lock);
 	for (size_t i = 0; all && i < n; i++) {
-		pthread_mutex_lock(&all[i]->op);
-		if (!all[i]->gone && all[i]->vmm && all[i]->pager_pid == w->pid &&
-		    all[i]->record.state == SANDBOX_RUNNING)
-			sandbox_fail(all[i], "its pager (pid %d) died", (int)w->pid);
+		if (pthread_mutex_trylock(&all[i]->op) != 0)
+			continue;
+		fail_if_served_by(all[i], w->pid);
 		pthread_mutex_unlock(&all[i]->op);
-		sandbox_unref(all[i]);
+		all[i] = sandbox_unref(all[i]);
 	}
 	if (!atomic_load(&host->stopping) && host_pager(host, &p, &pid) < 0)
 		log_error("pager could not be started again: %s", p.message);
+	for (size_t i = 0; all && i < n; i++) {
+		if (!all[i])
+			continue;
+		pthread_mutex_lock(&all[i]->op);
+		fail_if_served_by(all[i], w->pid);
+		pthread_mutex_unlock(&all[i]->op);
+		sandbox_unref(all[i]);
+	}
 	fd_close(w->pidfd);
 	free(w);
 }
@@ -167,18 +184,11 @@ static void pager_died(struct host *host, void *arg)
 static void time_is_up(struct host *host, void *arg)
 {
 	struct sandbox *sb = arg;
-	struct sandbox_save_timings t;
 	struct problem p = PROBLEM_INIT;
-	bool pause = sb->record.auto_pause && sb->record.state == SANDBOX_RUNNING;
-	int r;
 
-	r = pause ? sandbox_sleep(host, sb->record.id, &p, &t)
-		  : sandbox_delete(host, sb->record.id, &p);
-	if (r < 0)
-		log_warn("sandbox=%s time is up, but it could not be %s: %s", sb->record.id,
-			 pause ? "put to sleep" : "deleted", p.message);
-	else
-		log_info("sandbox=%s time is up: %s", sb->record.id, pause ? "asleep" : "deleted");
+	if (sandbox_expire(sb, &p) < 0)
+		log_warn("sandbox=%s time is up, but it could not be ended: %s", sb->record.id,
+			 p.message);
 	sandbox_unref(sb);
 }
 
@@ -187,7 +197,7 @@ static void time_is_up(struct host *host, void *arg)
 /* May the clock end this sandbox? An auto-pausing one that sleeps already has nothing left to do. */
 static bool clock_applies(const struct sandbox *sb)
 {
-	if (!sb->record.end_ns || sb->gone)
+	if (!sb->record.end_ns || sb->gone || sb->expiring)
 		return false;
 	if (sb->record.state == SANDBOX_RUNNING)
 		return true;
@@ -210,10 +220,9 @@ static int check_deadlines(struct host *host)
 			next = MIN(next, sb->record.end_ns);
 			continue;
 		}
-		/* not again for a minute, whatever becomes of it */
-		sb->record.end_ns = now + MAX_SLEEP_MS * NSEC_PER_MSEC;
-		if (host_run(host, time_is_up, sandbox_ref(sb)) < 0)
-			sandbox_unref(sb);
+		sb->expiring = host_run(host, time_is_up, sandbox_ref(sb)) == 0;
+		if (!sb->expiring)
+			sandbox_unref(sb); /* not the last one; tried again at the next occasion */
 	}
 	return (int)((next - now) / NSEC_PER_MSEC) + 1;
 }
@@ -248,7 +257,7 @@ static void *monitor_main(void *arg)
 	return NULL;
 }
 
-int monitor_start(struct host *host)
+int monitor_open(struct host *host)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &kick_watch};
 
@@ -257,6 +266,11 @@ int monitor_start(struct host *host)
 	if (host->epoll_fd < 0 || host->kick_fd < 0 ||
 	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->kick_fd, &ev) < 0)
 		return error_errno();
+	return 0;
+}
+
+int monitor_start(struct host *host)
+{
 	return -pthread_create(&host->monitor, NULL, monitor_main, host);
 }
 

@@ -16,11 +16,12 @@
 #include "sys/pidfd.h"
 #include "sys/spawn.h"
 
-#define PING_MS  1000
+#define PING_MS  3000
 #define START_MS 10000
 #define STOP_MS  5000
+#define END_MS   3000
 
-static int find(struct pager_process *p, struct pager_client *client)
+int pager_process_find(struct pager_process *p, struct pager_client *client)
 {
 	int pid, fd, r;
 
@@ -81,23 +82,41 @@ static int start(struct pager_process *p, const char *program, const char *run_d
 	return 0;
 }
 
+static int await(struct pager_process *p, struct pager_client *client)
+{
+	uint64_t deadline = deadline_after_ms(END_MS);
+
+	while (pager_process_find(p, client) < 0) {
+		if (deadline_passed(deadline))
+			return -ETIMEDOUT;
+		clock_sleep_ms(20);
+	}
+	return 0;
+}
+
 int pager_process_ensure(struct pager_process *p, struct pager_client *client, const char *program,
 			 const char *run_dir, struct problem *problem)
 {
-	int r = find(p, client);
+	struct problem local = PROBLEM_INIT;
+	int r = pager_process_find(p, client);
 
 	if (r == 0)
 		return 0;
+	if (p->pid && r != -ETIMEDOUT) /* it refuses: it is about to be gone, give it the time */
+		(void)fd_poll(p->pidfd, POLLIN, deadline_after_ms(END_MS));
 	if (p->pid && pidfd_is_gone(p->pidfd) == 0) {
 		problem_set(problem, 503, "the pager (pid %d) does not answer", (int)p->pid);
 		problem_hint(problem, "if this goes on, kill it: a new one is started, but the "
 				      "sandboxes it serves are lost");
 		return r;
 	}
-	r = start(p, program, run_dir, problem);
-	if (r < 0)
+	r = start(p, program, run_dir, &local);
+	if (r < 0 && await(p, client) < 0) { /* one that a daemon before us had just started? */
+		if (problem)
+			*problem = local;
 		return error_trace(r);
-	r = find(p, client);
+	}
+	r = pager_process_find(p, client);
 	if (r < 0)
 		problem_errno(problem, r, "the pager that was just started does not answer");
 	return error_trace(r);

@@ -20,6 +20,9 @@ struct pager_process {
 
 #define PAGER_PROCESS_INIT ((struct pager_process){.pidfd = -1})
 
+/** pager_process_find() - is one running? -ETIMEDOUT: yes, but it does not answer */
+int pager_process_find(struct pager_process *p, struct pager_client *client);
+
 /**
  * pager_process_ensure() - make sure that a pager answers
  * @program: path of dorm-pager

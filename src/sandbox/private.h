@@ -3,12 +3,13 @@
 /*
  * private.h - the insides of this folder: struct host, struct sandbox, who may do what
  *
- * Lock order: sandbox.op, then host.lock or sandbox.info (never both of the latter at once), then
- * host.pager_lock last of all.
+ * Lock order: sandbox.op, then sandbox.disk, then host.lock, then sandbox.info; host.pager_lock last
+ * of all.
  *
  *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
  *                  holder alone changes vmm, memory_fd, manifest and makes transitions.
- *   sandbox.info   held for moments: guards record, channel, leases. Readers take only this one.
+ *   sandbox.info   held for moments: guards record, channel. Readers take only this one.
+ *   sandbox.disk   held while the record is written, so that the last one on disk is the newest.
  *   host.lock      held for moments: guards the table and the builds.
  *
  * A sandbox is referenced by the table and by everyone who looked it up; it is freed with the last
@@ -33,7 +34,6 @@
 #include "vmm/vmm.h"
 
 #define HOST_MAX_BUILDS 32
-#define LEASE_WAIT_MS    3000
 #define OP_WAIT_MS       60000
 
 struct sandbox {
@@ -41,7 +41,7 @@ struct sandbox {
 	atomic_uint refs;
 	pthread_mutex_t op;
 	pthread_mutex_t info;
-	pthread_cond_t no_leases;
+	pthread_mutex_t disk; /* held while the record is written */
 
 	struct record record; /* info to read; op and info to change */
 	bool gone;            /* info */
@@ -55,8 +55,9 @@ struct sandbox {
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
 
-	struct channel *channel; /* info; NULL unless running */
-	unsigned leases;         /* info */
+	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
+	bool expiring;           /* info; a worker looks after its time being up */
+	bool reconnecting;       /* info; a worker tries to get a channel */
 };
 
 struct build;
@@ -106,6 +107,9 @@ void sandbox_remove(struct sandbox *sb);
 /** sandbox_set_state() - op held; asserts the table; writes the record */
 int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable);
 
+/** sandbox_write_record() - what is known of it to disk. @durable: also after a power cut */
+int sandbox_write_record(struct sandbox *sb, bool durable);
+
 /** sandbox_set_manifest() - op held: @m moves in */
 void sandbox_set_manifest(struct sandbox *sb, struct manifest *m);
 
@@ -114,6 +118,9 @@ void sandbox_fail(struct sandbox *sb, const char *fmt, ...) __attribute__((forma
 
 /** sandbox_fail_asking_pager() - the same for a VM that ended by itself: the pager may know why */
 void sandbox_fail_asking_pager(struct sandbox *sb, const char *why);
+
+/** sandbox_expire() - its time was up a moment ago: if it still is, put it to sleep or delete it */
+int sandbox_expire(struct sandbox *sb, struct problem *problem);
 
 /** sandbox_discard() - op held: end the VM and remove every trace on disk */
 void sandbox_discard(struct sandbox *sb);
@@ -133,9 +140,14 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct problem *problem,
 		    struct sandbox_timings *timings);
 
-/** sandbox_withdraw() - op held: take the channel away from everyone. Return: it, broken but still
- *  connected to the VM; NULL when there was none */
+/** sandbox_withdraw() - op held: take the channel away from everyone. Return: it, cut but still
+ *  connected to the VM, for channel_close(); NULL when there was none */
 struct channel *sandbox_withdraw(struct sandbox *sb);
+
+/** sandbox_reconnect() - it runs but there is no channel, or a broken one: try again in the
+ *  background, for a while. Any thread, any number of times; host_free() waits for it */
+void sandbox_reconnect(struct sandbox *sb);
+
 
 /** sandbox_ask_pager() - op held: if the pager gave up on the session, why goes into @problem */
 void sandbox_ask_pager(struct sandbox *sb, struct problem *problem);
@@ -157,6 +169,9 @@ int sandbox_run_on(struct sandbox *sb, struct problem *problem);
 
 /* ---- monitor.c -------------------------------------------------------------------------------- */
 
+/** monitor_open() - from here on there is something to watch with */
+int monitor_open(struct host *host);
+/** monitor_start() - begin to look; not before recovery is through, which works without locks */
 int monitor_start(struct host *host);
 void monitor_stop(struct host *host);
 /** monitor_watch() - tell when @sb's VM dies */
@@ -173,6 +188,10 @@ int host_run(struct host *host, void (*fn)(struct host *host, void *arg), void *
 
 /** host_pager() - make sure there is a pager. @ret_pid: which */
 int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid);
+
+/** host_find_pager() - the same, but only if one runs already: -ETIMEDOUT when it does not answer,
+ *  another negative errno when there is none */
+int host_find_pager(struct host *host, pid_t *ret_pid);
 
 /* ---- recover.c -------------------------------------------------------------------------------- */
 

@@ -19,9 +19,9 @@ void record_deinit(struct record *r)
 	*r = (struct record){0};
 }
 
-int record_write(const struct record *r, int dirfd, bool durable)
+char *record_encode(const struct record *r)
 {
-	_cleanup_free_ char *text = NULL;
+	char *text;
 	json_t *o;
 
 	o = json_pack("{s:i, s:s, s:s, s:s, s:i, s:{s:i, s:I, s:I, s:I}, s:I, s:I, s:I, s:b, s:s, s:O*, s:O*}",
@@ -32,12 +32,13 @@ int record_write(const struct record *r, int dirfd, bool durable)
 		      (json_int_t)r->created_ns, "startedNs", (json_int_t)r->started_ns, "endNs",
 		      (json_int_t)r->end_ns, "autoPause", (int)r->auto_pause, "failure", r->failure,
 		      "metadata", r->metadata, "envs", r->envs);
-	if (!o)
-		return -ENOMEM;
-	text = json_dumps(o, JSON_INDENT(1));
+	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
-	if (!text)
-		return -ENOMEM;
+	return text;
+}
+
+int record_write(int dirfd, const char *text, bool durable)
+{
 	if (durable)
 		return error_trace(file_write_atomic(dirfd, RECORD_FILE, text, strlen(text), 0600));
 	return error_trace(file_replace(dirfd, RECORD_FILE, text, strlen(text), 0600));

@@ -33,8 +33,11 @@ struct record {
 /** record_deinit() - release what it owns */
 void record_deinit(struct record *r);
 
-/** record_write() - @dirfd: sandboxes/<id> */
-int record_write(const struct record *r, int dirfd, bool durable);
+/** record_encode() - its text; NULL without memory. The caller frees it */
+char *record_encode(const struct record *r);
+
+/** record_write() - @text: of record_encode(). @dirfd: sandboxes/<id> */
+int record_write(int dirfd, const char *text, bool durable);
 
 /** record_read() - Return: 0; -ENOENT; -EBADMSG with @problem for anything else than a good record */
 int record_read(int dirfd, struct problem *problem, struct record *ret);

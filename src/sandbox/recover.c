@@ -11,9 +11,14 @@
  *   waking               the memory directory is whole: VM ended, asleep
  *   asleep, failed       as they are; leftovers of a process are ended
  *
- * A directory without a readable record was never completed and is removed. Last, VM processes whose
- * working directory lies in this store but which no sandbox owns are ended: a daemon that died
- * between starting one and writing its pid down leaves such an orphan. Nothing else is touched.
+ * A directory without a record was never completed and is removed. One whose record cannot be read
+ * stays as it is, for a person to look at: it is shown as failed, and deleted when a client says so.
+ *
+ * Last, VM processes whose working directory lies in this store but which no sandbox owns are ended:
+ * a daemon that died between starting one and writing its pid down leaves such an orphan, often in
+ * a directory that was removed above. None can still be about to begin: a child that has not yet
+ * closed what it inherited still holds the lock of the store, for which store_open() waited. Nothing
+ * else is touched, in particular no shell that somebody has in there.
  */
 #include "sandbox/private.h"
 
@@ -25,6 +30,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -35,7 +41,10 @@
 #include "sys/pidfd.h"
 #include "sys/proc.h"
 
-#define ADOPT_MS 5000
+#define ADOPT_MS      10000
+#define ANSWER_MS     2000 /* of a guest that was awake all the time; later, if not now */
+#define EXEC_TRIES    20
+#define EXEC_PAUSE_MS 5
 
 /* The process that a record names, if it is still that one. Return: a pidfd; -ESRCH */
 static int open_process(const struct vmm_identity *vm)
@@ -52,8 +61,8 @@ static int open_process(const struct vmm_identity *vm)
 	return take_fd(fd);
 }
 
-/* Was it started with this variable in its environment? Only our VMs have it. */
-static bool has_environment(pid_t pid, const char *name)
+/* Return: 1 this variable is in its environment; 0 it is not; -EAGAIN no environment (yet) */
+static int has_environment(pid_t pid, const char *name)
 {
 	_cleanup_free_ char *env = NULL;
 	char path[64];
@@ -61,11 +70,36 @@ static bool has_environment(pid_t pid, const char *name)
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid); /* fits */
 	if (file_read(AT_FDCWD, path, 1u << 20, &env, &len) < 0)
-		return false;
+		return 0;
 	for (const char *p = env; p < env + len; p += strlen(p) + 1)
 		if (!strncmp(p, name, n) && p[n] == '=')
+			return 1;
+	return len ? 0 : -EAGAIN;
+}
+
+static bool is_this_program(pid_t pid)
+{
+	struct stat a, b;
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid); /* fits */
+	return pid != getpid() && stat(path, &a) == 0 && stat("/proc/self/exe", &b) == 0 &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Only our VMs have this variable; until its exec, a child of the daemon before us is a daemon. */
+static bool is_vm(pid_t pid)
+{
+	int r = -EAGAIN;
+
+	for (int i = 0; i < EXEC_TRIES && r == -EAGAIN; i++) {
+		if (is_this_program(pid))
 			return true;
-	return false;
+		r = has_environment(pid, "DORM_VMM_PAGER_SOCKET");
+		if (r == -EAGAIN)
+			clock_sleep_ms(EXEC_PAUSE_MS); /* in the middle of its exec */
+	}
+	return r > 0;
 }
 
 static bool has_memory(struct sandbox *sb, unsigned generation, struct manifest *ret)
@@ -76,8 +110,9 @@ static bool has_memory(struct sandbox *sb, unsigned generation, struct manifest 
 	return fd >= 0 && snapshot_open(fd, NULL, ret) == 0;
 }
 
-/* Memory directories other than the one in use were half-way through being added or removed. */
-static void remove_other_memory(struct sandbox *sb)
+/* Memory directories other than the one in use were half-way through being added or removed, and
+ * records that were not renamed were never written. */
+static void remove_leftovers(struct sandbox *sb)
 {
 	char keep[32], path[128];
 	_cleanup_fd_ int fd = -1;
@@ -91,6 +126,8 @@ static void remove_other_memory(struct sandbox *sb)
 		return;
 	fd = -1;
 	while ((e = readdir(d))) {
+		if (str_has_prefix(e->d_name, "sandbox.json."))
+			(void)unlinkat(sb->dirfd, e->d_name, 0); /* tried again next time */
 		if (!str_has_prefix(e->d_name, "memory-") || !strcmp(e->d_name, keep))
 			continue;
 		(void)snprintf(path, sizeof(path), "sandboxes/%s/%.64s", sb->record.id, e->d_name);
@@ -100,55 +137,72 @@ static void remove_other_memory(struct sandbox *sb)
 }
 
 /* The pager must still serve it, and its resident memory is where the changed pages are told from. */
-static int find_session(struct sandbox *sb)
+static int find_session(struct sandbox *sb, struct problem *problem)
 {
 	const char *state;
 	json_t *stats;
-	int r, pid;
+	pid_t pid;
+	int r;
 
-	r = pager_client_ping(sb->host->pager, deadline_after_ms(ADOPT_MS), &pid);
-	if (r == 0)
-		r = pager_client_session_stats(sb->host->pager, sb->record.id,
-					       deadline_after_ms(ADOPT_MS), &stats);
-	if (r < 0)
+	r = host_find_pager(sb->host, &pid); /* which also watches it, from before the adoption */
+	if (r < 0) {
+		problem_set(problem, 500, "its pager is gone: it died while no dormd ran");
 		return r;
-	state = json_string_value(json_object_get(stats, "state"));
-	r = state && !strcmp(state, "serving") ? 0 : -ENOENT;
-	json_decref(stats);
-	sb->pager_pid = pid;
+	}
+	r = pager_client_session_stats(sb->host->pager, sb->record.id, deadline_after_ms(ADOPT_MS),
+				       &stats);
+	if (r == 0) {
+		state = json_string_value(json_object_get(stats, "state"));
+		r = state && !strcmp(state, "serving") ? 0 : -ENOENT;
+		json_decref(stats);
+	}
+	if (r < 0)
+		problem_set(problem, 500, "its pager died while no dormd ran, and the new one (pid %d) "
+					  "does not serve it", (int)pid);
+	else
+		sb->pager_pid = pid;
 	return r;
 }
 
+/* Its VM must be the process that the record names, and alive. */
+static int find_vm(struct sandbox *sb, struct problem *problem)
+{
+	_cleanup_fd_ int alive = open_process(&sb->record.vm);
+
+	if (alive >= 0)
+		return 0;
+	if (!sb->record.vm.pid)
+		problem_set(problem, 500, "dormd died before it knew its process");
+	sandbox_ask_pager(sb, problem); /* it ends VMs that it cannot serve */
+	problem_set(problem, 500, "its VM (pid %d) ended while no dormd ran", (int)sb->record.vm.pid);
+	return -ESRCH;
+}
+
+/*
+ * A VM that runs is adopted whether its guest answers or not: that it is too busy at the moment, or
+ * that its kernel has crashed, is no reason to end it, and was none before this daemon started.
+ */
 static int adopt(struct sandbox *sb, struct problem *problem)
 {
-	uint64_t deadline = deadline_after_ms(ADOPT_MS);
 	struct sandbox_timings t = {0};
+	struct problem ignored = PROBLEM_INIT;
 	int r;
 
-	if (!sb->record.vm.pid) {
-		problem_set(problem, 500, "dormd died before it knew its process");
-		return -ESRCH;
-	}
-	r = find_session(sb);
-	if (r < 0) {
-		problem_set(problem, 500, "its pager is gone");
-		return r;
-	}
-	r = vmm_adopt(sb->path, &sb->record.vm, sb->manifest.memory_bytes, deadline, problem,
-		      &sb->vmm);
-	if (r < 0) {
-		problem_set(problem, 500, "its VM is gone (the host or the VM was stopped while no "
-					  "dormd ran)");
-		return r;
-	}
-	r = vmm_is_running(sb->vmm, deadline);
+	r = find_vm(sb, problem);
 	if (r == 0)
-		r = vmm_resume(sb->vmm, deadline, problem);
-	if (r >= 0)
-		r = sandbox_connect(sb, -1, sb->host->limits.answer_ms, problem, &t);
+		r = find_session(sb, problem);
+	if (r == 0)
+		r = vmm_adopt(sb->path, &sb->record.vm, sb->manifest.memory_bytes,
+			      deadline_after_ms(ADOPT_MS), problem, &sb->vmm);
+	if (r == 0)
+		r = vmm_is_running(sb->vmm, deadline_after_ms(ADOPT_MS));
+	if (r == 0)
+		r = vmm_resume(sb->vmm, deadline_after_ms(ADOPT_MS), problem);
 	if (r >= 0)
 		r = monitor_watch(sb->host, sb);
 	problem_errno(r < 0 ? problem : NULL, r, "adopting its VM");
+	if (r == 0 && sandbox_connect(sb, -1, ANSWER_MS, &ignored, &t) < 0)
+		log_warn("sandbox=%s its guest does not answer yet: %s", sb->record.id, ignored.message);
 	return error_trace(r);
 }
 
@@ -170,7 +224,7 @@ static void become(struct sandbox *sb, enum sandbox_state state, const char *why
 {
 	sb->record.state = state;
 	str_copy(sb->record.failure, sizeof(sb->record.failure), why);
-	if (record_write(&sb->record, sb->dirfd, true) < 0)
+	if (sandbox_write_record(sb, true) < 0)
 		log_error("sandbox=%s its record could not be written", sb->record.id);
 }
 
@@ -179,13 +233,15 @@ static void recover_running(struct sandbox *sb)
 	struct problem p = PROBLEM_INIT;
 
 	if (adopt(sb, &p) < 0) {
+		end_process(sb); /* by the record: it may not have come to be adopted */
 		sandbox_take_down(sb);
-		end_process(sb);
 		become(sb, SANDBOX_FAILED, p.message);
 		log_error("sandbox=%s failed: %s", sb->record.id, p.message);
 		return;
 	}
 	become(sb, SANDBOX_RUNNING, "");
+	if (!sb->channel)
+		sandbox_reconnect(sb);
 	log_info("sandbox=%s adopted pid=%d", sb->record.id, (int)vmm_pid(sb->vmm));
 }
 
@@ -229,8 +285,29 @@ static void recover_sandbox(struct sandbox *sb)
 			become(sb, SANDBOX_ASLEEP, "");
 	}
 	if (!sb->gone)
-		remove_other_memory(sb);
+		remove_leftovers(sb);
 	pthread_mutex_unlock(&sb->op);
+}
+
+/* Return: 0; -ENOENT there is none; negative errno, and then @ret says that the sandbox failed */
+static int read_record(const char *id, int dirfd, struct record *ret)
+{
+	struct problem p = PROBLEM_INIT;
+	int r = record_read(dirfd, &p, ret);
+
+	if (r == 0 && strcmp(ret->id, id)) {
+		problem_set(&p, 500, "sandbox.json: it names another sandbox");
+		record_deinit(ret);
+		r = -EBADMSG;
+	}
+	if (r == 0 || r == -ENOENT)
+		return r;
+	problem_errno(&p, r, "sandbox.json: reading it");
+	*ret = (struct record){.state = SANDBOX_FAILED};
+	memcpy(ret->id, id, strlen(id) + 1); /* store_each() has seen that it is one */
+	str_copy(ret->failure, sizeof(ret->failure), p.message);
+	log_error("sandbox=%s failed: %s", id, p.message);
+	return r;
 }
 
 static int visit(void *userdata, const char *id, int dirfd)
@@ -240,17 +317,11 @@ static int visit(void *userdata, const char *id, int dirfd)
 	struct record record = {0};
 	struct sandbox *sb;
 	char path[300];
-	int r;
+	int r, read;
 
-	r = record_read(dirfd, &p, &record);
-	if (r == 0 && strcmp(record.id, id)) {
-		problem_set(&p, 500, "its record names another sandbox");
-		record_deinit(&record);
-		r = -EBADMSG;
-	}
-	if (r < 0) {
-		log_warn("sandbox=%.64s removed: %s", id,
-			 problem_is_set(&p) ? p.message : "it has no record");
+	read = read_record(id, dirfd, &record);
+	if (read == -ENOENT) {
+		log_warn("sandbox=%.64s removed: it has no record", id);
 		(void)snprintf(path, sizeof(path), "sandboxes/%.255s", id);
 		(void)snapshot_delete(host->store->root_fd, path, NULL); /* tried again next time */
 		return 0;
@@ -262,7 +333,7 @@ static int visit(void *userdata, const char *id, int dirfd)
 		return 0;
 	}
 	r = sandbox_insert(sb);
-	if (r == 0)
+	if (r == 0 && read == 0)
 		recover_sandbox(sb);
 	sandbox_unref(sb);
 	return r;
@@ -278,7 +349,7 @@ static bool is_owned(struct host *host, pid_t pid)
 
 static void end_orphans(struct host *host)
 {
-	_cleanup_free_ char *prefix = str_printf("%s/sandboxes/", host->store->root);
+	_cleanup_free_ char *prefix = str_printf("%s/", host->store->root);
 	DIR *d = opendir("/proc");
 	struct dirent *e;
 	uint64_t pid;
@@ -294,8 +365,8 @@ static void end_orphans(struct host *host)
 		if (n <= 0)
 			continue;
 		cwd[n] = 0;
-		if (!str_has_prefix(cwd, prefix) || is_owned(host, (pid_t)pid) ||
-		    !has_environment((pid_t)pid, "DORM_VMM_PAGER_SOCKET"))
+		/* of a directory that was removed this is its last name, in tmp/ */
+		if (!str_has_prefix(cwd, prefix) || is_owned(host, (pid_t)pid) || !is_vm((pid_t)pid))
 			continue;
 		log_warn("ending orphaned VM pid=%d in %s", (int)pid, cwd);
 		(void)kill((pid_t)pid, SIGKILL); /* it may have gone by itself */
@@ -306,8 +377,16 @@ static void end_orphans(struct host *host)
 
 int recover(struct host *host, struct problem *problem)
 {
-	int r = store_each(host->store, "sandboxes", visit, host);
+	pid_t pid;
+	int r = host_find_pager(host, &pid);
 
+	if (r == -ETIMEDOUT) { /* it lives: nothing is lost yet, and must not be lost by us */
+		problem_set(problem, 503, "the pager that was left running does not answer");
+		problem_hint(problem, "it may be stopped (SIGCONT); if you kill it, the sandboxes that it "
+				      "serves are lost");
+		return r;
+	}
+	r = store_each(host->store, "sandboxes", visit, host);
 	if (r < 0) {
 		problem_errno(problem, r, "reading %s/sandboxes", host->store->root);
 		return error_trace(r);

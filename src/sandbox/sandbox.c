@@ -26,6 +26,7 @@
 #include "base/str.h"
 
 #define FORK_MAX           1000u
+#define EXPIRE_AGAIN_NS    (60 * NSEC_PER_SEC)
 #define FORK_THREADS_MAX   8u
 #define FORK_FORECAST      (40ull << 20) /* what one VMM takes before its guest has written much */
 
@@ -65,14 +66,14 @@ int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 	sb->dirfd = sb->memory_fd = -1;
 	pthread_mutex_init(&sb->op, NULL);
 	pthread_mutex_init(&sb->info, NULL);
-	pthread_cond_init(&sb->no_leases, NULL);
+	pthread_mutex_init(&sb->disk, NULL);
 	sb->record = *record;
 	json_incref(sb->record.metadata);
 	json_incref(sb->record.envs);
 	sb->path = str_printf("%s/sandboxes/%s", host->store->root, record->id);
 	r = sb->path ? open_dir(host, record->id, make_dir, &sb->dirfd) : -ENOMEM;
 	if (r == 0 && make_dir)
-		r = record_write(&sb->record, sb->dirfd, false);
+		r = sandbox_write_record(sb, false);
 	if (r < 0) {
 		problem_errno(problem, r, "directory of sandbox %s", record->id);
 		if (make_dir && sb->dirfd >= 0)
@@ -95,7 +96,6 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 {
 	if (!sb || atomic_fetch_sub(&sb->refs, 1) != 1)
 		return NULL;
-	assert(!sb->leases);
 	channel_free(sb->channel);
 	vmm_free(sb->vmm);
 	fd_close(sb->memory_fd);
@@ -103,8 +103,8 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 	free(sb->path);
 	record_deinit(&sb->record);
 	manifest_deinit(&sb->manifest);
-	pthread_cond_destroy(&sb->no_leases);
 	pthread_mutex_destroy(&sb->info);
+	pthread_mutex_destroy(&sb->disk);
 	pthread_mutex_destroy(&sb->op);
 	free(sb);
 	return NULL;
@@ -171,27 +171,43 @@ static void op_unlockp(struct sandbox **sb)
 }
 #define _cleanup_op_ _cleanup_(op_unlockp)
 
-/* Look a sandbox up and take its op lock: NULL with a 404, or a 503 when it stays busy. */
-static struct sandbox *op_begin(struct host *host, const char *id, struct problem *problem)
+/* Take the op lock: NULL with a 503 when it stays busy, with a 404 when it is gone. Consumes @sb. */
+static struct sandbox *op_lock(struct sandbox *sb, struct problem *problem)
 {
-	struct sandbox *sb = sandbox_find(host, id, problem);
 	uint64_t deadline = deadline_after_ms(OP_WAIT_MS);
 	struct timespec ts = {.tv_sec = (time_t)(deadline / NSEC_PER_SEC),
 			      .tv_nsec = (long)(deadline % NSEC_PER_SEC)};
 
-	if (!sb)
-		return NULL;
 	if (pthread_mutex_clocklock(&sb->op, CLOCK_MONOTONIC, &ts) != 0) {
-		problem_set(problem, 503, "sandbox %s is busy with another operation", id);
+		problem_set(problem, 503, "sandbox %s is busy with another operation", sb->record.id);
 		sandbox_unref(sb);
 		return NULL;
 	}
 	if (sb->gone) {
-		problem_set(problem, 404, "there is no sandbox %.64s", id);
+		problem_set(problem, 404, "there is no sandbox %s", sb->record.id);
 		op_unlockp(&sb);
 		return NULL;
 	}
 	return sb;
+}
+
+/* Look a sandbox up and take its op lock. */
+static struct sandbox *op_begin(struct host *host, const char *id, struct problem *problem)
+{
+	struct sandbox *sb = sandbox_find(host, id, problem);
+
+	return sb ? op_lock(sb, problem) : NULL;
+}
+
+int sandbox_write_record(struct sandbox *sb, bool durable)
+{
+	_cleanup_free_ char *text = NULL;
+	LOCK_SCOPE(&sb->disk);
+
+	pthread_mutex_lock(&sb->info);
+	text = record_encode(&sb->record);
+	pthread_mutex_unlock(&sb->info);
+	return text ? record_write(sb->dirfd, text, durable) : -ENOMEM;
 }
 
 int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable)
@@ -204,7 +220,7 @@ int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable
 	if (state == SANDBOX_RUNNING)
 		sb->record.started_ns = clock_real_ns();
 	pthread_mutex_unlock(&sb->info);
-	r = record_write(&sb->record, sb->dirfd, durable);
+	r = sandbox_write_record(sb, durable);
 	monitor_kick(sb->host);
 	return error_trace(r);
 }
@@ -441,10 +457,11 @@ int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
 
 static void extend(struct sandbox *sb, uint64_t timeout_s)
 {
-	uint64_t end = end_after(timeout_s);
+	/* one whose time was up while it slept is not to fall asleep again at once */
+	uint64_t end = timeout_s ? end_after(timeout_s) : clock_real_ns() + EXPIRE_AGAIN_NS;
 
 	pthread_mutex_lock(&sb->info);
-	if (timeout_s && sb->record.end_ns)
+	if (sb->record.end_ns && (timeout_s || sb->record.end_ns < clock_real_ns()))
 		sb->record.end_ns = MAX(sb->record.end_ns, end);
 	pthread_mutex_unlock(&sb->info);
 	monitor_kick(sb->host);
@@ -460,7 +477,8 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct p
 		return -ENOENT;
 	if (sb->record.state == SANDBOX_RUNNING) {
 		extend(sb, timeout_s);
-		return 1;
+		r = sandbox_write_record(sb, false);
+		return r < 0 ? error_trace(r) : 1;
 	}
 	if (sb->record.state != SANDBOX_ASLEEP)
 		return wrong_state(sb, "woken", problem);
@@ -649,22 +667,62 @@ int sandbox_delete(struct host *host, const char *id, struct problem *problem)
 	return 0;
 }
 
+/* Whoever came first, a client's operation may have changed everything since the clock struck. */
+static int expire_locked(struct sandbox *sb, struct problem *problem)
+{
+	struct sandbox_save_timings t;
+	enum sandbox_state state = sb->record.state;
+	int r = 0;
+
+	if (!sb->record.end_ns || sb->record.end_ns > clock_real_ns())
+		return 0;
+	if (state == SANDBOX_RUNNING && sb->record.auto_pause) {
+		r = sleep_locked(sb, problem, &t);
+	} else if ((state == SANDBOX_RUNNING || state == SANDBOX_ASLEEP) && !sb->record.auto_pause) {
+		settle(sb, SANDBOX_DELETING, false);
+		sandbox_discard(sb);
+	} else {
+		return 0;
+	}
+	if (r == 0)
+		log_info("sandbox=%s time is up: %s", sb->record.id,
+			 sandbox_state_name(sb->record.state));
+	return error_trace(r);
+}
+
+int sandbox_expire(struct sandbox *sb, struct problem *problem)
+{
+	_cleanup_op_ struct sandbox *locked = op_lock(sandbox_ref(sb), problem);
+	int r = locked ? expire_locked(sb, problem) : sb->gone ? 0 : -EBUSY;
+
+	pthread_mutex_lock(&sb->info);
+	sb->expiring = false;
+	if (r < 0) /* again in a while */
+		sb->record.end_ns = MAX(sb->record.end_ns, clock_real_ns() + EXPIRE_AGAIN_NS);
+	pthread_mutex_unlock(&sb->info);
+	monitor_kick(sb->host);
+	return error_trace(r);
+}
+
 int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 			struct problem *problem)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
+	bool durable;
 	int r = 0;
 
 	if (!sb)
 		return -ENOENT;
 	pthread_mutex_lock(&sb->info);
-	if (sb->record.state == SANDBOX_FAILED || sb->record.state == SANDBOX_DELETING) {
+	/* only a sleeper outlives the host, so only its record must */
+	durable = sb->record.state == SANDBOX_ASLEEP;
+	if (sb->record.state == SANDBOX_FAILED || sb->record.state == SANDBOX_DELETING)
 		r = wrong_state(sb, "given more time", problem);
-	} else {
+	else
 		sb->record.end_ns = timeout_s ? end_after(timeout_s) : clock_real_ns();
-		r = record_write(&sb->record, sb->dirfd, false);
-	}
 	pthread_mutex_unlock(&sb->info);
+	if (r == 0)
+		r = sandbox_write_record(sb, durable);
 	monitor_kick(host);
 	return error_trace(r);
 }
@@ -777,36 +835,35 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_lease *ret)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, NULL);
+	enum sandbox_state state = SANDBOX_FAILED;
+	struct channel *channel = NULL;
 
-	if (!sb) {
+	if (sb) {
+		LOCK_SCOPE(&sb->info);
+		state = sb->record.state;
+		if (sb->channel && channel_is_open(sb->channel))
+			channel = channel_ref(sb->channel);
+	}
+	if (channel) {
+		*ret = (struct sandbox_lease){.channel = channel};
+		return 0;
+	}
+	/* the text that clients match; pausing and waking are worth a retry */
+	if (state == SANDBOX_PAUSING || state == SANDBOX_WAKING)
+		problem_set(problem, 409, "The sandbox is changing state");
+	else
 		problem_set(problem, 502, "The sandbox was not found");
-		return -ENOENT;
+	if (state == SANDBOX_RUNNING) {
+		problem_hint(problem, "sandbox %s is running but its guest does not answer", id);
+		sandbox_reconnect(sb);
+	} else if (sb) {
+		problem_hint(problem, "sandbox %s is %s", id, sandbox_state_name(state));
 	}
-	LOCK_SCOPE(&sb->info);
-	if (!sb->channel) {
-		/* the text that clients match; pausing and waking are worth a retry */
-		bool moving = sb->record.state == SANDBOX_PAUSING || sb->record.state == SANDBOX_WAKING;
-
-		problem_set(problem, moving ? 409 : 502,
-			    moving ? "The sandbox is changing state" : "The sandbox was not found");
-		problem_hint(problem, "sandbox %s is %s", id, sandbox_state_name(sb->record.state));
-		return -ENOTCONN;
-	}
-	sb->leases++;
-	*ret = (struct sandbox_lease){.sandbox = sandbox_ref(sb), .channel = sb->channel};
-	return 0;
+	return sb ? -ENOTCONN : -ENOENT;
 }
 
 void sandbox_lease_return(struct sandbox_lease *lease)
 {
-	struct sandbox *sb = lease->sandbox;
-
-	if (!sb)
-		return;
-	pthread_mutex_lock(&sb->info);
-	if (--sb->leases == 0)
-		pthread_cond_broadcast(&sb->no_leases);
-	pthread_mutex_unlock(&sb->info);
-	sandbox_unref(sb);
+	channel_free(lease->channel);
 	*lease = (struct sandbox_lease){0};
 }

@@ -108,10 +108,9 @@ int sandbox_each(struct host *host, sandbox_visit visit, void *userdata);
 /** sandbox_memory() - GET /sandboxes/{id}/memory */
 int sandbox_memory(struct host *host, const char *id, struct problem *problem, json_t **ret);
 
-/* A running sandbox's channel, held open for one request: a sleep waits for leases to be returned,
- * after it has broken their streams. */
+/* A running sandbox's channel, for one request. A sleep breaks its streams and does not wait for the
+ * lease: a client that does not read its answer must not keep a sandbox from sleeping or going. */
 struct sandbox_lease {
-	struct sandbox *sandbox;
 	struct channel *channel;
 };
 int sandbox_lease(struct host *host, const char *id, struct problem *problem,

@@ -255,7 +255,7 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 	describe(sb, id, name, &m);
 	r = write_paused(sb, &tmp, final, &m, problem, &t);
 	snapshot_abort(&tmp, sb->host->store->root_fd);
-	channel_free(ch);
+	channel_close(ch);
 	if (r == 0)
 		r = read_back(sb, final, &m, problem);
 	if (r < 0) {

@@ -30,7 +30,11 @@ static void test_round_trip(void **state)
 	assert_non_null(mkdtemp(dir));
 	fd = file_open_dir(AT_FDCWD, dir);
 	for (int durable = 0; durable < 2; durable++) {
-		assert_int_equal(record_write(&r, fd, durable), 0);
+		char *text = record_encode(&r);
+
+		assert_non_null(text);
+		assert_int_equal(record_write(fd, text, durable), 0);
+		free(text);
 		assert_int_equal(record_read(fd, NULL, &got), 0);
 		assert_string_equal(got.id, r.id);
 		assert_string_equal(got.failure, r.failure);

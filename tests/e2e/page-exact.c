@@ -185,7 +185,7 @@ static int copy_then_sleep(struct test *t, struct problem *problem)
 
 	pthread_mutex_lock(&t->sb->op);
 	/* As a save does it: the connection ends before the guest stands still. */
-	channel_free(sandbox_withdraw(t->sb));
+	channel_close(sandbox_withdraw(t->sb));
 	r = vmm_pause(t->sb->vmm, deadline_after_ms(STEP_MS), problem);
 	if (r == 0)
 		r = memory_copy(t->sb->vmm, t->sb->memory_fd, t->expected, problem);
