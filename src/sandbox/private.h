@@ -88,7 +88,7 @@ struct host {
 	atomic_int workers; /* threads that still use the host */
 };
 
-/* ---- sandbox.c -------------------------------------------------------------------------------- */
+/* ---- table.c ---------------------------------------------------------------------------------- */
 
 /** sandbox_new() - allocate, make sandboxes/<id>; not in the table yet */
 int sandbox_new(struct host *host, const struct record *record, bool make_dir,
@@ -127,6 +127,40 @@ void sandbox_discard(struct sandbox *sb);
 
 /** sandbox_memory_name() - "memory-3"; @buf holds 32 bytes */
 char *sandbox_memory_name(unsigned generation, char buf[32]);
+
+/** sandbox_op_lock() - take the op lock: NULL with a 503 when it stays busy, with a 404 when the
+ *  sandbox is gone. Consumes @sb */
+struct sandbox *sandbox_op_lock(struct sandbox *sb, struct problem *problem);
+
+/** sandbox_op_begin() - look a sandbox up and take its op lock; for `_cleanup_op_` */
+struct sandbox *sandbox_op_begin(struct host *host, const char *id, struct problem *problem);
+
+static inline void sandbox_op_endp(struct sandbox **sb)
+{
+	if (*sb) {
+		pthread_mutex_unlock(&(*sb)->op);
+		sandbox_unref(*sb);
+	}
+}
+#define _cleanup_op_ _cleanup_(sandbox_op_endp)
+
+/** sandbox_settle() - sandbox_set_state() for a transition that has happened: if its record cannot be
+ *  written, say so, and go on */
+void sandbox_settle(struct sandbox *sb, enum sandbox_state state, bool durable);
+
+/** sandbox_wrong_state() - a 409: in its present state it cannot be "@verb". Return: -EBUSY */
+int sandbox_wrong_state(struct sandbox *sb, const char *verb, struct problem *problem);
+
+/** sandbox_end_after() - the real time @timeout_s from now; 0 (never) for 0 */
+uint64_t sandbox_end_after(uint64_t timeout_s);
+
+/* ---- sandbox.c -------------------------------------------------------------------------------- */
+
+/** sandbox_create_from() - a sandbox over a clone of the memory directory @from: nothing of it
+ *  remains if this fails */
+int sandbox_create_from(struct host *host, int from, const struct record *like,
+			struct problem *problem, char ret_id[ID_LEN + 1],
+			struct sandbox_timings *timings);
 
 /* ---- bringup.c -------------------------------------------------------------------------------- */
 

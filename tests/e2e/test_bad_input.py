@@ -22,7 +22,7 @@ QEMU = WORK / "qemu"
 QEMU.write_text(WRAPPER.format(flag=FLAG, qemu=os.environ.get("DORM_QEMU")
                                or shutil.which("qemu-system-x86_64")))
 QEMU.chmod(0o755)
-D = Dormouse("--answer-timeout", "3", env={"DORM_QEMU": str(QEMU)}).__enter__()
+D = Dormouse("--answer-timeout", "5", env={"DORM_QEMU": str(QEMU)}).__enter__()
 
 
 def error(method, path, body=None):

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fork.c - copies of a sandbox: snapshots, and sandboxes that go on from where it is
+ *
+ * A running source is saved in a pause, a sleeping one is linked; either way the result is a
+ * directory of its own, to which the source means nothing any more. A fork's directory is linked from
+ * that point, which lies in tmp/ and goes when all forks have been made.
+ */
+#include "sandbox/private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/str.h"
+
+#define FORK_MAX         1000u
+#define FORK_THREADS_MAX 8u
+#define FORK_FORECAST    (40ull << 20) /* what one VMM takes before its guest has written much */
+
+/* Save a running sandbox, or clone a sleeping one, to @final. The sandbox goes on as it was. */
+static int copy_out(struct sandbox *sb, const char *verb, const char *final, const char *id,
+		    const char *name, struct problem *problem, struct sandbox_save_timings *timings)
+{
+	struct manifest m;
+	int r;
+
+	if (sb->record.state == SANDBOX_ASLEEP) {
+		char memory[32];
+		_cleanup_fd_ int from = file_open_dir(
+			sb->dirfd, sandbox_memory_name(sb->record.generation, memory));
+		uint64_t t0 = clock_now_ns();
+
+		if (from < 0)
+			return error_trace(from);
+		r = snapshot_clone(sb->host->store->root_fd, sb->host->store->root, from, final, id,
+				   problem);
+		timings->total_ns = clock_now_ns() - t0;
+		return error_trace(r);
+	}
+	if (sb->record.state != SANDBOX_RUNNING)
+		return sandbox_wrong_state(sb, verb, problem);
+	sandbox_settle(sb, SANDBOX_PAUSING, false);
+	r = sandbox_save(sb, final, id, name, problem, timings, &m);
+	if (r == 0) {
+		manifest_deinit(&m);
+		(void)sandbox_run_on(sb, NULL); /* fails the sandbox; the copy is good all the same */
+	}
+	if (sb->record.state == SANDBOX_PAUSING)
+		sandbox_settle(sb, SANDBOX_RUNNING, false);
+	return error_trace(r);
+}
+
+int sandbox_snapshot(struct host *host, const char *id, const char *name, struct problem *problem,
+		     char ret_id[ID_LEN + 1], struct sandbox_save_timings *ret_timings)
+{
+	_cleanup_op_ struct sandbox *sb = NULL;
+	char final[64];
+	int r;
+
+	if (name && !str_is_name(name)) {
+		problem_set(problem, 400, "name: '%.64s' is not a name", name);
+		problem_hint(problem, "1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit");
+		return -EINVAL;
+	}
+	sb = sandbox_op_begin(host, id, problem);
+	if (!sb)
+		return -ENOENT;
+	id_new('s', ret_id);
+	(void)snprintf(final, sizeof(final), "snapshots/%s", ret_id); /* fixed length */
+	r = copy_out(sb, "snapshotted", final, ret_id, name, problem, ret_timings);
+	if (r == 0 && name) {
+		r = store_template_set(host->store, name, ret_id);
+		if (r < 0) {
+			problem_errno(problem, r, "naming snapshot %s '%s'", ret_id, name);
+			(void)snapshot_delete(host->store->root_fd, final, NULL); /* the error counts */
+		}
+	}
+	return error_trace(r);
+}
+
+struct fork_job {
+	struct host *host;
+	int from;
+	struct record like;
+	struct sandbox_fork *forks;
+	unsigned count;
+	atomic_uint next;
+};
+
+static void *fork_worker(void *arg)
+{
+	struct fork_job *job = arg;
+	unsigned i;
+
+	while ((i = atomic_fetch_add(&job->next, 1)) < job->count) {
+		struct sandbox_fork *f = &job->forks[i];
+
+		f->problem = PROBLEM_INIT;
+		f->result = sandbox_create_from(job->host, job->from, &job->like, &f->problem, f->id,
+					&f->timings);
+	}
+	return NULL;
+}
+
+static void fork_all(struct fork_job *job)
+{
+	pthread_t threads[FORK_THREADS_MAX];
+	unsigned n = MIN(2u * (unsigned)get_nprocs(), FORK_THREADS_MAX), started = 0;
+
+	n = MIN(n, job->count);
+	while (started + 1 < n && pthread_create(&threads[started], NULL, fork_worker, job) == 0)
+		started++;
+	fork_worker(job); /* this thread is one of them */
+	for (unsigned i = 0; i < started; i++)
+		pthread_join(threads[i], NULL);
+}
+
+static int admit_forks(unsigned count, struct problem *problem)
+{
+	unsigned long long available = 0;
+	_cleanup_free_ char *text = NULL;
+	const char *p;
+
+	if (count < 1 || count > FORK_MAX) {
+		problem_set(problem, 400, "count: %u is not between 1 and %u", count, FORK_MAX);
+		return -EINVAL;
+	}
+	if (file_read(AT_FDCWD, "/proc/meminfo", 65536, &text, NULL) == 0 &&
+	    (p = strstr(text, "MemAvailable:")) && sscanf(p, "MemAvailable: %llu", &available) == 1 &&
+	    (available << 10) < count * FORK_FORECAST) {
+		char need[16], have[16];
+
+		problem_set(problem, 503, "%u forks need about %s of memory, %s are available", count,
+			    str_format_bytes(count * FORK_FORECAST, need),
+			    str_format_bytes(available << 10, have));
+		problem_hint(problem, "fork fewer, or put other sandboxes to sleep");
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
+		 struct problem *problem, struct sandbox_fork *forks)
+{
+	struct fork_job job = {.host = host, .from = -1, .forks = forks, .count = count};
+	struct sandbox_save_timings timings = {0};
+	struct sandbox *sb;
+	char point[64], fork_id[ID_LEN + 1];
+	int r = admit_forks(count, problem);
+
+	if (r < 0)
+		return r;
+	sb = sandbox_op_begin(host, id, problem);
+	if (!sb)
+		return -ENOENT;
+	/* The fork point lives in tmp/: gone after a crash, and every fork has links of its own. */
+	id_new('s', fork_id);
+	(void)snprintf(point, sizeof(point), "tmp/fork-%s", fork_id); /* fixed length */
+	r = copy_out(sb, "forked", point, fork_id, NULL, problem, &timings);
+	memcpy(job.like.template_id, sb->record.template_id, sizeof(job.like.template_id));
+	job.like.metadata = json_incref(sb->record.metadata);
+	job.like.envs = json_incref(sb->record.envs);
+	job.like.auto_pause = sb->record.auto_pause;
+	job.like.end_ns = sandbox_end_after(timeout_s);
+	sandbox_op_endp(&sb);
+	if (r == 0) {
+		job.from = file_open_dir(host->store->root_fd, point);
+		r = job.from < 0 ? job.from : 0;
+	}
+	if (r == 0) {
+		fork_all(&job);
+		(void)snapshot_delete(host->store->root_fd, point, NULL); /* emptied at start anyway */
+	}
+	fd_close(job.from);
+	json_decref(job.like.metadata);
+	json_decref(job.like.envs);
+	return error_trace(r);
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* inspect.c - looking at sandboxes, and borrowing their channels */
+#include "sandbox/private.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+/* ---- looking ---------------------------------------------------------------------------------- */
+
+void sandbox_info_deinit(struct sandbox_info *info)
+{
+	json_decref(info->metadata);
+	*info = (struct sandbox_info){0};
+}
+
+static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
+{
+	LOCK_SCOPE(&sb->info);
+	*ret = (struct sandbox_info){
+		.state = sb->record.state,
+		.created_ns = sb->record.created_ns,
+		.started_ns = sb->record.started_ns ? sb->record.started_ns : sb->record.created_ns,
+		.end_ns = sb->record.end_ns,
+		.auto_pause = sb->record.auto_pause,
+		.cpus = sb->manifest.cpus,
+		.memory_bytes = sb->manifest.memory_bytes,
+		.metadata = json_incref(sb->record.metadata),
+	};
+	memcpy(ret->id, sb->record.id, sizeof(ret->id));
+	memcpy(ret->template_id, sb->record.template_id, sizeof(ret->template_id));
+	memcpy(ret->failure, sb->record.failure, sizeof(ret->failure));
+	for (uint32_t i = 0; i < sb->manifest.n_disks; i++)
+		ret->disk_bytes += sb->manifest.disks[i].size;
+}
+
+int sandbox_info(struct host *host, const char *id, struct problem *problem,
+		 struct sandbox_info *ret)
+{
+	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
+
+	if (!sb)
+		return -ENOENT;
+	fill_info(sb, ret);
+	return 0;
+}
+
+int sandbox_each(struct host *host, sandbox_visit visit, void *userdata)
+{
+	_cleanup_free_ struct sandbox **all = NULL;
+	size_t n;
+
+	pthread_mutex_lock(&host->lock);
+	n = host->n_sandboxes;
+	all = calloc(n + 1, sizeof(*all));
+	for (size_t i = 0; all && i < n; i++)
+		all[i] = sandbox_ref(host->sandboxes[i]);
+	pthread_mutex_unlock(&host->lock);
+	if (!all)
+		return -ENOMEM;
+	for (size_t i = n; i-- > 0;) {
+		struct sandbox_info info;
+
+		fill_info(all[i], &info);
+		if (info.state != SANDBOX_CREATING && info.state != SANDBOX_DELETING)
+			visit(userdata, &info);
+		sandbox_info_deinit(&info);
+		sandbox_unref(all[i]);
+	}
+	return 0;
+}
+
+static json_t *describe_memory(struct sandbox *sb)
+{
+	const struct image_writer_stats *st = &sb->manifest.stats;
+	struct vmm_memory_use use = {0};
+	json_t *pager = NULL, *o;
+
+	if (sb->vmm)
+		(void)vmm_memory_use(sb->vmm, &use); /* a VM that is just dying shows zeros */
+	if (sb->pager_pid)
+		(void)pager_client_session_stats(sb->host->pager, sb->record.id,
+						 deadline_after_ms(1000), &pager); /* null then */
+	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:I, s:I, s:I}, s:o}",
+		      "sandboxID", sb->record.id, "status", sandbox_state_name(sb->record.state),
+		      "memoryBytes", (json_int_t)sb->manifest.memory_bytes, "ownBytes",
+		      (json_int_t)(use.private_pages * DORM_PAGE_SIZE), "sharedBytes",
+		      (json_int_t)(use.shared_pages * DORM_PAGE_SIZE), "vmmRssBytes",
+		      (json_int_t)use.rss_bytes, "vmmPssBytes", (json_int_t)use.pss_bytes,
+		      "vmmPrivateBytes", (json_int_t)use.private_bytes, "stored", "imageID",
+		      sb->manifest.image_id, "layerBytes", (json_int_t)st->bytes_stored, "layerPages",
+		      (json_int_t)st->pages_stored, "mapBytes", (json_int_t)st->map_bytes, "pager",
+		      pager ? pager : json_null());
+	return o;
+}
+
+int sandbox_memory(struct host *host, const char *id, struct problem *problem, json_t **ret)
+{
+	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
+	json_t *o;
+
+	if (!sb)
+		return -ENOENT;
+	o = describe_memory(sb);
+	if (!o)
+		return -ENOMEM;
+	*ret = o;
+	return 0;
+}
+
+/* ---- leases ----------------------------------------------------------------------------------- */
+
+int sandbox_lease(struct host *host, const char *id, struct problem *problem,
+		  struct sandbox_lease *ret)
+{
+	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, NULL);
+	enum sandbox_state state = SANDBOX_FAILED;
+	struct channel *channel = NULL;
+
+	if (sb) {
+		LOCK_SCOPE(&sb->info);
+		state = sb->record.state;
+		if (sb->channel && channel_is_open(sb->channel))
+			channel = channel_ref(sb->channel);
+	}
+	if (channel) {
+		*ret = (struct sandbox_lease){.channel = channel};
+		return 0;
+	}
+	/* the text that clients match; pausing and waking are worth a retry */
+	if (state == SANDBOX_PAUSING || state == SANDBOX_WAKING)
+		problem_set(problem, 409, "The sandbox is changing state");
+	else
+		problem_set(problem, 502, "The sandbox was not found");
+	if (state == SANDBOX_RUNNING) {
+		problem_hint(problem, "sandbox %s is running but its guest does not answer", id);
+		sandbox_reconnect(sb);
+	} else if (sb) {
+		problem_hint(problem, "sandbox %s is %s", id, sandbox_state_name(state));
+	}
+	return sb ? -ENOTCONN : -ENOENT;
+}
+
+void sandbox_lease_return(struct sandbox_lease *lease)
+{
+	channel_free(lease->channel);
+	*lease = (struct sandbox_lease){0};
+}

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * table.c - sandboxes as objects: allocated, in the table, locked, in a state
+ *
+ * What every operation begins and ends with. The operations themselves are in sandbox.c and fork.c.
+ */
+#include "sandbox/private.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/str.h"
+
+/* ---- objects and the table -------------------------------------------------------------------- */
+
+char *sandbox_memory_name(unsigned generation, char buf[32])
+{
+	(void)snprintf(buf, 32, "memory-%u", generation); /* fits */
+	return buf;
+}
+
+static int open_dir(struct host *host, const char *id, bool make, int *ret)
+{
+	char name[64];
+	int fd;
+
+	(void)snprintf(name, sizeof(name), "sandboxes/%s", id); /* ids have a fixed length */
+	if (make && mkdirat(host->store->root_fd, name, 0700) < 0)
+		return error_errno();
+	fd = file_open_dir(host->store->root_fd, name);
+	if (fd < 0)
+		return error_trace(fd);
+	*ret = fd;
+	return 0;
+}
+
+int sandbox_new(struct host *host, const struct record *record, bool make_dir,
+		struct problem *problem, struct sandbox **ret)
+{
+	struct sandbox *sb = calloc(1, sizeof(*sb));
+	int r;
+
+	if (!sb)
+		return -ENOMEM;
+	sb->host = host;
+	sb->refs = 1;
+	sb->dirfd = sb->memory_fd = -1;
+	pthread_mutex_init(&sb->op, NULL);
+	pthread_mutex_init(&sb->info, NULL);
+	pthread_mutex_init(&sb->disk, NULL);
+	sb->record = *record;
+	json_incref(sb->record.metadata);
+	json_incref(sb->record.envs);
+	sb->path = str_printf("%s/sandboxes/%s", host->store->root, record->id);
+	r = sb->path ? open_dir(host, record->id, make_dir, &sb->dirfd) : -ENOMEM;
+	if (r == 0 && make_dir)
+		r = sandbox_write_record(sb, false);
+	if (r < 0) {
+		problem_errno(problem, r, "directory of sandbox %s", record->id);
+		if (make_dir && sb->dirfd >= 0)
+			(void)snapshot_delete(host->store->root_fd, sb->path + strlen(host->store->root) + 1,
+					      NULL);
+		sandbox_unref(sb);
+		return r;
+	}
+	*ret = sb;
+	return 0;
+}
+
+struct sandbox *sandbox_ref(struct sandbox *sb)
+{
+	atomic_fetch_add(&sb->refs, 1);
+	return sb;
+}
+
+struct sandbox *sandbox_unref(struct sandbox *sb)
+{
+	if (!sb || atomic_fetch_sub(&sb->refs, 1) != 1)
+		return NULL;
+	channel_free(sb->channel);
+	vmm_free(sb->vmm);
+	fd_close(sb->memory_fd);
+	fd_close(sb->dirfd);
+	free(sb->path);
+	record_deinit(&sb->record);
+	manifest_deinit(&sb->manifest);
+	pthread_mutex_destroy(&sb->info);
+	pthread_mutex_destroy(&sb->disk);
+	pthread_mutex_destroy(&sb->op);
+	free(sb);
+	return NULL;
+}
+
+int sandbox_insert(struct sandbox *sb)
+{
+	struct host *host = sb->host;
+
+	LOCK_SCOPE(&host->lock);
+	if (host->n_sandboxes == host->cap_sandboxes) {
+		size_t cap = host->cap_sandboxes ? 2 * host->cap_sandboxes : 64;
+		struct sandbox **p = realloc(host->sandboxes, cap * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		host->sandboxes = p;
+		host->cap_sandboxes = cap;
+	}
+	host->sandboxes[host->n_sandboxes++] = sandbox_ref(sb);
+	return 0;
+}
+
+void sandbox_remove(struct sandbox *sb)
+{
+	struct host *host = sb->host;
+	bool found = false;
+
+	pthread_mutex_lock(&host->lock);
+	for (size_t i = 0; i < host->n_sandboxes; i++) {
+		if (found)
+			host->sandboxes[i - 1] = host->sandboxes[i];
+		else if (host->sandboxes[i] == sb)
+			found = true;
+	}
+	host->n_sandboxes -= found;
+	pthread_mutex_unlock(&host->lock);
+	pthread_mutex_lock(&sb->info);
+	sb->gone = true;
+	pthread_mutex_unlock(&sb->info);
+	if (found)
+		sandbox_unref(sb);
+}
+
+struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *problem)
+{
+	LOCK_SCOPE(&host->lock);
+	for (size_t i = 0; i < host->n_sandboxes; i++)
+		if (!strcmp(host->sandboxes[i]->record.id, id))
+			return sandbox_ref(host->sandboxes[i]);
+	problem_set(problem, 404, "there is no sandbox %.64s", id);
+	problem_hint(problem, "`dorm ps -a` lists them");
+	return NULL;
+}
+
+/* ---- locking and states ----------------------------------------------------------------------- */
+
+struct sandbox *sandbox_op_lock(struct sandbox *sb, struct problem *problem)
+{
+	uint64_t deadline = deadline_after_ms(OP_WAIT_MS);
+	struct timespec ts = {.tv_sec = (time_t)(deadline / NSEC_PER_SEC),
+			      .tv_nsec = (long)(deadline % NSEC_PER_SEC)};
+
+	if (pthread_mutex_clocklock(&sb->op, CLOCK_MONOTONIC, &ts) != 0) {
+		problem_set(problem, 503, "sandbox %s is busy with another operation", sb->record.id);
+		sandbox_unref(sb);
+		return NULL;
+	}
+	if (sb->gone) {
+		problem_set(problem, 404, "there is no sandbox %s", sb->record.id);
+		sandbox_op_endp(&sb);
+		return NULL;
+	}
+	return sb;
+}
+
+struct sandbox *sandbox_op_begin(struct host *host, const char *id, struct problem *problem)
+{
+	struct sandbox *sb = sandbox_find(host, id, problem);
+
+	return sb ? sandbox_op_lock(sb, problem) : NULL;
+}
+
+int sandbox_write_record(struct sandbox *sb, bool durable)
+{
+	_cleanup_free_ char *text = NULL;
+	LOCK_SCOPE(&sb->disk);
+
+	pthread_mutex_lock(&sb->info);
+	text = record_encode(&sb->record);
+	pthread_mutex_unlock(&sb->info);
+	return text ? record_write(sb->dirfd, text, durable) : -ENOMEM;
+}
+
+int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable)
+{
+	int r;
+
+	assert(sandbox_state_may(sb->record.state, state));
+	pthread_mutex_lock(&sb->info);
+	sb->record.state = state;
+	if (state == SANDBOX_RUNNING)
+		sb->record.started_ns = clock_real_ns();
+	pthread_mutex_unlock(&sb->info);
+	r = sandbox_write_record(sb, durable);
+	monitor_kick(sb->host);
+	return error_trace(r);
+}
+
+void sandbox_set_manifest(struct sandbox *sb, struct manifest *m)
+{
+	LOCK_SCOPE(&sb->info);
+	manifest_deinit(&sb->manifest);
+	sb->manifest = *m;
+	*m = (struct manifest){0};
+}
+
+void sandbox_fail(struct sandbox *sb, const char *fmt, ...)
+{
+	char why[sizeof(sb->record.failure)];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(why, sizeof(why), fmt, ap); /* cut is fine */
+	va_end(ap);
+	sandbox_take_down(sb);
+	pthread_mutex_lock(&sb->info);
+	str_copy(sb->record.failure, sizeof(sb->record.failure), why);
+	pthread_mutex_unlock(&sb->info);
+	if (sandbox_set_state(sb, SANDBOX_FAILED, true) < 0)
+		log_error("sandbox=%s its failure could not be recorded on disk", sb->record.id);
+	log_error("sandbox=%s failed: %s", sb->record.id, why);
+}
+
+void sandbox_fail_asking_pager(struct sandbox *sb, const char *why)
+{
+	struct problem p = PROBLEM_INIT;
+
+	sandbox_ask_pager(sb, &p);
+	sandbox_fail(sb, "its VM ended: %s", problem_is_set(&p) ? p.message : why);
+}
+
+void sandbox_discard(struct sandbox *sb)
+{
+	struct problem p = PROBLEM_INIT;
+	char name[64];
+
+	sandbox_take_down(sb);
+	sandbox_remove(sb);
+	(void)snprintf(name, sizeof(name), "sandboxes/%s", sb->record.id); /* fixed length */
+	if (snapshot_delete(sb->host->store->root_fd, name, &p) < 0)
+		log_error("sandbox=%s its directory could not be removed: %s", sb->record.id, p.message);
+}
+
+void sandbox_settle(struct sandbox *sb, enum sandbox_state state, bool durable)
+{
+	int r = sandbox_set_state(sb, state, durable);
+
+	if (r < 0)
+		log_error("sandbox=%s state=%s could not be recorded: %s", sb->record.id,
+			  sandbox_state_name(state), strerrordesc_np(-r));
+}
+
+int sandbox_wrong_state(struct sandbox *sb, const char *verb, struct problem *problem)
+{
+	if (sb->record.state == SANDBOX_FAILED)
+		problem_set(problem, 409, "sandbox %s has failed: %.300s", sb->record.id,
+			    sb->record.failure);
+	else
+		problem_set(problem, 409, "sandbox %s is %s and cannot be %s", sb->record.id,
+			    sandbox_state_name(sb->record.state), verb);
+	if (sb->record.state == SANDBOX_FAILED)
+		problem_hint(problem, "a failed sandbox can only be deleted");
+	else if (sb->record.state == SANDBOX_ASLEEP)
+		problem_hint(problem, "wake it first");
+	return -EBUSY;
+}
+
+uint64_t sandbox_end_after(uint64_t timeout_s)
+{
+	const uint64_t year = 366ull * 86400;
+
+	return timeout_s ? clock_real_ns() + MIN(timeout_s, 100 * year) * NSEC_PER_SEC : 0;
+}
