@@ -25,6 +25,8 @@
 #include "base/log.h"
 
 #define MAX_SLEEP_MS 60000
+#define PAGER_TRIES    5
+#define PAGER_PAUSE_MS 200
 #define STACK_BYTES  (512u << 10)
 
 enum watch_kind { WATCH_KICK, WATCH_VM, WATCH_PAGER };
@@ -140,6 +142,21 @@ static void fail_if_served_by(struct sandbox *sb, pid_t pager)
 		sandbox_fail(sb, "its pager (pid %d) died", (int)pager);
 }
 
+/* A new one may die too before it is ready, whatever killed the last one. If it never comes up, the
+ * next wake tries again, and says why it cannot. */
+static void replace_pager(struct host *host)
+{
+	for (int i = 0; i < PAGER_TRIES && !atomic_load(&host->stopping); i++) {
+		struct problem p = PROBLEM_INIT;
+		pid_t pid;
+
+		if (host_pager(host, &p, &pid) == 0)
+			return;
+		log_error("pager could not be started again: %s", p.message);
+		clock_sleep_ms(PAGER_PAUSE_MS);
+	}
+}
+
 /*
  * Every VM that the dead pager served waits for pages that nobody will bring. First those that are
  * idle; then a new pager, so that others can be woken; then those whose operations have to run into
@@ -148,9 +165,7 @@ static void fail_if_served_by(struct sandbox *sb, pid_t pager)
 static void pager_died(struct host *host, void *arg)
 {
 	struct watch *w = arg;
-	struct problem p = PROBLEM_INIT;
 	_cleanup_free_ struct sandbox **all = NULL;
-	pid_t pid;
 	size_t n;
 
 	log_error("pager pid=%d died", (int)w->pid);
@@ -167,8 +182,7 @@ static void pager_died(struct host *host, void *arg)
 		pthread_mutex_unlock(&all[i]->op);
 		all[i] = sandbox_unref(all[i]);
 	}
-	if (!atomic_load(&host->stopping) && host_pager(host, &p, &pid) < 0)
-		log_error("pager could not be started again: %s", p.message);
+	replace_pager(host);
 	for (size_t i = 0; all && i < n; i++) {
 		if (!all[i])
 			continue;
