@@ -46,6 +46,27 @@ int deadline_poll_ms(uint64_t deadline_ns)
 	return left > INT_MAX ? INT_MAX : (int)left;
 }
 
+#ifdef __SANITIZE_THREAD__
+/* The thread sanitizer of gcc 12 does not know pthread_mutex_clocklock(). */
+int deadline_lock(pthread_mutex_t *mutex, uint64_t deadline_ns)
+{
+	while (pthread_mutex_trylock(mutex) != 0) {
+		if (deadline_passed(deadline_ns))
+			return -ETIMEDOUT;
+		clock_sleep_ms(1);
+	}
+	return 0;
+}
+#else
+int deadline_lock(pthread_mutex_t *mutex, uint64_t deadline_ns)
+{
+	struct timespec ts = {.tv_sec = (time_t)(deadline_ns / NSEC_PER_SEC),
+			      .tv_nsec = (long)(deadline_ns % NSEC_PER_SEC)};
+
+	return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &ts) == 0 ? 0 : -ETIMEDOUT;
+}
+#endif
+
 void clock_sleep_ms(unsigned ms)
 {
 	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};

@@ -7,6 +7,7 @@
  * an operation and handed down unchanged, so that nested waits share it. DEADLINE_NEVER is for waits
  * that something else bounds.
  */
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,6 +36,9 @@ bool deadline_passed(uint64_t deadline_ns);
 
 /** deadline_poll_ms() - what is left as a poll(2) timeout: rounded up, 0 when passed, -1 for never */
 int deadline_poll_ms(uint64_t deadline_ns);
+
+/** deadline_lock() - lock @mutex. Return: 0; -ETIMEDOUT */
+int deadline_lock(pthread_mutex_t *mutex, uint64_t deadline_ns);
 
 /** clock_sleep_ms() - sleep, undisturbed by signals */
 void clock_sleep_ms(unsigned ms);

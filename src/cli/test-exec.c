@@ -54,6 +54,12 @@ static void flip(struct sandbox *b, bool *flag)
 	pthread_mutex_unlock(&b->lock);
 }
 
+static bool is_set(struct sandbox *b, const bool *flag)
+{
+	LOCK_SCOPE(&b->lock);
+	return *flag;
+}
+
 static void data_frame(int fd, const char *stream, const char *text, size_t len)
 {
 	char *coded = malloc(base64_encoded_len(len) + 1), *json = NULL;
@@ -384,9 +390,9 @@ static void flood(struct test_server *s, const struct test_request *rq, int fd)
 	memset(kib, 'y', sizeof(kib));
 	test_stream_begin(fd, CONNECT);
 	test_frame(fd, 0, PID_FRAME);
-	for (size_t i = 0; i < b->n_output && !b->signalled; i++)
+	for (size_t i = 0; i < b->n_output && !is_set(b, &b->signalled); i++)
 		data_frame(fd, "stdout", kib, sizeof(kib));
-	if (b->signalled)
+	if (is_set(b, &b->signalled))
 		end_frames(fd, -1, "signal: terminated");
 	else
 		end_frames(fd, 0, "exit status 0");
@@ -434,7 +440,7 @@ static void test_reader_leaves(void **state)
 	assert_int_equal(fd_read_full(p[0], data, sizeof(data)), 0);
 	close(p[0]);
 	assert_int_equal(test_wait(pid), 128 + SIGPIPE);
-	assert_true(b.signalled); /* the command was ended, as by a pipe */
+	assert_true(is_set(&b, &b.signalled)); /* the command was ended, as by a pipe */
 	close(null);
 	test_server_stop(s);
 }

@@ -126,15 +126,13 @@ static int failure(const json_t *reply, struct problem *problem)
 static int call(struct pager_client *c, const json_t *request, int fd, uint64_t deadline_ns,
 		struct problem *problem, json_t **ret, int *ret_fd)
 {
-	struct timespec ts = {.tv_sec = (time_t)(deadline_ns / NSEC_PER_SEC),
-			      .tv_nsec = (long)(deadline_ns % NSEC_PER_SEC)};
 	json_auto_t *reply = NULL;
 	_cleanup_fd_ int reply_fd = -1;
 	bool was_connected;
 	int r;
 
 	/* others before us wait for the same silent pager */
-	if (pthread_mutex_clocklock(&c->lock, CLOCK_MONOTONIC, &ts) != 0) {
+	if (deadline_lock(&c->lock, deadline_ns) < 0) {
 		problem_errno(problem, -ETIMEDOUT, "the pager at %s does not answer", c->path);
 		return -ETIMEDOUT;
 	}

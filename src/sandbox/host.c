@@ -67,11 +67,7 @@ static void choose_accel(struct host *host, const char *wanted)
 /* Whoever holds it is asking a pager that may not answer, or starting one. */
 static int lock_pager(struct host *host, struct problem *problem)
 {
-	uint64_t deadline = deadline_after_ms(PAGER_LOCK_MS);
-	struct timespec ts = {.tv_sec = (time_t)(deadline / NSEC_PER_SEC),
-			      .tv_nsec = (long)(deadline % NSEC_PER_SEC)};
-
-	if (pthread_mutex_clocklock(&host->pager_lock, CLOCK_MONOTONIC, &ts) == 0)
+	if (deadline_lock(&host->pager_lock, deadline_after_ms(PAGER_LOCK_MS)) == 0)
 		return 0;
 	problem_set(problem, 503, "the pager does not answer");
 	return -ETIMEDOUT;

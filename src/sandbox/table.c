@@ -153,11 +153,7 @@ struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *
 
 struct sandbox *sandbox_op_lock(struct sandbox *sb, struct problem *problem)
 {
-	uint64_t deadline = deadline_after_ms(OP_WAIT_MS);
-	struct timespec ts = {.tv_sec = (time_t)(deadline / NSEC_PER_SEC),
-			      .tv_nsec = (long)(deadline % NSEC_PER_SEC)};
-
-	if (pthread_mutex_clocklock(&sb->op, CLOCK_MONOTONIC, &ts) != 0) {
+	if (deadline_lock(&sb->op, deadline_after_ms(OP_WAIT_MS)) < 0) {
 		problem_set(problem, 503, "sandbox %s is busy with another operation", sb->record.id);
 		sandbox_unref(sb);
 		return NULL;
