@@ -357,7 +357,10 @@ static void test_run(void **state)
 	assert_shell(&b, "echo $COLOUR $E2B_SANDBOX $E2B_SANDBOX_ID", 0, "blue true i123\n");
 	assert_shell(&b, "exit 3", 3, "");
 	assert_shell(&b, "cat; echo $?", 0, "0\n"); /* stdin is /dev/null */
-	assert_shell(&b, "[ $(ps -o pgid= -p $$) = $$ ] && echo leader", 0, "leader\n");
+	assert_shell(&b,
+		     "read -r pid comm state ppid pgrp rest < /proc/$$/stat; "
+		     "[ $pgrp = $$ ] && echo leader",
+		     0, "leader\n");
 	assert_shell(&b, "echo again > /dev/stdout", 0, "again\n");
 	r = run_shell(&b, "echo out; echo err >&2; exit 3");
 	assert_string_equal(r.out.data, "out\n");
