@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "bench" / "lib
 
 MEMORY_MB = 1024
 PATTERN_MB = 512
+FIRST_WAKES = 5
 T0 = time.monotonic()
 
 
@@ -111,23 +112,30 @@ class Demo:
         return sandbox
 
     def sleep_and_wake(self, sandbox):
+        """each sleep makes a new image, of which nothing is resident: so each wake is a first one"""
         saved = self.sleep(sandbox)
         self.rows.add("sleep_ms", saved["totalMs"], "ms", None, None, "pause request",
                       "snapshot durable on disk")
         step(f"asleep in {saved['totalMs']:.0f} ms: {saved['pagesStored']} changed pages, "
              f"{mib(saved['bytesStored'])} stored; its memory is free again")
-        wake = self.wake(sandbox)
-        first = answer_ms(wake)
-        stats = self.userfaults(sandbox)
+        wakes, faults = [], []
+        for i in range(FIRST_WAKES):
+            if i:
+                self.sleep(sandbox)
+            wakes.append(self.wake(sandbox))
+            stats = self.userfaults(sandbox)
+            faults.append(stats["faults"])
+            step(f"awake in {answer_ms(wakes[-1]):.0f} ms, repaired after "
+                 f"{wakes[-1]['totalMs']:.0f} ms; nothing of it was in memory: {faults[-1]} "
+                 f"userfaults brought {mib(stats['pages_inserted'] * 4096)}")
+        first = [answer_ms(w) for w in wakes]
         self.rows.add("first_wake_ms", first, "ms", None, None, "connect request",
                       "the agent's first answer")
-        self.rows.add("first_wake_repaired_ms", wake["totalMs"], "ms", None, None,
+        self.rows.add("first_wake_repaired_ms", [w["totalMs"] for w in wakes], "ms", None, None,
                       "connect request", "the agent has repaired the guest")
-        self.rows.add("userfaults_first_wake", stats["faults"], "faults", None, None, "VMM started",
+        self.rows.add("userfaults_first_wake", faults, "faults", None, None, "VMM started",
                       "the agent has repaired the guest")
-        step(f"awake in {first:.0f} ms, repaired after {wake['totalMs']:.0f} ms; nothing of it was in "
-             f"memory: {stats['faults']} userfaults brought {mib(stats['pages_inserted'] * 4096)}")
-        self.wake_vs_boot(first)
+        self.wake_vs_boot(statistics.median(first))
         count = self.check(sandbox)
         step(f"    every page is right; it has counted on to {count}")
 
