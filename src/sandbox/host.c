@@ -31,6 +31,11 @@ static int fill_paths(struct host *host, const struct host_config *config, struc
 		problem_hint(problem, "unix sockets live below them, whose names are limited");
 		return -ENAMETOOLONG;
 	}
+	if (config->guest_cache[0] != '/') {
+		problem_set(problem, 400, "the guest cache '%s' must be an absolute path",
+			    config->guest_cache);
+		return -EINVAL;
+	}
 	host->root = strdup(config->root);
 	host->run_dir = strdup(config->run_dir);
 	host->guest_cache = strdup(config->guest_cache);
