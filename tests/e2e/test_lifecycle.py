@@ -3,9 +3,10 @@
 """The life of sandboxes through the public API and the command line, on real guests."""
 import json
 import re
+import subprocess
 import time
 
-from harness import ApiError, Dormouse, check, main
+from harness import ApiError, Dormouse, check, main, program
 
 D = Dormouse().__enter__()
 
@@ -89,6 +90,22 @@ def test_sleep_and_wake():
     guest = float(D.exec(sandbox, "date", "+%s"))
     check(abs(guest - time.time()) < 3, f"its clock is {guest - time.time():.1f} s off")
     check(json.dumps(woken).count("totalMs"), f"the time of a wake is told: {woken}")
+    D.api("DELETE", f"/sandboxes/{sandbox}")
+
+
+def test_sleep_under_a_command():
+    """its stream ends, with a message that says why; the command goes on after the wake"""
+    sandbox = D.create("base")
+    command = subprocess.Popen([program("dorm"), "exec", sandbox, "--", "sh", "-c",
+                                "echo begin; sleep 2; echo end > /tmp/end"], env=D.env, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    check(command.stdout.readline() == "begin\n", "it began")
+    D.dorm("sleep", sandbox)
+    _, errors = command.communicate(timeout=20)
+    check(command.returncode == 125 and "put to sleep" in errors, f"{command.returncode} {errors}")
+    D.dorm("wake", sandbox)
+    end = D.exec(sandbox, "sh", "-c", "until cat /tmp/end 2>/dev/null; do sleep 0.2; done")
+    check(end == "end", f"it went on: {end}")
     D.api("DELETE", f"/sandboxes/{sandbox}")
 
 
