@@ -3,7 +3,8 @@
 
 int control_health(struct request *q, struct reply *y)
 {
-	return reply_json(y, 200, json_pack("{s:s, s:s}", "status", "alive", "version", DORM_VERSION));
+	return reply_json(y, 200,
+			  json_pack("{s:s, s:s}", "status", "alive", "version", DORM_VERSION));
 }
 
 int control_ready(struct request *q, struct reply *y)

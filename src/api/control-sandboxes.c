@@ -10,11 +10,11 @@
 #include "base/str.h"
 #include "sandbox/sandbox.h"
 
-#define ENVD_VERSION      "0.6.13"
+#define ENVD_VERSION	  "0.6.13"
 #define DEFAULT_TIMEOUT_S 300u
-#define MAX_TIMEOUT_S     (10u * 366 * 86400)
-#define DEFAULT_LIMIT     100u
-#define FAR_FUTURE        "9999-12-31T23:59:59.000Z"
+#define MAX_TIMEOUT_S	  (10u * 366 * 86400)
+#define DEFAULT_LIMIT	  100u
+#define FAR_FUTURE	  "9999-12-31T23:59:59.000Z"
 
 static json_t *ms(uint64_t ns)
 {
@@ -24,24 +24,25 @@ static json_t *ms(uint64_t ns)
 static json_t *describe_timings(const struct sandbox_timings *t)
 {
 	return json_pack("{s:o, s:{s:o, s:o, s:o, s:o, s:o}}", "totalMs", ms(t->total_ns), "phases",
-			 "image", ms(t->image_ns), "vmm", ms(t->vmm_ns), "load", ms(t->load_ns), "answer",
-			 ms(t->answer_ns), "repair", ms(t->repair_ns));
+			 "image", ms(t->image_ns), "vmm", ms(t->vmm_ns), "load", ms(t->load_ns),
+			 "answer", ms(t->answer_ns), "repair", ms(t->repair_ns));
 }
 
 static json_t *describe_save(const struct sandbox_save_timings *t)
 {
-	return json_pack("{s:o, s:I, s:I, s:{s:o, s:o, s:o}}", "totalMs", ms(t->total_ns), "bytesStored",
-			 (json_int_t)t->bytes_stored, "pagesStored", (json_int_t)t->pages_stored,
-			 "phases", "prepare", ms(t->prepare_ns), "device", ms(t->device_ns), "memory",
-			 ms(t->memory_ns));
+	return json_pack("{s:o, s:I, s:I, s:{s:o, s:o, s:o}}", "totalMs", ms(t->total_ns),
+			 "bytesStored", (json_int_t)t->bytes_stored, "pagesStored",
+			 (json_int_t)t->pages_stored, "phases", "prepare", ms(t->prepare_ns),
+			 "device", ms(t->device_ns), "memory", ms(t->memory_ns));
 }
 
 /* The API's Sandbox object; @timings may be NULL. */
 static json_t *describe_sandbox(const char *id, const char *template_id,
 				const struct sandbox_timings *timings)
 {
-	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:n}", "sandboxID", id, "templateID", template_id,
-			      "clientID", "dormouse", "envdVersion", ENVD_VERSION, "domain");
+	json_t *o =
+		json_pack("{s:s, s:s, s:s, s:s, s:n}", "sandboxID", id, "templateID", template_id,
+			  "clientID", "dormouse", "envdVersion", ENVD_VERSION, "domain");
 
 	if (o && timings && json_object_set_new(o, "wake", describe_timings(timings)) < 0) {
 		json_decref(o);
@@ -66,10 +67,11 @@ static json_t *describe_info(const struct sandbox_info *info)
 	clock_rfc3339(info->started_ns, started);
 	if (info->end_ns)
 		clock_rfc3339(info->end_ns, ends);
-	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s*, s:O*}", "sandboxID",
-		      info->id, "templateID", info->template_id, "clientID", "dormouse", "startedAt",
-		      started, "endAt", ends, "state", public_state(info->state), "status",
-		      sandbox_state_name(info->state), "cpuCount", (int)info->cpus, "memoryMB",
+	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s*, s:O*}",
+		      "sandboxID", info->id, "templateID", info->template_id, "clientID",
+		      "dormouse", "startedAt", started, "endAt", ends, "state",
+		      public_state(info->state), "status", sandbox_state_name(info->state),
+		      "cpuCount", (int)info->cpus, "memoryMB",
 		      (json_int_t)(info->memory_bytes >> 20), "diskSizeMB",
 		      (json_int_t)(info->disk_bytes >> 20), "envdVersion", ENVD_VERSION, "failure",
 		      info->failure[0] ? info->failure : NULL, "metadata", info->metadata);
@@ -102,7 +104,8 @@ int control_sandbox_create(struct request *q, struct reply *y)
 	return r < 0 ? r : reply_json(y, 201, describe_sandbox(id, o.template_id, &t));
 }
 
-/* ---- list ------------------------------------------------------------------------------------- */
+/* ---- list -------------------------------------------------------------------------------------
+ */
 
 struct listing {
 	json_t *items;
@@ -132,7 +135,7 @@ static bool metadata_matches(json_t *wanted, json_t *has)
 	const char *key;
 	json_t *v;
 
-	json_object_foreach(wanted, key, v)
+	json_object_foreach (wanted, key, v)
 		if (!json_equal(v, json_object_get(has, key)))
 			return false;
 	return true;
@@ -154,7 +157,8 @@ static void list_visit(void *userdata, const struct sandbox_info *info)
 	if (n == l->limit) {
 		json_t *last = json_object_get(json_array_get(l->items, n - 1), "sandboxID");
 
-		str_copy(l->reply->next_token, sizeof(l->reply->next_token), json_string_value(last));
+		str_copy(l->reply->next_token, sizeof(l->reply->next_token),
+			 json_string_value(last));
 		return;
 	}
 	(void)json_array_append_new(l->items, describe_info(info)); /* out of memory: left out */
@@ -185,7 +189,8 @@ int control_sandbox_list(struct request *q, struct reply *y)
 	return reply_json(y, 200, l.items);
 }
 
-/* ---- one sandbox ------------------------------------------------------------------------------ */
+/* ---- one sandbox ------------------------------------------------------------------------------
+ */
 
 int control_sandbox_get(struct request *q, struct reply *y)
 {
@@ -199,7 +204,8 @@ int control_sandbox_get(struct request *q, struct reply *y)
 	if (o)
 		(void)json_object_set_new(o, "lifecycle",
 					  json_pack("{s:s, s:b}", "onTimeout",
-						    info.auto_pause ? "pause" : "kill", "autoResume", 0));
+						    info.auto_pause ? "pause" : "kill",
+						    "autoResume", 0));
 	sandbox_info_deinit(&info);
 	return reply_json(y, 200, o);
 }
@@ -217,7 +223,8 @@ int control_sandbox_pause(struct request *q, struct reply *y)
 	int r = fields_bool(q->json, "memory", &y->problem, &memory);
 
 	if (r == 0 && !memory) {
-		problem_set(&y->problem, 400, "memory: false is not supported: a pause keeps the memory");
+		problem_set(&y->problem, 400,
+			    "memory: false is not supported: a pause keeps the memory");
 		r = -EINVAL;
 	}
 	if (r == 0)
@@ -272,7 +279,8 @@ static json_t *describe_fork(const struct sandbox_fork *f, const char *template_
 	json_t *e;
 
 	if (f->result == 0)
-		return json_pack("{s:o}", "sandbox", describe_sandbox(f->id, template_id, &f->timings));
+		return json_pack("{s:o}", "sandbox",
+				 describe_sandbox(f->id, template_id, &f->timings));
 	e = json_pack("{s:{s:i, s:s}}", "error", "code", f->problem.status, "message",
 		      f->problem.message);
 	return e;
@@ -315,9 +323,10 @@ int control_sandbox_snapshot(struct request *q, struct reply *y)
 		r = sandbox_snapshot(q->host, q->args[0], name, &y->problem, id, &t);
 	if (r < 0)
 		return r;
-	return reply_json(y, 201, json_pack("{s:s, s:o, s:o}", "snapshotID", id, "names",
-					    name ? json_pack("[s]", name) : json_array(), "save",
-					    describe_save(&t)));
+	return reply_json(y, 201,
+			  json_pack("{s:s, s:o, s:o}", "snapshotID", id, "names",
+				    name ? json_pack("[s]", name) : json_array(), "save",
+				    describe_save(&t)));
 }
 
 int control_sandbox_memory(struct request *q, struct reply *y)

@@ -23,7 +23,7 @@ static bool has_name(const struct snapshot_entry *e, const char *name)
 	json_t *v;
 	size_t i;
 
-	json_array_foreach(e->names, i, v)
+	json_array_foreach (e->names, i, v)
 		if (!strcmp(json_string_value(v), name))
 			return true;
 	return false;
@@ -40,11 +40,12 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	clock_rfc3339(e->manifest.created_ns, created);
 	(void)json_array_append_new(
 		l->items,
-		json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:s, s:s}", "snapshotID", e->manifest.id, "names",
-			  e->names ? json_deep_copy(e->names) : json_array(), "createdAt", created,
-			  "memoryMB", (json_int_t)(e->manifest.memory_bytes >> 20), "storedBytes",
-			  (json_int_t)e->stored_bytes, "sharedBytes", (json_int_t)e->shared_bytes,
-			  "parentID", e->manifest.parent_id, "sandboxID", e->manifest.source_id));
+		json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:s, s:s}", "snapshotID", e->manifest.id,
+			  "names", e->names ? json_deep_copy(e->names) : json_array(), "createdAt",
+			  created, "memoryMB", (json_int_t)(e->manifest.memory_bytes >> 20),
+			  "storedBytes", (json_int_t)e->stored_bytes, "sharedBytes",
+			  (json_int_t)e->shared_bytes, "parentID", e->manifest.parent_id,
+			  "sandboxID", e->manifest.source_id));
 }
 
 int control_snapshot_list(struct request *q, struct reply *y)
@@ -69,7 +70,8 @@ int control_snapshot_get(struct request *q, struct reply *y)
 	return r < 0 ? r : reply_json(y, 200, o);
 }
 
-/* ---- verify: a stream of progress lines, made by a thread while the connection's thread sends --- */
+/* ---- verify: a stream of progress lines, made by a thread while the connection's thread sends ---
+ */
 
 struct verify {
 	struct host *host;
@@ -115,12 +117,12 @@ static void *verify_main(void *arg)
 	int r = snapshots_verify(v->host, v->id, on_progress, v, &p, &bytes);
 
 	if (r == 0) {
-		add_line(v, json_pack("{s:b, s:I, s:I}", "ok", 1, "frames", (json_int_t)v->total, "bytes",
-				      (json_int_t)bytes));
+		add_line(v, json_pack("{s:b, s:I, s:I}", "ok", 1, "frames", (json_int_t)v->total,
+				      "bytes", (json_int_t)bytes));
 	} else {
 		problem_errno(&p, r, "verifying %s", v->id);
-		add_line(v, json_pack("{s:b, s:{s:i, s:s, s:s}}", "ok", 0, "error", "code", p.status,
-				      "message", p.message, "hint", p.hint));
+		add_line(v, json_pack("{s:b, s:{s:i, s:s, s:s}}", "ok", 0, "error", "code",
+				      p.status, "message", p.message, "hint", p.hint));
 	}
 	LOCK_SCOPE(&v->lock);
 	v->done = true;
@@ -175,7 +177,8 @@ int control_snapshot_verify(struct request *q, struct reply *y)
 		return r;
 	}
 	y->status = 200;
-	y->raw = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, verify_read, v, verify_free);
+	y->raw = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, verify_read, v,
+						   verify_free);
 	if (!y->raw) {
 		verify_free(v);
 		return -ENOMEM;

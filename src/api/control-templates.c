@@ -10,7 +10,7 @@
 #include "sandbox/snapshots.h"
 
 #define DEFAULT_MEMORY_MB 512u
-#define MAX_COMMAND       65536u
+#define MAX_COMMAND	  65536u
 
 static void list_visit(void *userdata, const struct snapshot_entry *e)
 {
@@ -19,15 +19,17 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	if (!e->names)
 		return;
 	clock_rfc3339(e->manifest.created_ns, created);
-	(void)json_array_append_new( /* out of memory: left out */
-		userdata, json_pack("{s:s, s:s, s:O, s:O, s:I, s:i, s:s, s:I, s:I, s:s}", "templateID",
-				    e->manifest.id, "snapshotID", e->manifest.id, "names", e->names,
-				    "aliases", e->names, "memoryMB",
-				    (json_int_t)(e->manifest.memory_bytes >> 20), "cpuCount",
-				    (int)e->manifest.cpus, "createdAt", created, "storedBytes",
-				    (json_int_t)e->stored_bytes, "sharedBytes",
-				    (json_int_t)e->shared_bytes, "kernelVersion",
-				    e->manifest.kernel_version));
+	(void)json_array_append_new(/* out of memory: left out */
+				    userdata,
+				    json_pack("{s:s, s:s, s:O, s:O, s:I, s:i, s:s, s:I, s:I, s:s}",
+					      "templateID", e->manifest.id, "snapshotID",
+					      e->manifest.id, "names", e->names, "aliases",
+					      e->names, "memoryMB",
+					      (json_int_t)(e->manifest.memory_bytes >> 20),
+					      "cpuCount", (int)e->manifest.cpus, "createdAt",
+					      created, "storedBytes", (json_int_t)e->stored_bytes,
+					      "sharedBytes", (json_int_t)e->shared_bytes,
+					      "kernelVersion", e->manifest.kernel_version));
 }
 
 int control_template_list(struct request *q, struct reply *y)
@@ -66,8 +68,9 @@ int control_template_new(struct request *q, struct reply *y)
 	if (r < 0)
 		return r;
 	return reply_json(y, 202,
-			  json_pack("{s:s, s:s, s:[s], s:[s], s:b}", "templateID", template_id, "buildID",
-				    build_id, "names", o.name, "aliases", o.name, "public", 0));
+			  json_pack("{s:s, s:s, s:[s], s:[s], s:b}", "templateID", template_id,
+				    "buildID", build_id, "names", o.name, "aliases", o.name,
+				    "public", 0));
 }
 
 int control_template_build(struct request *q, struct reply *y)
@@ -79,7 +82,8 @@ int control_template_build(struct request *q, struct reply *y)
 	if (r == 0)
 		r = fields_text(q->json, "readyCmd", MAX_COMMAND, &y->problem, &ready);
 	if (r == 0)
-		r = template_build_start(q->host, q->args[0], q->args[1], start, ready, &y->problem);
+		r = template_build_start(q->host, q->args[0], q->args[1], start, ready,
+					 &y->problem);
 	return r < 0 ? r : reply_json(y, 202, json_object());
 }
 
@@ -89,8 +93,8 @@ int control_template_status(struct request *q, struct reply *y)
 	json_t *o = NULL;
 	int r;
 
-	r = fields_query_uint(request_query(q, "logsOffset"), "logsOffset", 0, 1u << 20, &y->problem,
-			      &offset);
+	r = fields_query_uint(request_query(q, "logsOffset"), "logsOffset", 0, 1u << 20,
+			      &y->problem, &offset);
 	if (r == 0)
 		r = template_build_status(q->host, q->args[0], q->args[1], offset, &y->problem, &o);
 	return r < 0 ? r : reply_json(y, 200, o);

@@ -87,8 +87,8 @@ int fields_text(json_t *o, const char *name, size_t max, struct problem *problem
 		return -EINVAL;
 	}
 	if (json_string_length(v) > max) {
-		problem_set(problem, 400, "%s: %zu bytes are more than %zu", name, json_string_length(v),
-			    max);
+		problem_set(problem, 400, "%s: %zu bytes are more than %zu", name,
+			    json_string_length(v), max);
 		return -EINVAL;
 	}
 	*ret = json_string_value(v);
@@ -103,10 +103,11 @@ int fields_text_map(json_t *o, const char *name, struct problem *problem, json_t
 	if (!v)
 		return 0;
 	if (!json_is_object(v)) {
-		problem_set(problem, 400, "%s: must be an object of texts, not %s", name, type_name(v));
+		problem_set(problem, 400, "%s: must be an object of texts, not %s", name,
+			    type_name(v));
 		return -EINVAL;
 	}
-	json_object_foreach(v, key, item) {
+	json_object_foreach (v, key, item) {
 		if (!json_is_string(item)) {
 			problem_set(problem, 400, "%s.%.64s: must be a text, not %s", name, key,
 				    json_is_null(item) ? "null" : type_name(item));
@@ -132,8 +133,10 @@ int fields_query_uint(const char *value, const char *name, uint64_t min, uint64_
 
 static int hex(char c)
 {
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-		: c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+	return c >= '0' && c <= '9'   ? c - '0'
+	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
+	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
+				      : -1;
 }
 
 /* In place. A '%' that is not followed by two digits stays. */
@@ -164,7 +167,8 @@ int fields_metadata_filter(const char *value, struct problem *problem, json_t **
 		char *v = strchr(part, '=');
 
 		if (!v) {
-			problem_set(problem, 400, "metadata: '%.64s' is not of the form key=value", part);
+			problem_set(problem, 400, "metadata: '%.64s' is not of the form key=value",
+				    part);
 			json_decref(o);
 			return -EINVAL;
 		}

@@ -27,6 +27,7 @@ int fields_query_uint(const char *value, const char *name, uint64_t min, uint64_
 
 /**
  * fields_metadata_filter() - the metadata query parameter: k=v&k2=v2, keys and values encoded twice
- * more (that is what the clients send). @value was decoded once. New reference to an object of texts
+ * more (that is what the clients send). @value was decoded once. New reference to an object of
+ * texts
  */
 int fields_metadata_filter(const char *value, struct problem *problem, json_t **ret);

@@ -13,12 +13,12 @@
 #include "channel/client.h"
 #include "sandbox/sandbox.h"
 
-#define AGENT_PORT   "49983"
-#define MAX_HEADERS  64
-#define HEAD_MS      65000  /* the response's head; longer than any start of a process */
-#define WRITE_MS     60000  /* a guest that does not read */
-#define SILENCE_MS   600000 /* the agent sends keep-alives far more often */
-#define CHUNK        32768
+#define AGENT_PORT  "49983"
+#define MAX_HEADERS 64
+#define HEAD_MS	    65000  /* the response's head; longer than any start of a process */
+#define WRITE_MS    60000  /* a guest that does not read */
+#define SILENCE_MS  600000 /* the agent sends keep-alives far more often */
+#define CHUNK	    32768
 
 struct proxy {
 	struct sandbox_lease lease;
@@ -36,10 +36,18 @@ struct headers {
 /* What concerns one connection, or us, does not concern the guest. */
 static bool is_forwarded(const char *name)
 {
-	static const char *const ours[] = {"connection",        "keep-alive", "proxy-connection",
-					   "transfer-encoding", "upgrade",    "te",
-					   "host",              "expect",     "content-length",
-					   "e2b-sandbox-id",    "e2b-sandbox-port", "x-api-key"};
+	static const char *const ours[] = {"connection",
+					   "keep-alive",
+					   "proxy-connection",
+					   "transfer-encoding",
+					   "upgrade",
+					   "te",
+					   "host",
+					   "expect",
+					   "content-length",
+					   "e2b-sandbox-id",
+					   "e2b-sandbox-port",
+					   "x-api-key"};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(ours); i++)
 		if (!strcasecmp(name, ours[i]))
@@ -75,7 +83,8 @@ static bool is_private_path(const char *url)
 static enum MHD_Result add_argument(void *cls, enum MHD_ValueKind kind, const char *name,
 				    const char *value)
 {
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
+	static const char plain[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
 	struct buf *path = cls;
 	const char *parts[2] = {name, value};
 
@@ -84,7 +93,8 @@ static enum MHD_Result add_argument(void *cls, enum MHD_ValueKind kind, const ch
 		if (i)
 			(void)buf_append(path, "=", 1);
 		for (const char *c = parts[i]; *c; c++)
-			(void)buf_printf(path, strchr(plain, *c) ? "%c" : "%%%02X", (unsigned char)*c);
+			(void)buf_printf(path, strchr(plain, *c) ? "%c" : "%%%02X",
+					 (unsigned char)*c);
 	}
 	return MHD_YES; /* without memory the path is cut, and the agent refuses it */
 }
@@ -179,7 +189,8 @@ static void free_response(void *cls)
 static void copy_header(void *userdata, const char *name, const char *value)
 {
 	if (is_forwarded(name))
-		(void)MHD_add_response_header(userdata, name, value); /* MHD refuses what is malformed */
+		(void)MHD_add_response_header(userdata, name,
+					      value); /* MHD refuses what is malformed */
 }
 
 int proxy_finish(struct proxy *p, struct MHD_Connection *connection, struct problem *problem)
@@ -213,8 +224,8 @@ int proxy_finish(struct proxy *p, struct MHD_Connection *connection, struct prob
 	}
 	if (!m)
 		return -ENOMEM;
-	/* A stream may be silent for as long as its program is; SILENCE_MS and the agent's keep-alives
-	 * bound it, not the time limit for idle connections. */
+	/* A stream may be silent for as long as its program is; SILENCE_MS and the agent's
+	 * keep-alives bound it, not the time limit for idle connections. */
 	(void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
 	r = MHD_queue_response(connection, (unsigned)status, m) == MHD_YES ? 0 : -EIO;
 	MHD_destroy_response(m);

@@ -3,9 +3,9 @@
 /*
  * proxy.h - requests to a sandbox, carried to the agent in it and back
  *
- * Both bodies are streamed with back-pressure: nothing but one buffer each way is held here. While a
- * request is under way it holds a lease on the sandbox's channel; a sandbox that goes to sleep breaks
- * the stream, and the client sees its connection end.
+ * Both bodies are streamed with back-pressure: nothing but one buffer each way is held here. While
+ * a request is under way it holds a lease on the sandbox's channel; a sandbox that goes to sleep
+ * breaks the stream, and the client sees its connection end.
  */
 #include <microhttpd.h>
 
@@ -14,7 +14,8 @@
 
 struct proxy;
 
-/** proxy_begin() - headers are there: lease, open the stream. @sandbox_id, @port: from the headers */
+/** proxy_begin() - headers are there: lease, open the stream. @sandbox_id, @port: from the headers
+ */
 int proxy_begin(struct host *host, struct MHD_Connection *connection, const char *method,
 		const char *url, const char *sandbox_id, const char *port, struct problem *problem,
 		struct proxy **ret);

@@ -3,8 +3,8 @@
 /*
  * request.h - one HTTP request to the control API, and its reply
  *
- * A handler reads the request, fills the reply, and returns 0; or returns a negative errno and leaves
- * the problem to say what went wrong. One thread per request.
+ * A handler reads the request, fills the reply, and returns 0; or returns a negative errno and
+ * leaves the problem to say what went wrong. One thread per request.
  */
 #include <jansson.h>
 #include <microhttpd.h>
@@ -25,9 +25,9 @@ struct request {
 };
 
 struct reply {
-	int status;               /* 200, 201, 202; 204 goes without a body */
-	json_t *json;             /* owned */
-	char next_token[64];      /* x-next-token, if not empty */
+	int status;		  /* 200, 201, 202; 204 goes without a body */
+	json_t *json;		  /* owned */
+	char next_token[64];	  /* x-next-token, if not empty */
 	struct MHD_Response *raw; /* instead of json */
 	struct problem problem;
 };

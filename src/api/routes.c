@@ -81,7 +81,7 @@ request_handler routes_find(const char *method, const char *path, struct request
 			return routes[i].handler;
 		known = true;
 	}
-	problem_set(problem, known ? 405 : 404, known ? "%s is not a method of %.200s"
-						      : "there is no %s %.200s", method, path);
+	problem_set(problem, known ? 405 : 404,
+		    known ? "%s is not a method of %.200s" : "there is no %s %.200s", method, path);
 	return NULL;
 }

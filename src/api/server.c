@@ -2,10 +2,11 @@
 /*
  * server.c - libmicrohttpd in front of the routes and the proxy
  *
- * MHD calls on_request() several times per request: once with the headers (*state is NULL), then with
- * each part of the body, then with an empty part at its end. struct exchange is what is kept between
- * these calls. An error found early is kept too and answered at the end, after the body has been
- * read and dropped, since many clients do not look at an answer before they have sent everything.
+ * MHD calls on_request() several times per request: once with the headers (*state is NULL), then
+ * with each part of the body, then with an empty part at its end. struct exchange is what is kept
+ * between these calls. An error found early is kept too and answered at the end, after the body has
+ * been read and dropped, since many clients do not look at an answer before they have sent
+ * everything.
  */
 #include "api/server.h"
 
@@ -20,9 +21,9 @@
 #include "base/fd.h"
 
 #define MAX_CONNECTIONS 512
-#define IDLE_SECONDS    60 /* headers, and between requests of one connection */
-#define MEMORY_LIMIT    (64u << 10)
-#define STACK_BYTES     (256u << 10)
+#define IDLE_SECONDS	60 /* headers, and between requests of one connection */
+#define MEMORY_LIMIT	(64u << 10)
+#define STACK_BYTES	(256u << 10)
 
 struct server {
 	struct host *host;
@@ -50,7 +51,8 @@ static struct exchange *exchange_new(struct host *host, struct MHD_Connection *c
 				     const char *method, const char *url)
 {
 	const char *id = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "E2b-Sandbox-Id");
-	const char *port = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "E2b-Sandbox-Port");
+	const char *port =
+		MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "E2b-Sandbox-Port");
 	struct exchange *x = calloc(1, sizeof(*x));
 	struct problem p = PROBLEM_INIT;
 	int r = -ENOENT;
@@ -64,7 +66,8 @@ static struct exchange *exchange_new(struct host *host, struct MHD_Connection *c
 		if (r < 0) {
 			fail_early(x, r, &p);
 			if (id && x->early.json)
-				(void)json_object_set_new(x->early.json, "sandboxId", json_string(id));
+				(void)json_object_set_new(x->early.json, "sandboxId",
+							  json_string(id));
 		}
 		return x;
 	}
@@ -185,8 +188,8 @@ int server_new(struct host *host, int listen_fd, struct problem *problem, struct
 		0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, listen_fd,
 		MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT,
 		(unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_LIMIT, MHD_OPTION_THREAD_STACK_SIZE,
-		(size_t)STACK_BYTES, MHD_OPTION_END);
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_LIMIT,
+		MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES, MHD_OPTION_END);
 	if (!s->daemon) {
 		int r = errno ? -errno : -EIO;
 

@@ -4,15 +4,16 @@
  * server.h - the HTTP API on a listening socket
  *
  * One thread per connection, so that handlers are straight-line blocking code; connections, header
- * and body sizes and idle time are bounded. A request with an E2b-Sandbox-Id header goes to the agent
- * in that sandbox, every other one to the control API (routes.c).
+ * and body sizes and idle time are bounded. A request with an E2b-Sandbox-Id header goes to the
+ * agent in that sandbox, every other one to the control API (routes.c).
  */
 #include "base/problem.h"
 #include "sandbox/host.h"
 
 struct server;
 
-/** server_new() - serve @host on @listen_fd (listening unix or TCP socket; consumed in every case) */
+/** server_new() - serve @host on @listen_fd (listening unix or TCP socket; consumed in every case)
+ */
 int server_new(struct host *host, int listen_fd, struct problem *problem, struct server **ret);
 
 /** server_free() - stop accepting, let requests under way finish, close */

@@ -8,8 +8,8 @@
 
 static void test_uint(void **state)
 {
-	json_t *o = json_pack("{s:i, s:i, s:s, s:n, s:f}", "n", 5, "neg", -1, "text", "5", "none", "real",
-			      1.5);
+	json_t *o = json_pack("{s:i, s:i, s:s, s:n, s:f}", "n", 5, "neg", -1, "text", "5", "none",
+			      "real", 1.5);
 	struct problem p = PROBLEM_INIT;
 	uint64_t v = 77;
 
@@ -31,8 +31,8 @@ static void test_uint(void **state)
 
 static void test_others(void **state)
 {
-	json_t *o = json_pack("{s:b, s:s, s:{s:s}, s:{s:i}}", "yes", 1, "text", "hello", "map", "k", "v",
-			      "bad", "k", 1);
+	json_t *o = json_pack("{s:b, s:s, s:{s:s}, s:{s:i}}", "yes", 1, "text", "hello", "map", "k",
+			      "v", "bad", "k", 1);
 	struct problem p = PROBLEM_INIT;
 	const char *text = NULL;
 	json_t *map = NULL;

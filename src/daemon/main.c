@@ -3,7 +3,8 @@
  * dormd - the daemon: configuration, start, stop
  *
  * It may be killed at any moment: sandboxes and the pager are processes of their own, and the next
- * dormd on the same store adopts them. SIGTERM and SIGINT end it in good order, with the same effect.
+ * dormd on the same store adopts them. SIGTERM and SIGINT end it in good order, with the same
+ * effect.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,8 +52,19 @@ struct settings {
 	char libexec[PATH_MAX];
 };
 
-enum { OPT_ROOT = 256, OPT_RUN, OPT_SOCKET, OPT_CACHE, OPT_LIBEXEC, OPT_ACCEL, OPT_ANSWER, OPT_BOOT,
-       OPT_DOCTOR, OPT_VERSION, OPT_HELP };
+enum {
+	OPT_ROOT = 256,
+	OPT_RUN,
+	OPT_SOCKET,
+	OPT_CACHE,
+	OPT_LIBEXEC,
+	OPT_ACCEL,
+	OPT_ANSWER,
+	OPT_BOOT,
+	OPT_DOCTOR,
+	OPT_VERSION,
+	OPT_HELP
+};
 
 static const struct option options[] = {
 	{"root", required_argument, NULL, OPT_ROOT},
@@ -74,8 +86,8 @@ static int parse_seconds(const char *name, const char *value, unsigned *ret_ms)
 	uint64_t v;
 
 	if (str_to_u64(value, &v) < 0 || v < 1 || v > 3600) {
-		fprintf(stderr, "dormd: --%s: '%s' is not a number of seconds from 1 to 3600\n", name,
-			value);
+		fprintf(stderr, "dormd: --%s: '%s' is not a number of seconds from 1 to 3600\n",
+			name, value);
 		return 2;
 	}
 	*ret_ms = (unsigned)v * 1000;
@@ -142,7 +154,8 @@ static int parse(int argc, char **argv, struct settings *s)
 			return r;
 	}
 	if (optind < argc) {
-		fprintf(stderr, "dormd: unexpected argument '%s'\nTry 'dormd --help'.\n", argv[optind]);
+		fprintf(stderr, "dormd: unexpected argument '%s'\nTry 'dormd --help'.\n",
+			argv[optind]);
 		return 2;
 	}
 	return -1;
@@ -189,7 +202,8 @@ static void raise_limits(void)
 
 	if (getrlimit(RLIMIT_NOFILE, &l) == 0) {
 		l.rlim_cur = l.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &l); /* then fewer sandboxes fit; `dorm doctor` says so */
+		(void)setrlimit(RLIMIT_NOFILE,
+				&l); /* then fewer sandboxes fit; `dorm doctor` says so */
 	}
 }
 

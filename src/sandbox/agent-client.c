@@ -41,8 +41,9 @@ int agent_init(struct channel *ch, const char *sandbox_id, json_t *envs, uint64_
 
 	id_random(entropy, sizeof(entropy));
 	base64_encode(entropy, sizeof(entropy), coded);
-	body = json_pack("{s:s, s:s, s:I, s:s, s:O*}", "sandboxID", sandbox_id, "hostname", sandbox_id,
-			 "timestampNs", (json_int_t)clock_real_ns(), "entropy", coded, "envVars", envs);
+	body = json_pack("{s:s, s:s, s:I, s:s, s:O*}", "sandboxID", sandbox_id, "hostname",
+			 sandbox_id, "timestampNs", (json_int_t)clock_real_ns(), "entropy", coded,
+			 "envVars", envs);
 	explicit_bzero(entropy, sizeof(entropy));
 	if (!body)
 		return -ENOMEM;
@@ -167,8 +168,8 @@ int agent_run(struct channel *ch, const char *command, uint64_t deadline_ns, str
 	json_t *body;
 	int r, status;
 
-	body = json_pack("{s:{s:s, s:[s,s]}, s:b}", "process", "cmd", "/bin/sh", "args", "-c", command,
-			 "stdin", 0);
+	body = json_pack("{s:{s:s, s:[s,s]}, s:b}", "process", "cmd", "/bin/sh", "args", "-c",
+			 command, "stdin", 0);
 	r = body ? wrap(body, &request) : -ENOMEM;
 	json_decref(body);
 	if (r < 0)

@@ -2,9 +2,9 @@
 /*
  * bringup.c - from a directory on disk to a guest that answers
  *
- * The order matters: the pager must serve before the VMM loads anything, since loading touches guest
- * memory; and nobody gets the channel before the repair has succeeded,
- * because until then a fork has the random numbers, the clock and the name of its siblings.
+ * The order matters: the pager must serve before the VMM loads anything, since loading touches
+ * guest memory; and nobody gets the channel before the repair has succeeded, because until then a
+ * fork has the random numbers, the clock and the name of its siblings.
  */
 #include "sandbox/private.h"
 
@@ -21,13 +21,13 @@
 #include "base/str.h"
 #include "sandbox/agent-client.h"
 
-#define SESSION_MS 10000
-#define KILL_MS    10000
-#define BOOT_TRIES 3
+#define SESSION_MS	   10000
+#define KILL_MS		   10000
+#define BOOT_TRIES	   3
 
 #define RECONNECT_TRY_MS   2000
 #define RECONNECT_PAUSE_MS 500
-#define RECONNECT_MS       60000
+#define RECONNECT_MS	   60000
 
 static int open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_bytes,
 			struct problem *problem, struct pager_session *ret)
@@ -150,8 +150,8 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 		return error_trace(r);
 	t1 = clock_now_ns();
 	timings->answer_ns += t1 - t0;
-	r = agent_init(ch, sb->record.id, sb->record.envs, deadline_after_ms(sb->host->limits.repair_ms),
-		       problem);
+	r = agent_init(ch, sb->record.id, sb->record.envs,
+		       deadline_after_ms(sb->host->limits.repair_ms), problem);
 	if (r < 0)
 		return error_trace(r);
 	timings->repair_ns += clock_now_ns() - t1;
@@ -245,8 +245,8 @@ void sandbox_ask_pager(struct sandbox *sb, struct problem *problem)
 	const char *failure;
 	json_t *stats;
 
-	if (pager_client_session_stats(sb->host->pager, sb->record.id, deadline_after_ms(SESSION_MS),
-				       &stats) != 0)
+	if (pager_client_session_stats(sb->host->pager, sb->record.id,
+				       deadline_after_ms(SESSION_MS), &stats) != 0)
 		return;
 	failure = json_string_value(json_object_get(stats, "failure"));
 	if (failure) {
@@ -283,8 +283,8 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 	int r;
 
 	if (!boot) {
-		memory_dirfd = file_open_dir(
-			sb->dirfd, sandbox_memory_name(sb->record.generation, memory));
+		memory_dirfd = file_open_dir(sb->dirfd,
+					     sandbox_memory_name(sb->record.generation, memory));
 		if (memory_dirfd < 0) {
 			problem_errno(problem, memory_dirfd, "memory of sandbox %s", sb->record.id);
 			return memory_dirfd;
@@ -309,15 +309,16 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 		t->load_ns += clock_now_ns() - t0;
 		if (r == 0) {
 			t0 = clock_now_ns();
-			r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
+			r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms),
+				       problem);
 			t->answer_ns += clock_now_ns() - t0;
 		}
 		if (r < 0)
 			return r;
 	}
 	return sandbox_connect(sb, take_fd(agent_fd),
-			       boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms, problem,
-			       t);
+			       boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms,
+			       problem, t);
 }
 
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
@@ -326,7 +327,8 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 	struct problem local = PROBLEM_INIT;
 	int r = -EIO;
 
-	if (!boot && strcmp(sb->manifest.accel, "tcg") && strcmp(sb->manifest.accel, sb->host->accel)) {
+	if (!boot && strcmp(sb->manifest.accel, "tcg") &&
+	    strcmp(sb->manifest.accel, sb->host->accel)) {
 		problem_set(problem, 409, "the snapshot was taken with %s, this host runs %s",
 			    sb->manifest.accel, sb->host->accel);
 		problem_hint(problem, "run it on a host with usable KVM; see `dorm doctor`");

@@ -4,8 +4,8 @@
  *
  * A build boots a guest in a sandbox directory of its own (state creating, so that a crash leaves
  * nothing), over an image of zeros: to the pager and to the code that saves memory a boot is just a
- * wake from an empty snapshot. When the start command runs and the ready command succeeds, the guest
- * is saved to snapshots/<id>, and the name is pointed there as the very last step.
+ * wake from an empty snapshot. When the start command runs and the ready command succeeds, the
+ * guest is saved to snapshots/<id>, and the name is pointed there as the very last step.
  */
 #include "sandbox/private.h"
 
@@ -26,12 +26,12 @@
 #include "base/str.h"
 #include "sandbox/agent-client.h"
 
-#define MAX_LOG_LINES   256
-#define READY_MS        120000
-#define READY_EVERY_MS  250
-#define COMMAND_MS      120000
-#define SETTLE_MS       500
-#define MAX_CPUS        8 /* of a guest; more is slower than it helps under emulation */
+#define MAX_LOG_LINES  256
+#define READY_MS       120000
+#define READY_EVERY_MS 250
+#define COMMAND_MS     120000
+#define SETTLE_MS      500
+#define MAX_CPUS       8 /* of a guest; more is slower than it helps under emulation */
 
 enum build_status { BUILD_WAITING, BUILD_BUILDING, BUILD_READY, BUILD_ERROR };
 
@@ -90,7 +90,8 @@ static void say_progress(void *userdata, const char *text)
 	say(userdata, "%s", text);
 }
 
-/* ---- the steps -------------------------------------------------------------------------------- */
+/* ---- the steps --------------------------------------------------------------------------------
+ */
 
 static int link_or_copy(const char *from, int dirfd, const char *to, struct problem *problem)
 {
@@ -120,7 +121,8 @@ static int place_disk(struct build *b, struct sandbox *sb, const struct guest *g
 	struct stat st;
 	int r;
 
-	if (mkdirat(sb->dirfd, "memory-0", 0700) < 0 || mkdirat(sb->dirfd, "memory-0/disks", 0700) < 0)
+	if (mkdirat(sb->dirfd, "memory-0", 0700) < 0 ||
+	    mkdirat(sb->dirfd, "memory-0/disks", 0700) < 0)
 		return error_errno();
 	r = link_or_copy(guest->rootfs, sb->dirfd, "memory-0/disks/root", problem);
 	if (r < 0)
@@ -151,7 +153,8 @@ static int run_command(struct build *b, struct sandbox *sb, const char *command,
 	return error_trace(r);
 }
 
-/* A start command is left running in the background; a ready command is repeated until it succeeds. */
+/* A start command is left running in the background; a ready command is repeated until it succeeds.
+ */
 static int start_workload(struct build *b, struct sandbox *sb, struct problem *problem)
 {
 	uint64_t deadline = deadline_after_ms(READY_MS);
@@ -176,8 +179,9 @@ static int start_workload(struct build *b, struct sandbox *sb, struct problem *p
 		if (r < 0 || code == 0)
 			return error_trace(r);
 		if (deadline_passed(deadline)) {
-			problem_set(problem, 504, "the ready command still fails (exit code %d) after %d s",
-				    code, READY_MS / 1000);
+			problem_set(problem, 504,
+				    "the ready command still fails (exit code %d) after %d s", code,
+				    READY_MS / 1000);
 			return -ETIMEDOUT;
 		}
 		clock_sleep_ms(READY_EVERY_MS);
@@ -275,7 +279,8 @@ static void build_main(struct host *host, void *arg)
 	b->status = r < 0 ? BUILD_ERROR : BUILD_READY;
 }
 
-/* ---- the API's side --------------------------------------------------------------------------- */
+/* ---- the API's side ---------------------------------------------------------------------------
+ */
 
 static int check_options(const struct template_options *o, struct problem *problem)
 {
@@ -291,13 +296,15 @@ static int check_options(const struct template_options *o, struct problem *probl
 	}
 	if (o->memory_bytes < TEMPLATE_MIN_MEMORY || o->memory_bytes > total ||
 	    o->memory_bytes % (1u << 20)) {
-		problem_set(problem, 400, "memoryMB: %llu is not between %llu and %llu, what this host has",
+		problem_set(problem, 400,
+			    "memoryMB: %llu is not between %llu and %llu, what this host has",
 			    (unsigned long long)(o->memory_bytes >> 20), TEMPLATE_MIN_MEMORY >> 20,
 			    total >> 20);
 		return -EINVAL;
 	}
 	if (o->cpus < 1 || o->cpus > MAX_CPUS) {
-		problem_set(problem, 400, "cpuCount: %u is not between 1 and %d", o->cpus, MAX_CPUS);
+		problem_set(problem, 400, "cpuCount: %u is not between 1 and %d", o->cpus,
+			    MAX_CPUS);
 		return -EINVAL;
 	}
 	return 0;
@@ -365,7 +372,8 @@ static struct build *find_build(struct host *host, const char *template_id, cons
 		if (b && !strcmp(b->template_id, template_id) && !strcmp(b->build_id, build_id))
 			return b;
 	}
-	problem_set(problem, 404, "there is no build %.64s of template %.64s", build_id, template_id);
+	problem_set(problem, 404, "there is no build %.64s of template %.64s", build_id,
+		    template_id);
 	return NULL;
 }
 
@@ -407,15 +415,16 @@ int template_build_status(struct host *host, const char *template_id, const char
 	for (size_t i = logs_offset; i < json_array_size(b->log); i++) {
 		json_t *e = json_array_get(b->log, i);
 
-		(void)json_array_append_new(entries, json_deep_copy(e)); /* a lost line is bearable */
+		(void)json_array_append_new(entries,
+					    json_deep_copy(e)); /* a lost line is bearable */
 		(void)json_array_append_new(lines, json_copy(json_object_get(e, "message")));
 	}
 	o = json_pack("{s:s, s:s, s:s, s:o, s:o}", "templateID", template_id, "buildID", build_id,
 		      "status", status_names[b->status], "logEntries", entries, "logs", lines);
 	if (o && b->status == BUILD_ERROR)
 		(void)json_object_set_new(o, "reason",
-					  json_pack("{s:s, s:s}", "message", b->problem.message, "hint",
-						    b->problem.hint));
+					  json_pack("{s:s, s:s}", "message", b->problem.message,
+						    "hint", b->problem.hint));
 	*ret = o;
 	return o ? 0 : -ENOMEM;
 }

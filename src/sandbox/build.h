@@ -3,8 +3,8 @@
 /*
  * build.h - building templates: boot a guest once, let it settle, put it to sleep under a name
  *
- * template_build_new() reserves an id; template_build_start() runs the build on a thread of its own;
- * template_build_status() tells how it goes. The last 32 builds are remembered. Any thread.
+ * template_build_new() reserves an id; template_build_start() runs the build on a thread of its
+ * own; template_build_status() tells how it goes. The last 32 builds are remembered. Any thread.
  */
 #include "base/id.h"
 #include "sandbox/host.h"

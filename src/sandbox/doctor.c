@@ -13,10 +13,12 @@ json_t *host_doctor(const char *root)
 	for (unsigned i = 0; i < report.n; i++) {
 		const struct probe_item *it = &report.items[i];
 
-		(void)json_array_append_new( /* out of memory: a shorter list */
-			checks, json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", it->name, "status",
-					  probe_status_name(it->status), "found", it->found, "cost",
-					  it->cost, "remedy", it->remedy));
+		(void)json_array_append_new(/* out of memory: a shorter list */
+					    checks,
+					    json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", it->name,
+						      "status", probe_status_name(it->status),
+						      "found", it->found, "cost", it->cost,
+						      "remedy", it->remedy));
 	}
 	return json_pack("{s:o}", "checks", checks);
 }

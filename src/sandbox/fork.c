@@ -3,8 +3,8 @@
  * fork.c - copies of a sandbox: snapshots, and sandboxes that go on from where it is
  *
  * A running source is saved in a pause, a sleeping one is linked; either way the result is a
- * directory of its own, to which the source means nothing any more. A fork's directory is linked from
- * that point, which lies in tmp/ and goes when all forks have been made.
+ * directory of its own, to which the source means nothing any more. A fork's directory is linked
+ * from that point, which lies in tmp/ and goes when all forks have been made.
  */
 #include "sandbox/private.h"
 
@@ -19,9 +19,9 @@
 #include "base/file.h"
 #include "base/str.h"
 
-#define FORK_MAX         1000u
+#define FORK_MAX	 1000u
 #define FORK_THREADS_MAX 8u
-#define FORK_FORECAST    (40ull << 20) /* what one VMM takes before its guest has written much */
+#define FORK_FORECAST	 (40ull << 20) /* what one VMM takes before its guest has written much */
 
 /* Save a running sandbox, or clone a sleeping one, to @final. The sandbox goes on as it was. */
 static int copy_out(struct sandbox *sb, const char *verb, const char *final, const char *id,
@@ -49,7 +49,8 @@ static int copy_out(struct sandbox *sb, const char *verb, const char *final, con
 	r = sandbox_save(sb, final, id, name, problem, timings, &m);
 	if (r == 0) {
 		manifest_deinit(&m);
-		(void)sandbox_run_on(sb, NULL); /* fails the sandbox; the copy is good all the same */
+		(void)sandbox_run_on(sb,
+				     NULL); /* fails the sandbox; the copy is good all the same */
 	}
 	if (sb->record.state == SANDBOX_PAUSING)
 		sandbox_settle(sb, SANDBOX_RUNNING, false);
@@ -78,7 +79,8 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 		r = store_template_set(host->store, name, ret_id);
 		if (r < 0) {
 			problem_errno(problem, r, "naming snapshot %s '%s'", ret_id, name);
-			(void)snapshot_delete(host->store->root_fd, final, NULL); /* the error counts */
+			(void)snapshot_delete(host->store->root_fd, final,
+					      NULL); /* the error counts */
 		}
 	}
 	return error_trace(r);
@@ -102,8 +104,8 @@ static void *fork_worker(void *arg)
 		struct sandbox_fork *f = &job->forks[i];
 
 		f->problem = PROBLEM_INIT;
-		f->result = sandbox_create_from(job->host, job->from, &job->like, &f->problem, f->id,
-					&f->timings);
+		f->result = sandbox_create_from(job->host, job->from, &job->like, &f->problem,
+						f->id, &f->timings);
 	}
 	return NULL;
 }
@@ -132,12 +134,13 @@ static int admit_forks(unsigned count, struct problem *problem)
 		return -EINVAL;
 	}
 	if (file_read(AT_FDCWD, "/proc/meminfo", 65536, &text, NULL) == 0 &&
-	    (p = strstr(text, "MemAvailable:")) && sscanf(p, "MemAvailable: %llu", &available) == 1 &&
+	    (p = strstr(text, "MemAvailable:")) &&
+	    sscanf(p, "MemAvailable: %llu", &available) == 1 &&
 	    (available << 10) < count * FORK_FORECAST) {
 		char need[16], have[16];
 
-		problem_set(problem, 503, "%u forks need about %s of memory, %s are available", count,
-			    str_format_bytes(count * FORK_FORECAST, need),
+		problem_set(problem, 503, "%u forks need about %s of memory, %s are available",
+			    count, str_format_bytes(count * FORK_FORECAST, need),
 			    str_format_bytes(available << 10, have));
 		problem_hint(problem, "fork fewer, or put other sandboxes to sleep");
 		return -ENOMEM;
@@ -175,7 +178,8 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	}
 	if (r == 0) {
 		fork_all(&job);
-		(void)snapshot_delete(host->store->root_fd, point, NULL); /* emptied at start anyway */
+		(void)snapshot_delete(host->store->root_fd, point,
+				      NULL); /* emptied at start anyway */
 	}
 	fd_close(job.from);
 	json_decref(job.like.metadata);

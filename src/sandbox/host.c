@@ -16,15 +16,15 @@
 #include "sys/tsc.h"
 
 #define PAGER_LOCK_MS 5000
-#define ROOT_MAX 60 /* sockets below sandboxes/<id>/ must fit into 107 bytes */
+#define ROOT_MAX      60 /* sockets below sandboxes/<id>/ must fit into 107 bytes */
 
 static int fill_paths(struct host *host, const struct host_config *config, struct problem *problem)
 {
 	const char *const programs[] = {"dorm-pager", "libdorm-vmm.so", "dorm-agent"};
 	char **const slots[] = {&host->pager_program, &host->preload, &host->agent_program};
 
-	if (config->root[0] != '/' || strlen(config->root) > ROOT_MAX || config->run_dir[0] != '/' ||
-	    strlen(config->run_dir) > ROOT_MAX) {
+	if (config->root[0] != '/' || strlen(config->root) > ROOT_MAX ||
+	    config->run_dir[0] != '/' || strlen(config->run_dir) > ROOT_MAX) {
 		problem_set(problem, 400,
 			    "root and run directory must be absolute paths of at most %d bytes",
 			    ROOT_MAX);
@@ -56,7 +56,8 @@ static int fill_paths(struct host *host, const struct host_config *config, struc
 	return 0;
 }
 
-/* KVM is used when it is real: where /dev/kvm emulates guest kernels, TCG is a hundred times faster. */
+/* KVM is used when it is real: where /dev/kvm emulates guest kernels, TCG is a hundred times
+ * faster. */
 static void choose_accel(struct host *host, const char *wanted)
 {
 	struct kvm_probe kvm;
@@ -139,7 +140,8 @@ static int set_up(struct host *host, const struct host_config *config, struct pr
 	if (r == 0)
 		r = monitor_open(host);
 	if (r == 0)
-		r = recover(host, problem); /* looks for the old pager, so before a new one starts */
+		r = recover(host,
+			    problem); /* looks for the old pager, so before a new one starts */
 	if (r == 0)
 		r = host_pager(host, problem, &pid);
 	if (r == 0)
@@ -235,7 +237,8 @@ int host_ready(struct host *host, struct problem *problem)
 		return r;
 	r = store_free_bytes(host->store, &left);
 	if (r == 0 && left < (64ull << 20)) {
-		problem_set(problem, 503, "the store %s has only %llu MiB left", host->root, left >> 20);
+		problem_set(problem, 503, "the store %s has only %llu MiB left", host->root,
+			    left >> 20);
 		r = -EAGAIN;
 	}
 	return r;

@@ -17,7 +17,8 @@
 #include "base/mem.h"
 #include "base/problem.h"
 
-/* How long things may take, in milliseconds. Separate, so that a slow one does not starve the next. */
+/* How long things may take, in milliseconds. Separate, so that a slow one does not starve the next.
+ */
 struct host_limits {
 	unsigned boot_ms;    /* kernel start to the agent's first answer; tried three times */
 	unsigned start_ms;   /* VMM process until it can be talked to */
@@ -38,11 +39,11 @@ struct host_limits {
 			      .pause_ms = 5000})
 
 struct host_config {
-	const char *root;        /* the store; absolute */
-	const char *run_dir;     /* sockets of the pager */
+	const char *root;	 /* the store; absolute */
+	const char *run_dir;	 /* sockets of the pager */
 	const char *guest_cache; /* kernel, initramfs, root file systems */
-	const char *libexec;     /* directory of dorm-pager, dorm-agent, libdorm-vmm.so */
-	const char *accel;       /* "tcg", "kvm", or NULL: measured */
+	const char *libexec;	 /* directory of dorm-pager, dorm-agent, libdorm-vmm.so */
+	const char *accel;	 /* "tcg", "kvm", or NULL: measured */
 	struct host_limits limits;
 };
 
@@ -51,8 +52,8 @@ struct host;
 int host_new(const struct host_config *config, struct problem *problem, struct host **ret);
 
 /**
- * host_begin_stop() - end what clients wait for, so that the server can be stopped: their streams to
- * guests break, builds give up. Operations that change a sandbox come to their end.
+ * host_begin_stop() - end what clients wait for, so that the server can be stopped: their streams
+ * to guests break, builds give up. Operations that change a sandbox come to their end.
  */
 void host_begin_stop(struct host *host);
 

@@ -7,7 +7,8 @@
 
 #include "base/clock.h"
 
-/* ---- looking ---------------------------------------------------------------------------------- */
+/* ---- looking ----------------------------------------------------------------------------------
+ */
 
 void sandbox_info_deinit(struct sandbox_info *info)
 {
@@ -75,6 +76,7 @@ static json_t *describe_memory(struct sandbox *sb)
 {
 	const struct image_writer_stats *st = &sb->manifest.stats;
 	struct vmm_memory_use use = {0};
+	json_int_t own, shared;
 	json_t *pager = NULL, *o;
 
 	if (sb->vmm)
@@ -82,14 +84,15 @@ static json_t *describe_memory(struct sandbox *sb)
 	if (sb->pager_pid)
 		(void)pager_client_session_stats(sb->host->pager, sb->record.id,
 						 deadline_after_ms(1000), &pager); /* null then */
+	own = (json_int_t)use.private_pages * (json_int_t)DORM_PAGE_SIZE;
+	shared = (json_int_t)use.shared_pages * (json_int_t)DORM_PAGE_SIZE;
 	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:I, s:I, s:I}, s:o}",
 		      "sandboxID", sb->record.id, "status", sandbox_state_name(sb->record.state),
-		      "memoryBytes", (json_int_t)sb->manifest.memory_bytes, "ownBytes",
-		      (json_int_t)(use.private_pages * DORM_PAGE_SIZE), "sharedBytes",
-		      (json_int_t)(use.shared_pages * DORM_PAGE_SIZE), "vmmRssBytes",
-		      (json_int_t)use.rss_bytes, "vmmPssBytes", (json_int_t)use.pss_bytes,
-		      "vmmPrivateBytes", (json_int_t)use.private_bytes, "stored", "imageID",
-		      sb->manifest.image_id, "layerBytes", (json_int_t)st->bytes_stored, "layerPages",
+		      "memoryBytes", (json_int_t)sb->manifest.memory_bytes, "ownBytes", own,
+		      "sharedBytes", shared, "vmmRssBytes", (json_int_t)use.rss_bytes,
+		      "vmmPssBytes", (json_int_t)use.pss_bytes, "vmmPrivateBytes",
+		      (json_int_t)use.private_bytes, "stored", "imageID", sb->manifest.image_id,
+		      "layerBytes", (json_int_t)st->bytes_stored, "layerPages",
 		      (json_int_t)st->pages_stored, "mapBytes", (json_int_t)st->map_bytes, "pager",
 		      pager ? pager : json_null());
 	return o;
@@ -109,7 +112,8 @@ int sandbox_memory(struct host *host, const char *id, struct problem *problem, j
 	return 0;
 }
 
-/* ---- leases ----------------------------------------------------------------------------------- */
+/* ---- leases -----------------------------------------------------------------------------------
+ */
 
 int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_lease *ret)

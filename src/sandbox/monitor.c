@@ -24,10 +24,10 @@
 #include "base/error.h"
 #include "base/log.h"
 
-#define MAX_SLEEP_MS 60000
+#define MAX_SLEEP_MS   60000
 #define PAGER_TRIES    5
 #define PAGER_PAUSE_MS 200
-#define STACK_BYTES  (512u << 10)
+#define STACK_BYTES    (512u << 10)
 
 enum watch_kind { WATCH_KICK, WATCH_VM, WATCH_PAGER };
 
@@ -75,7 +75,8 @@ void monitor_kick(struct host *host)
 	(void)eventfd_write(host->kick_fd, 1); /* full means that it is about to look anyway */
 }
 
-/* ---- workers ---------------------------------------------------------------------------------- */
+/* ---- workers ----------------------------------------------------------------------------------
+ */
 
 struct worker {
 	struct host *host;
@@ -206,9 +207,11 @@ static void time_is_up(struct host *host, void *arg)
 	sandbox_unref(sb);
 }
 
-/* ---- the thread ------------------------------------------------------------------------------- */
+/* ---- the thread -------------------------------------------------------------------------------
+ */
 
-/* May the clock end this sandbox? An auto-pausing one that sleeps already has nothing left to do. */
+/* May the clock end this sandbox? An auto-pausing one that sleeps already has nothing left to do.
+ */
 static bool clock_applies(const struct sandbox *sb)
 {
 	if (!sb->record.end_ns || sb->gone || sb->expiring)
@@ -243,7 +246,7 @@ static int check_deadlines(struct host *host)
 
 static void dispatch(struct host *host, struct watch *w)
 {
-	void (*fn)(struct host *host, void *arg) = w->kind == WATCH_VM ? vm_died : pager_died;
+	void (*fn)(struct host * host, void *arg) = w->kind == WATCH_VM ? vm_died : pager_died;
 	eventfd_t v;
 
 	if (w->kind == WATCH_KICK) {

@@ -16,10 +16,10 @@
 #include "sys/pidfd.h"
 #include "sys/spawn.h"
 
-#define PING_MS  3000
+#define PING_MS	 3000
 #define START_MS 10000
-#define STOP_MS  5000
-#define END_MS   3000
+#define STOP_MS	 5000
+#define END_MS	 3000
 
 int pager_process_find(struct pager_process *p, struct pager_client *client)
 {
@@ -63,8 +63,11 @@ static int start(struct pager_process *p, const char *program, const char *run_d
 	}
 	const char *const argv[] = {program,  "--socket",   socket, "--run-dir",
 				    sessions, "--ready-fd", "3",    NULL};
-	const struct spawn_options options = {
-		.argv = argv, .fds = &child_end, .n_fds = 1, .output_fd = output, .new_session = true};
+	const struct spawn_options options = {.argv = argv,
+					      .fds = &child_end,
+					      .n_fds = 1,
+					      .output_fd = output,
+					      .new_session = true};
 	pager_process_deinit(p);
 	r = spawn(&options, &pid, &p->pidfd);
 	if (r < 0) {

@@ -14,8 +14,8 @@
 #include "pager/client.h"
 
 struct pager_process {
-	pid_t pid;  /* 0: none known */
-	int pidfd;  /* -1: none */
+	pid_t pid; /* 0: none known */
+	int pidfd; /* -1: none */
 };
 
 #define PAGER_PROCESS_INIT ((struct pager_process){.pidfd = -1})

@@ -3,8 +3,8 @@
 /*
  * private.h - the insides of this folder: struct host, struct sandbox, who may do what
  *
- * Lock order: sandbox.op, then sandbox.disk, then host.lock, then sandbox.info; host.pager_lock last
- * of all.
+ * Lock order: sandbox.op, then sandbox.disk, then host.lock, then sandbox.info; host.pager_lock
+ * last of all.
  *
  *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
  *                  holder alone changes vmm, memory_fd, manifest and makes transitions.
@@ -34,7 +34,7 @@
 #include "vmm/vmm.h"
 
 #define HOST_MAX_BUILDS 32
-#define OP_WAIT_MS       60000
+#define OP_WAIT_MS	60000
 
 struct sandbox {
 	struct host *host;
@@ -44,20 +44,20 @@ struct sandbox {
 	pthread_mutex_t disk; /* held while the record is written */
 
 	struct record record; /* info to read; op and info to change */
-	bool gone;            /* info */
+	bool gone;	      /* info */
 
-	int dirfd;            /* sandboxes/<id>; constant */
-	char *path;           /* the same, absolute; constant */
+	int dirfd;  /* sandboxes/<id>; constant */
+	char *path; /* the same, absolute; constant */
 
-	struct vmm *vmm;      /* op; NULL when no process */
-	int memory_fd;        /* op; the image's resident memory, -1 without a VM */
-	pid_t pager_pid;      /* op; which pager serves it */
+	struct vmm *vmm;	  /* op; NULL when no process */
+	int memory_fd;		  /* op; the image's resident memory, -1 without a VM */
+	pid_t pager_pid;	  /* op; which pager serves it */
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
 
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
-	bool expiring;           /* info; a worker looks after its time being up */
-	bool reconnecting;       /* info; a worker tries to get a channel */
+	bool expiring;		 /* info; a worker looks after its time being up */
+	bool reconnecting;	 /* info; a worker tries to get a channel */
 };
 
 struct build;
@@ -88,7 +88,8 @@ struct host {
 	atomic_int workers; /* threads that still use the host */
 };
 
-/* ---- table.c ---------------------------------------------------------------------------------- */
+/* ---- table.c ----------------------------------------------------------------------------------
+ */
 
 /** sandbox_new() - allocate, make sandboxes/<id>; not in the table yet */
 int sandbox_new(struct host *host, const struct record *record, bool make_dir,
@@ -144,8 +145,8 @@ static inline void sandbox_op_endp(struct sandbox **sb)
 }
 #define _cleanup_op_ _cleanup_(sandbox_op_endp)
 
-/** sandbox_settle() - sandbox_set_state() for a transition that has happened: if its record cannot be
- *  written, say so, and go on */
+/** sandbox_settle() - sandbox_set_state() for a transition that has happened: if its record cannot
+ * be written, say so, and go on */
 void sandbox_settle(struct sandbox *sb, enum sandbox_state state, bool durable);
 
 /** sandbox_wrong_state() - a 409: in its present state it cannot be "@verb". Return: -EBUSY */
@@ -154,7 +155,8 @@ int sandbox_wrong_state(struct sandbox *sb, const char *verb, struct problem *pr
 /** sandbox_end_after() - the real time @timeout_s from now; 0 (never) for 0 */
 uint64_t sandbox_end_after(uint64_t timeout_s);
 
-/* ---- sandbox.c -------------------------------------------------------------------------------- */
+/* ---- sandbox.c --------------------------------------------------------------------------------
+ */
 
 /** sandbox_create_from() - a sandbox over a clone of the memory directory @from: nothing of it
  *  remains if this fails */
@@ -162,10 +164,12 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 			struct problem *problem, char ret_id[ID_LEN + 1],
 			struct sandbox_timings *timings);
 
-/* ---- bringup.c -------------------------------------------------------------------------------- */
+/* ---- bringup.c --------------------------------------------------------------------------------
+ */
 
 /** sandbox_bring_up() - op held: session, VMM, device state, resume, agent, repair.
- *  @boot: what to boot from, or NULL to restore memory-<generation>. On failure no process is left */
+ *  @boot: what to boot from, or NULL to restore memory-<generation>. On failure no process is left
+ */
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
 		     uint32_t cpus, struct problem *problem, struct sandbox_timings *timings);
 
@@ -182,14 +186,14 @@ struct channel *sandbox_withdraw(struct sandbox *sb);
  *  background, for a while. Any thread, any number of times; host_free() waits for it */
 void sandbox_reconnect(struct sandbox *sb);
 
-
 /** sandbox_ask_pager() - op held: if the pager gave up on the session, why goes into @problem */
 void sandbox_ask_pager(struct sandbox *sb, struct problem *problem);
 
 /** sandbox_take_down() - op held: end the VM and its session with the pager; fine without any */
 void sandbox_take_down(struct sandbox *sb);
 
-/* ---- save.c ----------------------------------------------------------------------------------- */
+/* ---- save.c -----------------------------------------------------------------------------------
+ */
 
 /** sandbox_save() - op held, VM runs: prepare, pause, write a snapshot directory at @final.
  *  On success the VM is paused; on failure it runs on, connected and repaired (or is failed).
@@ -201,7 +205,8 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 /** sandbox_run_on() - op held: resume a VM that sandbox_save() paused; failing fails the sandbox */
 int sandbox_run_on(struct sandbox *sb, struct problem *problem);
 
-/* ---- monitor.c -------------------------------------------------------------------------------- */
+/* ---- monitor.c --------------------------------------------------------------------------------
+ */
 
 /** monitor_open() - from here on there is something to watch with */
 int monitor_open(struct host *host);
@@ -218,7 +223,8 @@ void monitor_kick(struct host *host);
 /** host_run() - @fn on a thread of its own; host_free() waits for it */
 int host_run(struct host *host, void (*fn)(struct host *host, void *arg), void *arg);
 
-/* ---- host.c ----------------------------------------------------------------------------------- */
+/* ---- host.c -----------------------------------------------------------------------------------
+ */
 
 /** host_pager() - make sure there is a pager. @ret_pid: which */
 int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid);
@@ -227,16 +233,19 @@ int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid);
  *  another negative errno when there is none */
 int host_find_pager(struct host *host, pid_t *ret_pid);
 
-/* ---- recover.c -------------------------------------------------------------------------------- */
+/* ---- recover.c --------------------------------------------------------------------------------
+ */
 
 int recover(struct host *host, struct problem *problem);
 
-/* ---- snapshots.c ------------------------------------------------------------------------------ */
+/* ---- snapshots.c ------------------------------------------------------------------------------
+ */
 
 /** snapshot_resolve() - an id or a template's name to an id. Return: 0; -ENOENT with a 404 */
 int snapshot_resolve(struct host *host, const char *id_or_name, struct problem *problem,
 		     char ret_id[ID_LEN + 1]);
 
-/* ---- build.c ---------------------------------------------------------------------------------- */
+/* ---- build.c ----------------------------------------------------------------------------------
+ */
 
 void builds_free(struct host *host);

@@ -17,16 +17,16 @@
 
 struct record {
 	char id[ID_LEN + 1];
-	char template_id[64];       /* what the caller named when it was created */
+	char template_id[64]; /* what the caller named when it was created */
 	enum sandbox_state state;
-	unsigned generation;        /* its memory is in memory-<generation>/ */
-	struct vmm_identity vm;     /* pid 0: none */
-	uint64_t created_ns;        /* real time */
-	uint64_t started_ns;        /* of the latest start or wake */
-	uint64_t end_ns;            /* when its time is up; 0: never */
-	bool auto_pause;            /* then sleep instead of deleting */
-	json_t *metadata;           /* object or NULL; owned */
-	json_t *envs;               /* object or NULL; owned */
+	unsigned generation;	/* its memory is in memory-<generation>/ */
+	struct vmm_identity vm; /* pid 0: none */
+	uint64_t created_ns;	/* real time */
+	uint64_t started_ns;	/* of the latest start or wake */
+	uint64_t end_ns;	/* when its time is up; 0: never */
+	bool auto_pause;	/* then sleep instead of deleting */
+	json_t *metadata;	/* object or NULL; owned */
+	json_t *envs;		/* object or NULL; owned */
 	char failure[512];
 };
 
@@ -39,5 +39,6 @@ char *record_encode(const struct record *r);
 /** record_write() - @text: of record_encode(). @dirfd: sandboxes/<id> */
 int record_write(int dirfd, const char *text, bool durable);
 
-/** record_read() - Return: 0; -ENOENT; -EBADMSG with @problem for anything else than a good record */
+/** record_read() - Return: 0; -ENOENT; -EBADMSG with @problem for anything else than a good record
+ */
 int record_read(int dirfd, struct problem *problem, struct record *ret);

@@ -5,20 +5,20 @@
  * For every directory in sandboxes/, by the state in its record:
  *
  *   creating, deleting   nobody was told of it, or it was to go: ended and removed
- *   running              VM alive and served by the pager: adopted. Otherwise failed, with the reason
- *   pausing              VM alive: it goes on running, what was written so far is removed.
- *                        VM gone and the new memory complete: asleep there
- *   waking               the memory directory is whole: VM ended, asleep
- *   asleep, failed       as they are; leftovers of a process are ended
+ *   running              VM alive and served by the pager: adopted. Otherwise failed, with the
+ * reason pausing              VM alive: it goes on running, what was written so far is removed. VM
+ * gone and the new memory complete: asleep there waking               the memory directory is
+ * whole: VM ended, asleep asleep, failed       as they are; leftovers of a process are ended
  *
  * A directory without a record was never completed and is removed. One whose record cannot be read
- * stays as it is, for a person to look at: it is shown as failed, and deleted when a client says so.
+ * stays as it is, for a person to look at: it is shown as failed, and deleted when a client says
+ * so.
  *
- * Last, VM processes whose working directory lies in this store but which no sandbox owns are ended:
- * a daemon that died between starting one and writing its pid down leaves such an orphan, often in
- * a directory that was removed above. None can still be about to begin: a child that has not yet
- * closed what it inherited still holds the lock of the store, for which store_open() waited. Nothing
- * else is touched, in particular no shell that somebody has in there.
+ * Last, VM processes whose working directory lies in this store but which no sandbox owns are
+ * ended: a daemon that died between starting one and writing its pid down leaves such an orphan,
+ * often in a directory that was removed above. None can still be about to begin: a child that has
+ * not yet closed what it inherited still holds the lock of the store, for which store_open()
+ * waited. Nothing else is touched, in particular no shell that somebody has in there.
  */
 #include "sandbox/private.h"
 
@@ -131,12 +131,14 @@ static void remove_leftovers(struct sandbox *sb)
 		if (!str_has_prefix(e->d_name, "memory-") || !strcmp(e->d_name, keep))
 			continue;
 		(void)snprintf(path, sizeof(path), "sandboxes/%s/%.64s", sb->record.id, e->d_name);
-		(void)snapshot_delete(sb->host->store->root_fd, path, NULL); /* tried again next time */
+		(void)snapshot_delete(sb->host->store->root_fd, path,
+				      NULL); /* tried again next time */
 	}
 	closedir(d);
 }
 
-/* The pager must still serve it, and its resident memory is where the changed pages are told from. */
+/* The pager must still serve it, and its resident memory is where the changed pages are told from.
+ */
 static int find_session(struct sandbox *sb, struct problem *problem)
 {
 	const char *state;
@@ -157,8 +159,10 @@ static int find_session(struct sandbox *sb, struct problem *problem)
 		json_decref(stats);
 	}
 	if (r < 0)
-		problem_set(problem, 500, "its pager died while no dormd ran, and the new one (pid %d) "
-					  "does not serve it", (int)pid);
+		problem_set(problem, 500,
+			    "its pager died while no dormd ran, and the new one (pid %d) "
+			    "does not serve it",
+			    (int)pid);
 	else
 		sb->pager_pid = pid;
 	return r;
@@ -174,7 +178,8 @@ static int find_vm(struct sandbox *sb, struct problem *problem)
 	if (!sb->record.vm.pid)
 		problem_set(problem, 500, "dormd died before it knew its process");
 	sandbox_ask_pager(sb, problem); /* it ends VMs that it cannot serve */
-	problem_set(problem, 500, "its VM (pid %d) ended while no dormd ran", (int)sb->record.vm.pid);
+	problem_set(problem, 500, "its VM (pid %d) ended while no dormd ran",
+		    (int)sb->record.vm.pid);
 	return -ESRCH;
 }
 
@@ -202,7 +207,8 @@ static int adopt(struct sandbox *sb, struct problem *problem)
 		r = monitor_watch(sb->host, sb);
 	problem_errno(r < 0 ? problem : NULL, r, "adopting its VM");
 	if (r == 0 && sandbox_connect(sb, -1, ANSWER_MS, &ignored, &t) < 0)
-		log_warn("sandbox=%s its guest does not answer yet: %s", sb->record.id, ignored.message);
+		log_warn("sandbox=%s its guest does not answer yet: %s", sb->record.id,
+			 ignored.message);
 	return error_trace(r);
 }
 
@@ -216,7 +222,8 @@ static void end_process(struct sandbox *sb)
 		(void)pidfd_signal(fd, SIGKILL); /* gone already is as good */
 		(void)fd_poll(fd, POLLIN, deadline_after_ms(ADOPT_MS));
 	}
-	(void)pager_client_close_session(sb->host->pager, sb->record.id, deadline_after_ms(ADOPT_MS));
+	(void)pager_client_close_session(sb->host->pager, sb->record.id,
+					 deadline_after_ms(ADOPT_MS));
 	sb->record.vm = (struct vmm_identity){0};
 }
 
@@ -366,7 +373,8 @@ static void end_orphans(struct host *host)
 			continue;
 		cwd[n] = 0;
 		/* of a directory that was removed this is its last name, in tmp/ */
-		if (!str_has_prefix(cwd, prefix) || is_owned(host, (pid_t)pid) || !is_vm((pid_t)pid))
+		if (!str_has_prefix(cwd, prefix) || is_owned(host, (pid_t)pid) ||
+		    !is_vm((pid_t)pid))
 			continue;
 		log_warn("ending orphaned VM pid=%d in %s", (int)pid, cwd);
 		(void)kill((pid_t)pid, SIGKILL); /* it may have gone by itself */
@@ -382,8 +390,9 @@ int recover(struct host *host, struct problem *problem)
 
 	if (r == -ETIMEDOUT) { /* it lives: nothing is lost yet, and must not be lost by us */
 		problem_set(problem, 503, "the pager that was left running does not answer");
-		problem_hint(problem, "it may be stopped (SIGCONT); if you kill it, the sandboxes that it "
-				      "serves are lost");
+		problem_hint(problem,
+			     "it may be stopped (SIGCONT); if you kill it, the sandboxes that it "
+			     "serves are lost");
 		return r;
 	}
 	r = store_each(host->store, "sandboxes", visit, host);

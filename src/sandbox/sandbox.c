@@ -21,11 +21,12 @@
 
 #define EXPIRE_AGAIN_NS (60 * NSEC_PER_SEC)
 
-/* ---- create ----------------------------------------------------------------------------------- */
+/* ---- create -----------------------------------------------------------------------------------
+ */
 
 int sandbox_create_from(struct host *host, int from, const struct record *like,
-		       struct problem *problem, char ret_id[ID_LEN + 1],
-		       struct sandbox_timings *timings)
+			struct problem *problem, char ret_id[ID_LEN + 1],
+			struct sandbox_timings *timings)
 {
 	struct record record = *like;
 	struct sandbox *sb = NULL;
@@ -44,15 +45,16 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	(void)snprintf(final, sizeof(final), "sandboxes/%s/memory-0", record.id); /* fits */
 	r = sandbox_insert(sb);
 	if (r == 0)
-		r = snapshot_clone(host->store->root_fd, host->store->root, from, final, NULL, problem);
+		r = snapshot_clone(host->store->root_fd, host->store->root, from, final, NULL,
+				   problem);
 	if (r == 0)
 		r = snapshot_open(from, problem, &m);
 	if (r == 0)
 		sandbox_set_manifest(sb, &m);
 	cloned = clock_now_ns() - t0;
 	if (r == 0)
-		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, problem,
-				     timings);
+		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus,
+				     problem, timings);
 	if (r == 0) {
 		timings->image_ns += cloned;
 		timings->total_ns += cloned;
@@ -101,7 +103,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	return sandbox_create_from(host, from, &like, problem, ret_id, ret_timings);
 }
 
-/* ---- sleep and wake --------------------------------------------------------------------------- */
+/* ---- sleep and wake ---------------------------------------------------------------------------
+ */
 
 static void forget_generation(struct sandbox *sb, unsigned generation)
 {
@@ -111,7 +114,8 @@ static void forget_generation(struct sandbox *sb, unsigned generation)
 	(void)snprintf(path, sizeof(path), "sandboxes/%s/%s", sb->record.id,
 		       sandbox_memory_name(generation, memory)); /* fits */
 	if (snapshot_delete(sb->host->store->root_fd, path, &p) < 0)
-		log_warn("sandbox=%s %s could not be removed: %s", sb->record.id, memory, p.message);
+		log_warn("sandbox=%s %s could not be removed: %s", sb->record.id, memory,
+			 p.message);
 }
 
 /* The new memory is on disk: make it the truth, then end the VM. */
@@ -205,12 +209,14 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct p
 			     ret_timings);
 	if (r == 0)
 		extend(sb, timeout_s);
-	/* Durable: a host that goes down now must not find it asleep at a point it has left behind. */
+	/* Durable: a host that goes down now must not find it asleep at a point it has left behind.
+	 */
 	sandbox_settle(sb, r == 0 ? SANDBOX_RUNNING : SANDBOX_ASLEEP, true);
 	return error_trace(r);
 }
 
-/* ---- delete, timeout -------------------------------------------------------------------------- */
+/* ---- delete, timeout --------------------------------------------------------------------------
+ */
 
 int sandbox_delete(struct host *host, const char *id, struct problem *problem)
 {
@@ -234,7 +240,8 @@ static int expire_locked(struct sandbox *sb, struct problem *problem)
 		return 0;
 	if (state == SANDBOX_RUNNING && sb->record.auto_pause) {
 		r = sleep_locked(sb, problem, &t);
-	} else if ((state == SANDBOX_RUNNING || state == SANDBOX_ASLEEP) && !sb->record.auto_pause) {
+	} else if ((state == SANDBOX_RUNNING || state == SANDBOX_ASLEEP) &&
+		   !sb->record.auto_pause) {
 		sandbox_settle(sb, SANDBOX_DELETING, false);
 		sandbox_discard(sb);
 	} else {

@@ -31,11 +31,11 @@ void sandbox_info_deinit(struct sandbox_info *info);
 /* Where the time of a create, wake or fork went. All spans are consecutive; total ends with the
  * agent's answer to its repair, which is the first useful work in the guest. */
 struct sandbox_timings {
-	uint64_t image_ns;   /* memory directory linked, session with the pager opened */
-	uint64_t vmm_ns;     /* VMM process started */
-	uint64_t load_ns;    /* device state loaded */
-	uint64_t answer_ns;  /* guest resumed until the agent's first answer */
-	uint64_t repair_ns;  /* identity, clock, random numbers, thaw */
+	uint64_t image_ns;  /* memory directory linked, session with the pager opened */
+	uint64_t vmm_ns;    /* VMM process started */
+	uint64_t load_ns;   /* device state loaded */
+	uint64_t answer_ns; /* guest resumed until the agent's first answer */
+	uint64_t repair_ns; /* identity, clock, random numbers, thaw */
 	uint64_t total_ns;
 };
 
@@ -51,10 +51,10 @@ struct sandbox_save_timings {
 
 struct sandbox_options {
 	const char *template_id; /* a template's name, or a snapshot's id */
-	uint64_t timeout_s;      /* 0: never ends by itself */
-	bool auto_pause;         /* sleep when the time is up, instead of being deleted */
-	json_t *metadata;        /* borrowed; object or NULL */
-	json_t *envs;            /* borrowed; object of strings or NULL */
+	uint64_t timeout_s;	 /* 0: never ends by itself */
+	bool auto_pause;	 /* sleep when the time is up, instead of being deleted */
+	json_t *metadata;	 /* borrowed; object or NULL */
+	json_t *envs;		 /* borrowed; object of strings or NULL */
 };
 
 int sandbox_create(struct host *host, const struct sandbox_options *options,
@@ -72,7 +72,7 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct p
 		 struct sandbox_timings *ret_timings);
 
 struct sandbox_fork {
-	int result;              /* 0, or a negative errno with @problem set */
+	int result; /* 0, or a negative errno with @problem set */
 	char id[ID_LEN + 1];
 	struct problem problem;
 	struct sandbox_timings timings;
@@ -81,13 +81,14 @@ struct sandbox_fork {
 /**
  * sandbox_fork() - @count copies of a running or sleeping sandbox
  * @forks: @count entries, each with its own outcome
- * A running source is snapshotted in a pause of milliseconds and goes on; the copies own their data.
- * Return: 0 when the forks were attempted; negative errno when nothing was
+ * A running source is snapshotted in a pause of milliseconds and goes on; the copies own their
+ * data. Return: 0 when the forks were attempted; negative errno when nothing was
  */
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
 		 struct problem *problem, struct sandbox_fork *forks);
 
-/** sandbox_snapshot() - an immutable snapshot; @name: template name that will lead to it, or NULL */
+/** sandbox_snapshot() - an immutable snapshot; @name: template name that will lead to it, or NULL
+ */
 int sandbox_snapshot(struct host *host, const char *id, const char *name, struct problem *problem,
 		     char ret_id[ID_LEN + 1], struct sandbox_save_timings *ret_timings);
 
@@ -108,8 +109,9 @@ int sandbox_each(struct host *host, sandbox_visit visit, void *userdata);
 /** sandbox_memory() - GET /sandboxes/{id}/memory */
 int sandbox_memory(struct host *host, const char *id, struct problem *problem, json_t **ret);
 
-/* A running sandbox's channel, for one request. A sleep breaks its streams and does not wait for the
- * lease: a client that does not read its answer must not keep a sandbox from sleeping or going. */
+/* A running sandbox's channel, for one request. A sleep breaks its streams and does not wait for
+ * the lease: a client that does not read its answer must not keep a sandbox from sleeping or going.
+ */
 struct sandbox_lease {
 	struct channel *channel;
 };

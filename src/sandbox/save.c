@@ -2,14 +2,14 @@
 /*
  * save.c - from a running VM to a snapshot directory
  *
- * The VM's memory is a private mapping of its image: an anonymous page in it was written, every other
- * page still is the image's, whether it was ever loaded or not. So what has to be stored is exactly
- * what a scan of the page tables names, and the rest stays a reference to the parent's layers. A
- * sandbox can be saved while most of its memory has never been read from disk.
+ * The VM's memory is a private mapping of its image: an anonymous page in it was written, every
+ * other page still is the image's, whether it was ever loaded or not. So what has to be stored is
+ * exactly what a scan of the page tables names, and the rest stays a reference to the parent's
+ * layers. A sandbox can be saved while most of its memory has never been read from disk.
  *
  * Worked example: a fork of a 512 MiB template ran for five seconds. The scan names 140 ranges, 180
- * pages; 3 of them turn out equal to the parent's; the new layer holds 177 pages in 12 frames, about
- * 250 KB compressed, and the map has some 400 runs.
+ * pages; 3 of them turn out equal to the parent's; the new layer holds 177 pages in 12 frames,
+ * about 250 KB compressed, and the map has some 400 runs.
  *
  * Until the directory has been renamed into place nothing outside tmp/ has changed, and the VM is
  * only paused; whatever fails before that, it is resumed.
@@ -62,7 +62,8 @@ static int add_range(struct sandbox *sb, struct image_writer *w, const struct vm
 		int r = vmm_read(sb->vmm, range->gfn + done, n, chunk);
 
 		if (r < 0) {
-			problem_errno(problem, r, "reading the memory of sandbox %s", sb->record.id);
+			problem_errno(problem, r, "reading the memory of sandbox %s",
+				      sb->record.id);
 			return error_trace(r);
 		}
 		r = image_writer_add(w, range->gfn + done, n, chunk, problem);

@@ -31,7 +31,8 @@ int snapshot_resolve(struct host *host, const char *id_or_name, struct problem *
 	r = str_is_name(id_or_name) ? store_template_get(host->store, id_or_name, ret_id) : -ENOENT;
 	if (r == -ENOENT) {
 		problem_set(problem, 404, "there is no template or snapshot '%.64s'", id_or_name);
-		problem_hint(problem, "`dorm template ls` and `dorm snapshot ls` list what there is");
+		problem_hint(problem,
+			     "`dorm template ls` and `dorm snapshot ls` list what there is");
 	} else if (r < 0) {
 		problem_errno(problem, r, "template %s", id_or_name);
 	}
@@ -53,7 +54,8 @@ static int open_by_name(struct host *host, const char *id_or_name, struct proble
 	return error_trace(r);
 }
 
-/* ---- listing ---------------------------------------------------------------------------------- */
+/* ---- listing ----------------------------------------------------------------------------------
+ */
 
 struct names {
 	json_t *by_snapshot; /* snapshot id -> array of names */
@@ -86,7 +88,8 @@ static void weigh(int dirfd, struct snapshot_entry *e)
 		return;
 	}
 	while ((entry = readdir(d))) {
-		if (entry->d_name[0] == '.' || fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		if (entry->d_name[0] == '.' ||
+		    fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		if (st.st_nlink > 1)
 			e->shared_bytes += (uint64_t)st.st_size;
@@ -138,7 +141,8 @@ int snapshots_exists(struct host *host, const char *id_or_name, struct problem *
 	return snapshot_resolve(host, id_or_name, problem, id);
 }
 
-/* ---- one snapshot ----------------------------------------------------------------------------- */
+/* ---- one snapshot -----------------------------------------------------------------------------
+ */
 
 static int add_layers(int dirfd, struct image *image, json_t *o)
 {
@@ -148,13 +152,15 @@ static int add_layers(int dirfd, struct image *image, json_t *o)
 		char path[96];
 		struct stat st = {0};
 
-		(void)snprintf(path, sizeof(path), "layers/%s", image_layer_id(image, i)); /* fits */
+		(void)snprintf(path, sizeof(path), "layers/%s",
+			       image_layer_id(image, i));	      /* fits */
 		(void)fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW); /* shows 0 links */
 		if (json_array_append_new(
-			    layers, json_pack("{s:s, s:I, s:I, s:b}", "id", image_layer_id(image, i),
-					      "bytes", (json_int_t)image_layer_bytes(image, i), "frames",
-					      (json_int_t)image_layer_frames(image, i), "shared",
-					      st.st_nlink > 1)) < 0)
+			    layers,
+			    json_pack("{s:s, s:I, s:I, s:b}", "id", image_layer_id(image, i),
+				      "bytes", (json_int_t)image_layer_bytes(image, i), "frames",
+				      (json_int_t)image_layer_frames(image, i), "shared",
+				      st.st_nlink > 1)) < 0)
 			return -ENOMEM;
 	}
 	return json_object_set_new(o, "layers", layers) < 0 ? -ENOMEM : 0;
@@ -208,8 +214,9 @@ int snapshots_verify(struct host *host, const char *id_or_name, snapshot_progres
 		return fd;
 	r = snapshot_verify(fd, progress, userdata, problem);
 	if (r > 0) {
-		problem_hint(problem, "restore this snapshot's files from a copy, or delete it: "
-				      "`dorm snapshot rm %s`",
+		problem_hint(problem,
+			     "restore this snapshot's files from a copy, or delete it: "
+			     "`dorm snapshot rm %s`",
 			     id);
 		return -EBADMSG;
 	}
@@ -229,7 +236,8 @@ static int forget_name(void *userdata, const char *name, const char *snapshot_id
 {
 	struct forget *f = userdata;
 
-	return strcmp(snapshot_id, f->snapshot_id) ? 0 : store_template_remove(f->host->store, name);
+	return strcmp(snapshot_id, f->snapshot_id) ? 0
+						   : store_template_remove(f->host->store, name);
 }
 
 int snapshots_delete(struct host *host, const char *id_or_name, struct problem *problem)

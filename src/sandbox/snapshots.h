@@ -6,9 +6,9 @@
 
 struct snapshot_entry {
 	struct manifest manifest;
-	uint64_t stored_bytes;  /* of the layers that are its alone, map, device state */
-	uint64_t shared_bytes;  /* of the layers it has in common with others */
-	const json_t *names;    /* templates that lead to it: array of strings, or NULL; borrowed */
+	uint64_t stored_bytes; /* of the layers that are its alone, map, device state */
+	uint64_t shared_bytes; /* of the layers it has in common with others */
+	const json_t *names;   /* templates that lead to it: array of strings, or NULL; borrowed */
 };
 
 typedef void (*snapshot_visit)(void *userdata, const struct snapshot_entry *entry);
@@ -23,9 +23,11 @@ int snapshots_exists(struct host *host, const char *id_or_name, struct problem *
 int snapshots_inspect(struct host *host, const char *id_or_name, struct problem *problem,
 		      json_t **ret);
 
-/** snapshots_verify() - read every byte. @ret_bytes: what it takes on disk, shared parts included */
+/** snapshots_verify() - read every byte. @ret_bytes: what it takes on disk, shared parts included
+ */
 int snapshots_verify(struct host *host, const char *id_or_name, snapshot_progress progress,
 		     void *userdata, struct problem *problem, uint64_t *ret_bytes);
 
-/** snapshots_delete() - with every name that leads to it. Nothing that was made from it is affected */
+/** snapshots_delete() - with every name that leads to it. Nothing that was made from it is affected
+ */
 int snapshots_delete(struct host *host, const char *id_or_name, struct problem *problem);

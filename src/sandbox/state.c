@@ -10,8 +10,8 @@
 
 static const char *const names[] = {
 	[SANDBOX_CREATING] = "creating", [SANDBOX_RUNNING] = "running",
-	[SANDBOX_PAUSING] = "pausing",   [SANDBOX_ASLEEP] = "asleep",
-	[SANDBOX_WAKING] = "waking",     [SANDBOX_DELETING] = "deleting",
+	[SANDBOX_PAUSING] = "pausing",	 [SANDBOX_ASLEEP] = "asleep",
+	[SANDBOX_WAKING] = "waking",	 [SANDBOX_DELETING] = "deleting",
 	[SANDBOX_FAILED] = "failed",
 };
 static_assert(ARRAY_SIZE(names) == SANDBOX_N_STATES, "every state has a name");

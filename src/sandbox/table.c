@@ -19,7 +19,8 @@
 #include "base/log.h"
 #include "base/str.h"
 
-/* ---- objects and the table -------------------------------------------------------------------- */
+/* ---- objects and the table --------------------------------------------------------------------
+ */
 
 char *sandbox_memory_name(unsigned generation, char buf[32])
 {
@@ -66,8 +67,8 @@ int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 	if (r < 0) {
 		problem_errno(problem, r, "directory of sandbox %s", record->id);
 		if (make_dir && sb->dirfd >= 0)
-			(void)snapshot_delete(host->store->root_fd, sb->path + strlen(host->store->root) + 1,
-					      NULL);
+			(void)snapshot_delete(host->store->root_fd,
+					      sb->path + strlen(host->store->root) + 1, NULL);
 		sandbox_unref(sb);
 		return r;
 	}
@@ -149,12 +150,14 @@ struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *
 	return NULL;
 }
 
-/* ---- locking and states ----------------------------------------------------------------------- */
+/* ---- locking and states -----------------------------------------------------------------------
+ */
 
 struct sandbox *sandbox_op_lock(struct sandbox *sb, struct problem *problem)
 {
 	if (deadline_lock(&sb->op, deadline_after_ms(OP_WAIT_MS)) < 0) {
-		problem_set(problem, 503, "sandbox %s is busy with another operation", sb->record.id);
+		problem_set(problem, 503, "sandbox %s is busy with another operation",
+			    sb->record.id);
 		sandbox_unref(sb);
 		return NULL;
 	}
@@ -241,7 +244,8 @@ void sandbox_discard(struct sandbox *sb)
 	sandbox_remove(sb);
 	(void)snprintf(name, sizeof(name), "sandboxes/%s", sb->record.id); /* fixed length */
 	if (snapshot_delete(sb->host->store->root_fd, name, &p) < 0)
-		log_error("sandbox=%s its directory could not be removed: %s", sb->record.id, p.message);
+		log_error("sandbox=%s its directory could not be removed: %s", sb->record.id,
+			  p.message);
 }
 
 void sandbox_settle(struct sandbox *sb, enum sandbox_state state, bool durable)

@@ -56,8 +56,10 @@ static void test_refuses(void **state)
 {
 	static const char *const bad[] = {
 		"", "{", "[]", "{\"version\":1}",
-		"{\"version\":1,\"id\":\"../../../../etc/passwd\",\"template\":\"t\",\"state\":\"running\","
-		"\"generation\":0,\"vm\":{\"pid\":1,\"startTime\":1,\"memoryDev\":1,\"memoryIno\":1},\"createdNs\":1,\"startedNs\":1,"
+		"{\"version\":1,\"id\":\"../../../../etc/"
+		"passwd\",\"template\":\"t\",\"state\":\"running\","
+		"\"generation\":0,\"vm\":{\"pid\":1,\"startTime\":1,\"memoryDev\":1,\"memoryIno\":"
+		"1},\"createdNs\":1,\"startedNs\":1,"
 		"\"endNs\":1,\"autoPause\":false,\"failure\":\"\"}"};
 	char dir[] = "/tmp/dorm-test-record.XXXXXX";
 	struct record got;

@@ -10,7 +10,8 @@ static void test_names(void **state)
 	enum sandbox_state s;
 
 	for (unsigned i = 0; i < SANDBOX_N_STATES; i++) {
-		assert_int_equal(sandbox_state_parse(sandbox_state_name((enum sandbox_state)i), &s), 0);
+		assert_int_equal(sandbox_state_parse(sandbox_state_name((enum sandbox_state)i), &s),
+				 0);
 		assert_int_equal(s, i);
 	}
 	assert_int_equal(sandbox_state_parse("paused", &s), -EINVAL);
