@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/file.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,17 +11,31 @@
 #include "base/error.h"
 #include "base/fd.h"
 
-static inline void closedirp(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
-
 int file_open_dir(int dirfd, const char *name)
 {
 	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	return fd < 0 ? -errno : fd;
+}
+
+/* As a listing: the descriptor is the listing's from here on. */
+static int listing_of(int fd, DIR **ret)
+{
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d) {
+		int r = error_errno();
+
+		fd_close(fd);
+		return r;
+	}
+	*ret = d;
+	return 0;
+}
+
+int file_opendir(int dirfd, const char *name, DIR **ret)
+{
+	return listing_of(openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC), ret);
 }
 
 int file_mkdir_p(const char *path, mode_t mode)
@@ -46,7 +59,7 @@ int file_mkdir_p(const char *path, mode_t mode)
 
 int file_remove_tree(int dirfd, const char *name)
 {
-	_cleanup_(closedirp) DIR *d = NULL;
+	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
 	int fd, r = 0;
 
@@ -55,13 +68,9 @@ int file_remove_tree(int dirfd, const char *name)
 	if (errno != EISDIR && errno != EPERM)
 		return error_errno();
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return error_errno();
-	d = fdopendir(fd);
-	if (!d) {
-		fd_close(fd);
-		return error_errno();
-	}
+	r = listing_of(fd, &d);
+	if (r < 0)
+		return r;
 	while (r == 0 && (e = readdir(d)))
 		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
 			r = file_remove_tree(fd, e->d_name);
@@ -169,7 +178,7 @@ int file_write_atomic(int dirfd, const char *name, const void *data, size_t len,
 
 int file_allocated_bytes(int dirfd, const char *name, uint64_t *ret)
 {
-	_cleanup_(closedirp) DIR *d = NULL;
+	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
 	struct stat st;
 	int fd, r;
@@ -180,13 +189,9 @@ int file_allocated_bytes(int dirfd, const char *name, uint64_t *ret)
 	if (!S_ISDIR(st.st_mode))
 		return 0;
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return error_errno();
-	d = fdopendir(fd);
-	if (!d) {
-		fd_close(fd);
-		return error_errno();
-	}
+	r = listing_of(fd, &d);
+	if (r < 0)
+		return r;
 	while ((e = readdir(d))) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;

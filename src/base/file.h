@@ -6,6 +6,7 @@
  * @dirfd may be AT_FDCWD. Nothing here follows a symbolic link in the last component when it
  * removes. Any thread.
  */
+#include <dirent.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -39,6 +40,16 @@ int file_fsync_dir(int dirfd);
 
 /** file_open_dir() - O_DIRECTORY|O_CLOEXEC. Return: descriptor; negative errno */
 int file_open_dir(int dirfd, const char *name);
+
+/** file_opendir() - a listing of @name; closedir(), or `_cleanup_dir_`. dirfd(3) gives its descriptor */
+int file_opendir(int dirfd, const char *name, DIR **ret);
+
+static inline void file_closedirp(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+#define _cleanup_dir_ __attribute__((cleanup(file_closedirp)))
 
 /** file_allocated_bytes() - st_blocks * 512 of everything below @name, hard links counted once each */
 int file_allocated_bytes(int dirfd, const char *name, uint64_t *ret);

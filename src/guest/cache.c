@@ -32,12 +32,6 @@ struct cache_digest {
 	XXH3_state_t *state;
 };
 
-static inline void closedirp(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
-
 void cache_say(struct cache *c, const char *fmt, ...)
 {
 	char text[256];
@@ -117,17 +111,12 @@ static int lock_wait(struct cache *c, uint64_t deadline_ns)
 /* What a crash left in the middle of making. */
 static int remove_leftovers(struct cache *c)
 {
-	_cleanup_(closedirp) DIR *d = NULL;
-	int r = 0, fd = file_open_dir(c->dir_fd, ".");
+	_cleanup_dir_ DIR *d = NULL;
+	int r = file_opendir(c->dir_fd, ".", &d);
 	struct dirent *e;
 
-	if (fd < 0)
-		return error_trace(fd);
-	d = fdopendir(fd);
-	if (!d) {
-		fd_close(fd);
-		return error_errno();
-	}
+	if (r < 0)
+		return error_trace(r);
 	while (r == 0 && (e = readdir(d)))
 		if (str_has_prefix(e->d_name, "tmp."))
 			r = file_remove_tree(c->dir_fd, e->d_name);
@@ -265,18 +254,13 @@ static int sync_file(int dir_fd, const char *name)
 /* Hash and sync every file, write the seal. */
 static int seal_write(int dir_fd)
 {
-	_cleanup_(closedirp) DIR *d = NULL;
+	_cleanup_dir_ DIR *d = NULL;
 	_cleanup_buf_ struct buf seal = {0};
-	int r = 0, fd = file_open_dir(dir_fd, ".");
+	int r = file_opendir(dir_fd, ".", &d);
 	struct dirent *e;
 
-	if (fd < 0)
-		return error_trace(fd);
-	d = fdopendir(fd);
-	if (!d) {
-		fd_close(fd);
-		return error_errno();
-	}
+	if (r < 0)
+		return error_trace(r);
 	while (r == 0 && (e = readdir(d))) {
 		if (e->d_name[0] == '.')
 			continue;
@@ -372,24 +356,19 @@ static int used_later_first(const void *a, const void *b)
  */
 static int prune(struct cache *c, const char *kind)
 {
-	_cleanup_(closedirp) DIR *d = NULL;
+	_cleanup_dir_ DIR *d = NULL;
 	struct used found[PRUNE_MAX];
-	int r = 0, fd = file_open_dir(c->dir_fd, ".");
+	int r = file_opendir(c->dir_fd, ".", &d);
 	struct dirent *e;
 	struct stat st;
 	size_t n = 0;
 
-	if (fd < 0)
-		return error_trace(fd);
-	d = fdopendir(fd);
-	if (!d) {
-		fd_close(fd);
-		return error_errno();
-	}
+	if (r < 0)
+		return error_trace(r);
 	while (n < PRUNE_MAX && (e = readdir(d))) {
 		const char *rest = str_has_prefix(e->d_name, kind);
 
-		if (!rest || *rest != '-' || fstatat(fd, e->d_name, &st, 0) < 0)
+		if (!rest || *rest != '-' || fstatat(dirfd(d), e->d_name, &st, 0) < 0)
 			continue;
 		str_copy(found[n].name, sizeof(found[n].name), e->d_name);
 		found[n++].at_ns =

@@ -145,32 +145,12 @@ static int seal_file(int dirfd, const char *name, struct problem *problem)
 	return r;
 }
 
-static void closedirp(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
-
-static int open_listing(int dirfd, DIR **ret)
-{
-	int fd = file_open_dir(dirfd, ".");
-
-	if (fd < 0)
-		return error_trace(fd);
-	*ret = fdopendir(fd);
-	if (!*ret) {
-		fd_close(fd);
-		return error_errno();
-	}
-	return 0;
-}
-
 /* Make everything below @dirfd read-only and durable. Only files and one level of directories. */
 static int seal_tree(int dirfd, int depth, struct problem *problem)
 {
-	_cleanup_(closedirp) DIR *d = NULL;
+	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
-	int r = open_listing(dirfd, &d);
+	int r = file_opendir(dirfd, ".", &d);
 
 	while (r == 0 && (e = readdir(d))) {
 		_cleanup_fd_ int sub = -1;

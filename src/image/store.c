@@ -39,12 +39,6 @@ struct store *store_close(struct store *store)
 	return NULL;
 }
 
-static void closedirp(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
-
 /* ---- opening ----------------------------------------------------------------------------------
  */
 
@@ -112,21 +106,16 @@ static int lock(struct store *s, struct problem *problem)
 
 static int empty_tmp(struct store *s)
 {
-	_cleanup_(closedirp) DIR *d = NULL;
+	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
-	int r, fd = file_open_dir(s->root_fd, "tmp");
+	int r = file_opendir(s->root_fd, "tmp", &d);
 
-	if (fd < 0)
-		return error_trace(fd);
-	d = fdopendir(fd);
-	if (!d) {
-		fd_close(fd);
-		return error_errno();
-	}
+	if (r < 0)
+		return error_trace(r);
 	while ((e = readdir(d))) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
-		r = file_remove_tree(fd, e->d_name);
+		r = file_remove_tree(dirfd(d), e->d_name);
 		if (r < 0)
 			return error_trace(r);
 	}
@@ -183,17 +172,12 @@ int store_free_bytes(struct store *store, unsigned long long *ret)
 static int list_names(struct store *s, const char *kind, bool (*valid)(const char *),
 		      struct buf *ret)
 {
-	_cleanup_(closedirp) DIR *d = NULL;
+	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
-	int r = 0, fd = file_open_dir(s->root_fd, kind);
+	int r = file_opendir(s->root_fd, kind, &d);
 
-	if (fd < 0)
-		return error_trace(fd);
-	d = fdopendir(fd);
-	if (!d) {
-		fd_close(fd);
-		return error_errno();
-	}
+	if (r < 0)
+		return error_trace(r);
 	while (r == 0 && (e = readdir(d)))
 		if (valid(e->d_name))
 			r = buf_append(ret, e->d_name, strlen(e->d_name) + 1);

@@ -115,16 +115,12 @@ static bool has_memory(struct sandbox *sb, unsigned generation, struct manifest 
 static void remove_leftovers(struct sandbox *sb)
 {
 	char keep[32], path[128];
-	_cleanup_fd_ int fd = -1;
+	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
-	DIR *d;
 
 	sandbox_memory_name(sb->record.generation, keep);
-	fd = file_open_dir(sb->dirfd, ".");
-	d = fd >= 0 ? fdopendir(fd) : NULL;
-	if (!d)
-		return;
-	fd = -1;
+	if (file_opendir(sb->dirfd, ".", &d) < 0)
+		return; /* tried again next time */
 	while ((e = readdir(d))) {
 		if (str_has_prefix(e->d_name, "sandbox.json."))
 			(void)unlinkat(sb->dirfd, e->d_name, 0); /* tried again next time */
@@ -134,7 +130,6 @@ static void remove_leftovers(struct sandbox *sb)
 		(void)snapshot_delete(sb->host->store->root_fd, path,
 				      NULL); /* tried again next time */
 	}
-	closedir(d);
 }
 
 /* The pager must still serve it, and its resident memory is where the changed pages are told from.

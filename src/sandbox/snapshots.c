@@ -75,28 +75,24 @@ static int collect_name(void *userdata, const char *name, const char *snapshot_i
 }
 
 /* Bytes of the layers by whether other snapshots have them too. */
-static void weigh(int dirfd, struct snapshot_entry *e)
+static void weigh(int snapshot_fd, struct snapshot_entry *e)
 {
-	int fd = file_open_dir(dirfd, "layers");
-	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *entry;
 	struct stat st;
 
 	e->stored_bytes = e->manifest.stats.map_bytes + e->manifest.device_bytes;
-	if (!d) {
-		fd_close(fd);
-		return;
-	}
+	if (file_opendir(snapshot_fd, "layers", &d) < 0)
+		return; /* a snapshot without layers has nothing more to weigh */
 	while ((entry = readdir(d))) {
 		if (entry->d_name[0] == '.' ||
-		    fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		    fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		if (st.st_nlink > 1)
 			e->shared_bytes += (uint64_t)st.st_size;
 		else
 			e->stored_bytes += (uint64_t)st.st_size;
 	}
-	closedir(d);
 }
 
 struct each {
