@@ -178,8 +178,10 @@ static int close_frame(struct image_writer *w, struct problem *problem)
 	int r;
 
 	if (!w->layer) {
-		r = layer_writer_new(w->layers_dirfd, w->layer_id, w->options.codec,
-				     w->options.level, problem, &w->layer);
+		const struct layer_options options = {.codec = w->options.codec,
+						      .level = w->options.level};
+
+		r = layer_writer_new(w->layers_dirfd, w->layer_id, &options, problem, &w->layer);
 		if (r < 0)
 			return r;
 	}

@@ -121,7 +121,7 @@ static int open_layers(struct image *image, int dirfd, const struct layer_name *
 	if (r)
 		return r;
 	for (uint32_t i = 0; i < n; i++) {
-		r = layer_open(layers_dirfd, names[i].id, problem, &image->layers[i]);
+		r = layer_open(layers_dirfd, names[i].id, NULL, problem, &image->layers[i]);
 		if (r)
 			return r;
 		image->n_layers++;
@@ -200,7 +200,7 @@ static int open_image(int dirfd, struct problem *problem, struct image **ret)
 	return 0;
 }
 
-int image_open(int dirfd, struct problem *problem, struct image **ret)
+int image_open(int dirfd, const struct keyring *keys, struct problem *problem, struct image **ret)
 {
 	int r = open_image(dirfd, problem, ret);
 
@@ -341,4 +341,55 @@ int image_read_page(const struct image *image, uint64_t gfn, void *out, struct p
 		return r;
 	memcpy(out, frame + slot % IMAGE_FRAME_PAGES * DORM_PAGE_SIZE, DORM_PAGE_SIZE);
 	return 0;
+}
+
+int image_open_for_check(int dirfd, struct problem *problem, struct image **ret)
+{
+	return image_open(dirfd, NULL, problem, ret);
+}
+
+uint64_t image_owner(const struct image *image, uint32_t layer, uint64_t slot)
+{
+	size_t i = page_map_find_slot(&image->map, layer, slot);
+	const struct page_run *run;
+
+	assert(i < image->map.n_by_slot);
+	run = &image->map.runs[image->map.by_slot[i]];
+	return run->gfn + (slot - run->slot);
+}
+
+int image_check_frame(const struct image *image, uint32_t layer, uint32_t frame, void *scratch,
+		      struct problem *problem)
+{
+	assert(layer < image->n_layers);
+	return layer_check_frame(image->layers[layer], frame, scratch, problem);
+}
+
+void image_layer_live(const struct image *image, uint32_t layer, uint32_t *ret_frames,
+		      uint64_t *ret_pages, uint64_t *ret_stored_bytes)
+{
+	struct frame_page pages[IMAGE_FRAME_PAGES];
+
+	*ret_frames = 0;
+	*ret_pages = *ret_stored_bytes = 0;
+	for (uint32_t i = 0; i < image_layer_frames(image, layer); i++) {
+		uint32_t n = image_frame_pages(image, layer, i, pages);
+
+		if (!n)
+			continue;
+		*ret_frames += 1;
+		*ret_pages += n;
+		*ret_stored_bytes += layer_frame_bytes(image->layers[layer], i);
+	}
+}
+
+uint64_t image_layer_pages(const struct image *image, uint32_t layer)
+{
+	assert(layer < image->n_layers);
+	return layer_n_pages(image->layers[layer]);
+}
+
+bool image_is_sealed(const struct image *image)
+{
+	return image->n_layers && layer_is_sealed(image->layers[0]);
 }

@@ -3,11 +3,15 @@
 /*
  * image.h - a snapshot's memory as a content: a page map over immutable layers
  *
- * An image says for every guest page (gfn 0 .. n_pages-1) exactly one source: a page of a frame of a
- * layer, or zero. It is opened from a snapshot directory, holds its own descriptors (the directory
- * may be deleted afterwards), and never changes. Two images with the same id have the same bytes.
+ * An image says for every guest page (gfn 0 .. n_pages-1) exactly one source: a page of a frame of
+ * a layer, or zero. It is opened from a snapshot directory, holds its own descriptors (the
+ * directory may be deleted afterwards), and never changes. Two images with the same id have the
+ * same bytes.
  *
  *     image_open() -> image_lookup(), image_read_frame(), ... -> image_unref()
+ *
+ * Several guest pages may share one slot (pages with the same content are stored once). The lowest
+ * gfn among them owns the slot, see image_owner(); image_frame_pages() names owners only.
  *
  * Threads: everything on an open image is read-only and may be called from any thread at once.
  * Formats: docs/format-image.md.
@@ -19,24 +23,28 @@
 #include "base/mem.h"
 #include "base/problem.h"
 
-#define IMAGE_FRAME_PAGES 16u            /* most pages in one frame */
+#define IMAGE_FRAME_PAGES 16u /* most pages in one frame */
 #define IMAGE_FRAME_BYTES (IMAGE_FRAME_PAGES * DORM_PAGE_SIZE)
-#define IMAGE_LAYER_ZERO  UINT32_MAX     /* struct page_run.layer of zero pages */
-#define IMAGE_ID_LEN      32             /* hexadecimal characters of an image id or layer id */
-#define IMAGE_MAX_PAGES   (1ull << 30)   /* 4 TiB of guest memory */
+#define IMAGE_LAYER_ZERO  UINT32_MAX   /* struct page_run.layer of zero pages */
+#define IMAGE_ID_LEN	  32	       /* hexadecimal characters of an image id or layer id */
+#define IMAGE_MAX_PAGES	  (1ull << 30) /* 4 TiB of guest memory */
 
 /* outcomes */
 enum {
 	IMAGE_E_CORRUPT = 1, /* a file is truncated, altered or not ours; the problem names it */
 	IMAGE_E_VERSION = 2, /* a newer major version wrote it */
+	IMAGE_E_KEY = 3,     /* sealed and no key fits, or not sealed although a key was given */
 };
+
+struct keyring; /* image/keyring.h */
 
 /* A maximal run of consecutive guest pages with consecutive sources. */
 struct page_run {
-	uint64_t gfn;     /* first guest page */
+	uint64_t gfn;	  /* first guest page */
 	uint64_t n_pages; /* > 0 */
-	uint32_t layer;   /* index into the image's layers, or IMAGE_LAYER_ZERO */
-	uint64_t slot;    /* first slot: frame * IMAGE_FRAME_PAGES + index in frame; 0 for zero pages */
+	uint32_t layer;	  /* index into the image's layers, or IMAGE_LAYER_ZERO */
+	uint64_t
+		slot; /* first slot: frame * IMAGE_FRAME_PAGES + index in frame; 0 for zero pages */
 };
 
 /* One page of a frame that this image uses: where it goes in the guest. */
@@ -50,13 +58,21 @@ struct image;
 /**
  * image_open() - open the image of a snapshot directory
  * @dirfd:   the snapshot directory (holding "map" and "layers/"); borrowed
+ * @keys:    the tenant's keys, only used during the call. With keys the snapshot must be sealed by
+ *           one of them; NULL: it must not be sealed
  * @problem: names file, offset and reason when the result is not 0
  * @ret:     one reference
  *
  * Checks map, layer footers and indexes; frame contents are verified when they are read.
- * Return: 0; IMAGE_E_CORRUPT; IMAGE_E_VERSION; negative errno
+ * Return: 0; IMAGE_E_CORRUPT; IMAGE_E_VERSION; IMAGE_E_KEY; negative errno
  */
-int image_open(int dirfd, struct problem *problem, struct image **ret);
+int image_open(int dirfd, const struct keyring *keys, struct problem *problem, struct image **ret);
+
+/**
+ * image_open_for_check() - the same without keys, sealed or not: image_check_frame() works, and of
+ * a sealed image image_read_frame() answers IMAGE_E_KEY
+ */
+int image_open_for_check(int dirfd, struct problem *problem, struct image **ret);
 
 /** image_open_zero() - the image of @n_pages zero pages, which a sandbox that boots starts from */
 int image_open_zero(uint64_t n_pages, struct image **ret);
@@ -85,8 +101,11 @@ uint64_t image_stored_pages(const struct image *image);
  */
 void image_lookup(const struct image *image, uint64_t gfn, struct page_run *ret);
 
+/** image_owner() - the lowest gfn whose source is this slot. Some gfn must have it as its source */
+uint64_t image_owner(const struct image *image, uint32_t layer, uint64_t slot);
+
 /**
- * image_frame_pages() - the pages of one frame that this image uses
+ * image_frame_pages() - the pages of one frame that this image uses, each with its owner
  * @out: in ascending order of index; pages of the frame that a later layer replaced are left out
  * Return: how many. Allocates nothing, does no I/O.
  */
@@ -107,26 +126,52 @@ int image_read_frame(const struct image *image, uint32_t layer, uint32_t frame, 
 		     void *out, uint32_t *ret_n_pages, struct problem *problem);
 
 /**
+ * image_check_frame() - read a frame and compare its checksum; decode it too where no key is needed
+ * @scratch: 2 * IMAGE_FRAME_BYTES + 4096 bytes, page-aligned
+ * Return: 0; IMAGE_E_CORRUPT; negative errno
+ */
+int image_check_frame(const struct image *image, uint32_t layer, uint32_t frame, void *scratch,
+		      struct problem *problem);
+
+/** image_layer_live() - frames and pages of a layer that this image still refers to */
+void image_layer_live(const struct image *image, uint32_t layer, uint32_t *ret_frames,
+		      uint64_t *ret_pages, uint64_t *ret_stored_bytes);
+
+/** image_layer_pages() - pages stored in a layer, referred to or not */
+uint64_t image_layer_pages(const struct image *image, uint32_t layer);
+
+/** image_is_sealed() - are its layers encrypted? */
+bool image_is_sealed(const struct image *image);
+
+/**
  * image_read_page() - one page by gfn, for comparing and exporting (not for the fault path)
  * @out: DORM_PAGE_SIZE bytes
  */
 int image_read_page(const struct image *image, uint64_t gfn, void *out, struct problem *problem);
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------
+ */
 
-enum image_codec { IMAGE_CODEC_NONE = 0, IMAGE_CODEC_ZSTD = 1 };
+enum image_codec { IMAGE_CODEC_NONE = 0, IMAGE_CODEC_ZSTD = 1, IMAGE_CODEC_LZ4 = 2 };
 
 struct image_writer_options {
 	enum image_codec codec; /* frames that do not shrink are stored plain whatever this says */
-	int level;              /* zstd level; 0: the default, 1 */
+	int level;		/* of zstd or lz4hc; 0: the codec's default (zstd 1, fast lz4) */
+	uint32_t frame_pages; /* most pages in a frame, 1 .. IMAGE_FRAME_PAGES; 0: IMAGE_FRAME_PAGES
+			       */
+	const struct keyring *keys; /* seal with the first of them; must outlive the writer */
 };
 
+/** image_codec_parse() - "none", "lz4", "lz4:9", "zstd", "zstd:3". Return: 0; -EINVAL */
+int image_codec_parse(const char *text, enum image_codec *ret_codec, int *ret_level);
+
 struct image_writer_stats {
-	uint64_t pages_given;      /* handed to image_writer_add() */
-	uint64_t pages_zero;       /* of those: all zero, kept as explicit zero in the map */
-	uint64_t pages_unchanged;  /* of those: equal to the parent's, not stored again */
+	uint64_t pages_given;	  /* handed to image_writer_add() */
+	uint64_t pages_zero;	  /* of those: all zero, kept as explicit zero in the map */
+	uint64_t pages_unchanged; /* of those: equal to the parent's, not stored again */
+	uint64_t pages_shared;	  /* of those: equal to another page stored by this writer */
 	uint64_t pages_stored;
-	uint64_t bytes_stored;     /* of the new layer file; 0 when no layer was needed */
+	uint64_t bytes_stored; /* of the new layer file; 0 when no layer was needed */
 	uint64_t map_bytes;
 };
 
@@ -149,9 +194,11 @@ DEFINE_CLEANUP(struct image_writer *, image_writer_free)
 
 /**
  * image_writer_add() - the present content of pages @gfn .. @gfn + @n_pages - 1
- * @gfn: greater than every page added before
- * Pages that are zero or equal to the parent's cost no storage.
- * Return: 0; IMAGE_E_CORRUPT when the parent cannot be read for comparison; negative errno
+ *
+ * Every page at most once, in any order: the order of the calls is the order in the layer, so what
+ * a wake needs first is added first (ascending within that is best). Pages that are zero, equal to
+ * the parent's, or equal to one added before cost no storage. Return: 0; IMAGE_E_CORRUPT when the
+ * parent cannot be read for comparison; negative errno
  */
 int image_writer_add(struct image_writer *w, uint64_t gfn, uint64_t n_pages, const void *pages,
 		     struct problem *problem);

@@ -17,6 +17,7 @@
 #include "image/plain-file.h"
 
 #define LAYER_ID_BYTES	   16
+#define LAYER_KEY_BYTES	   32 /* AES-256 */
 #define LAYER_HEADER_BYTES 64u
 #define LAYER_ENTRY_BYTES  24u
 #define LAYER_FOOTER_BYTES 80u

@@ -101,8 +101,9 @@ static int create(struct layer_writer *w, int layers_dirfd, struct problem *prob
 	return put(w, header, sizeof(header), problem);
 }
 
-int layer_writer_new(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], enum image_codec codec,
-		     int level, struct problem *problem, struct layer_writer **ret)
+int layer_writer_new(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES],
+		     const struct layer_options *options, struct problem *problem,
+		     struct layer_writer **ret)
 {
 	_cleanup_(layer_writer_freep) struct layer_writer *w = calloc(1, sizeof(*w));
 	int r;
@@ -115,7 +116,7 @@ int layer_writer_new(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], enum im
 	w->buffer = malloc(BUFFER_BYTES);
 	if (!w->buffer)
 		return -ENOMEM;
-	r = codec_encoder_new(codec, level, &w->encoder);
+	r = codec_encoder_new(options->codec, options->level, &w->encoder);
 	if (r < 0)
 		return error_trace(r);
 	r = create(w, layers_dirfd, problem);

@@ -16,12 +16,19 @@
 
 struct layer_writer;
 
+struct layer_options {
+	enum image_codec codec;
+	int level;
+	const uint8_t *key; /* LAYER_KEY_BYTES: encrypt frames; NULL: checksums only. Copied */
+};
+
 /**
  * layer_writer_new() - create the file @layers_dirfd/<hex of @id>
  * @layers_dirfd: borrowed, only during the call
  */
-int layer_writer_new(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], enum image_codec codec,
-		     int level, struct problem *problem, struct layer_writer **ret);
+int layer_writer_new(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES],
+		     const struct layer_options *options, struct problem *problem,
+		     struct layer_writer **ret);
 struct layer_writer *layer_writer_free(struct layer_writer *w);
 DEFINE_CLEANUP(struct layer_writer *, layer_writer_free)
 

@@ -192,7 +192,7 @@ static int read_index(struct layer *l, const struct layer_footer *footer, struct
 }
 
 int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
-			  struct problem *problem, struct layer **ret)
+			  const uint8_t *key, struct problem *problem, struct layer **ret)
 {
 	_cleanup_(layer_closep) struct layer *l = calloc(1, sizeof(*l));
 	struct layer_footer footer;
@@ -220,8 +220,8 @@ int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTE
 	return 0;
 }
 
-int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], struct problem *problem,
-	       struct layer **ret)
+int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], const uint8_t *key,
+	       struct problem *problem, struct layer **ret)
 {
 	char what[2 * LAYER_ID_BYTES + 8] = "layer ", *hex = what + 6;
 	uint64_t bytes;
@@ -229,7 +229,7 @@ int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], struct proble
 
 	str_hex(id, LAYER_ID_BYTES, hex);
 	r = plain_file_open(layers_dirfd, hex, what, problem, &fd, &bytes);
-	return r ? r : layer_open_fd_consume(fd, bytes, id, problem, ret);
+	return r ? r : layer_open_fd_consume(fd, bytes, id, key, problem, ret);
 }
 
 const char *layer_id(const struct layer *l)
@@ -301,4 +301,31 @@ int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void 
 	}
 	*ret_n_pages = f->n_pages;
 	return 0;
+}
+
+uint64_t layer_n_pages(const struct layer *l)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < l->n_frames; i++)
+		n += l->frames[i].n_pages;
+	return n;
+}
+
+bool layer_is_sealed(const struct layer *l)
+{
+	return false;
+}
+
+uint32_t layer_frame_bytes(const struct layer *l, uint32_t frame)
+{
+	return l->frames[frame].stored_len;
+}
+
+int layer_check_frame(const struct layer *l, uint32_t frame, void *scratch, struct problem *problem)
+{
+	uint32_t n_pages;
+
+	return layer_read_frame(l, frame, (uint8_t *)scratch + IMAGE_FRAME_BYTES, scratch, &n_pages,
+				problem);
 }

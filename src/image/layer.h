@@ -6,6 +6,7 @@
  * layer_open() reads and checks header, footer and index, which then live in memory; frames are
  * read, verified and decoded one at a time. Read-only afterwards: any thread, at once.
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/mem.h"
@@ -17,14 +18,15 @@ struct layer;
 /**
  * layer_open() - open the layer @id of a snapshot
  * @layers_dirfd: the directory that has a file of this name
+ * @key: LAYER_KEY_BYTES of a sealed layer; NULL without, then a sealed one can only be checked
  * Return: 0; IMAGE_E_CORRUPT; IMAGE_E_VERSION; negative errno
  */
-int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], struct problem *problem,
-	       struct layer **ret);
+int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], const uint8_t *key,
+	       struct problem *problem, struct layer **ret);
 
 /** layer_open_fd_consume() - the same from a descriptor of a regular file of @bytes bytes */
 int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
-			  struct problem *problem, struct layer **ret);
+			  const uint8_t *key, struct problem *problem, struct layer **ret);
 struct layer *layer_close(struct layer *l);
 DEFINE_CLEANUP(struct layer *, layer_close)
 
@@ -32,6 +34,10 @@ const char *layer_id(const struct layer *l); /* hexadecimal */
 /** layer_digest() - DIGEST_BYTES bytes: XXH3-128 of the index, which holds every frame's tag */
 const uint8_t *layer_digest(const struct layer *l);
 uint64_t layer_bytes(const struct layer *l);
+uint64_t layer_n_pages(const struct layer *l); /* of all frames */
+bool layer_is_sealed(const struct layer *l);
+/** layer_frame_bytes() - stored bytes of a frame */
+uint32_t layer_frame_bytes(const struct layer *l, uint32_t frame);
 uint32_t layer_n_frames(const struct layer *l);
 /** layer_frame_pages() - pages in a frame; @frame < layer_n_frames() */
 uint32_t layer_frame_pages(const struct layer *l, uint32_t frame);
@@ -39,3 +45,7 @@ uint32_t layer_frame_pages(const struct layer *l, uint32_t frame);
 /** layer_read_frame() - see image_read_frame() */
 int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
 		     uint32_t *ret_n_pages, struct problem *problem);
+
+/** layer_check_frame() - see image_check_frame() */
+int layer_check_frame(const struct layer *l, uint32_t frame, void *scratch,
+		      struct problem *problem);

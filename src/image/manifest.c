@@ -76,6 +76,11 @@ static bool is_optional_digest(const char *s)
 	return !*s || is_digest(s);
 }
 
+static bool is_seal(const char *s)
+{
+	return !*s || !strcmp(s, "xxh3") || !strcmp(s, "aes-256-gcm");
+}
+
 static bool is_disk_name(const char *s)
 {
 	return str_is_name(s) && !strstr(s, "..");
@@ -93,6 +98,7 @@ struct field {
 	size_t size;
 	uint64_t max;		     /* numbers */
 	bool (*valid)(const char *); /* texts */
+	bool optional;		     /* came with format 2: absent is 0 or "" */
 };
 
 #define TEXT(_name, _member, _valid)                                                               \
@@ -104,6 +110,11 @@ struct field {
 	{                                                                                          \
 		_name, FIELD_NUMBER, offsetof(struct manifest, _member),                           \
 			sizeof(((struct manifest *)0)->_member), _max, NULL                        \
+	}
+#define NUMBER_2(_name, _member, _max)                                                             \
+	{                                                                                          \
+		_name, FIELD_NUMBER, offsetof(struct manifest, _member),                           \
+			sizeof(((struct manifest *)0)->_member), _max, NULL, true                  \
 	}
 
 static const struct field fields[] = {
@@ -127,9 +138,15 @@ static const struct field fields[] = {
 	NUMBER("stats.pages_given", stats.pages_given, MAX_NUMBER),
 	NUMBER("stats.pages_zero", stats.pages_zero, MAX_NUMBER),
 	NUMBER("stats.pages_unchanged", stats.pages_unchanged, MAX_NUMBER),
+	NUMBER_2("stats.pages_shared", stats.pages_shared, MAX_NUMBER),
 	NUMBER("stats.pages_stored", stats.pages_stored, MAX_NUMBER),
 	NUMBER("stats.bytes_stored", stats.bytes_stored, MAX_NUMBER),
 	NUMBER("stats.map_bytes", stats.map_bytes, MAX_NUMBER),
+	NUMBER_2("lineage.sleeps", lineage_sleeps, UINT32_MAX),
+	NUMBER_2("lineage.bytes_stored", lineage_stored, MAX_NUMBER),
+	NUMBER_2("lineage.bytes_compacted", lineage_compacted, MAX_NUMBER),
+	{"seal", FIELD_TEXT, offsetof(struct manifest, seal), sizeof(((struct manifest *)0)->seal),
+	 0, is_seal, true},
 };
 
 static uint64_t load_number(const struct manifest *m, const struct field *f)
@@ -289,20 +306,26 @@ int manifest_encode(const struct manifest *m, const struct manifest_files *files
 #define refuse(_problem, _name, _why, ...)                                                         \
 	image_corrupt(_problem, "manifest.json: field \"%s\": " _why, _name, ##__VA_ARGS__)
 
-/* The value of "object.member" if it is there and of @type. */
-static int get_member(const json_t *root, const char *name, json_type type, json_t **ret,
-		      struct problem *problem)
+/* The value of "object.member"; NULL when it is not there. */
+static json_t *find_member(const json_t *root, const char *name)
 {
 	const char *dot = strchr(name, '.');
 	const json_t *in = root;
 	char object[32];
-	json_t *v;
 
 	if (dot) {
 		(void)snprintf(object, sizeof(object), "%.*s", (int)(dot - name), name);
 		in = json_object_get(root, object);
 	}
-	v = json_object_get(in, dot ? dot + 1 : name); /* NULL in, NULL out */
+	return json_object_get(in, dot ? dot + 1 : name); /* NULL in, NULL out */
+}
+
+/* The same if it is of @type. */
+static int get_member(const json_t *root, const char *name, json_type type, json_t **ret,
+		      struct problem *problem)
+{
+	json_t *v = find_member(root, name);
+
 	if (!v)
 		return refuse(problem, name, "missing");
 	if (json_typeof(v) != type && !(type == JSON_TRUE && json_is_false(v)))
@@ -351,6 +374,8 @@ static int get_field(const json_t *root, const struct field *f, struct manifest 
 	json_t *v;
 	int r;
 
+	if (f->optional && !find_member(root, f->name))
+		return 0;
 	switch (f->kind) {
 	case FIELD_TEXT:
 		return get_text(root, f->name, f->size, f->valid, at, problem);

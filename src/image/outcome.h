@@ -4,8 +4,10 @@
 #include "base/problem.h"
 #include "image/image.h"
 
-#define FORMAT_MAJOR 1 /* of layer, map and manifest; docs/format-image.md, "Versions" */
-#define FORMAT_MINOR 0
+/* of layer, map and manifest; docs/format-image.md, "Versions" */
+#define FORMAT_MAJOR  1 /* what is written */
+#define FORMAT_MINOR  0
+#define FORMAT_OLDEST 1 /* what is still read */
 
 /** image_corrupt() - describe damage; evaluates to IMAGE_E_CORRUPT */
 #define image_corrupt(_problem, ...) (problem_set((_problem), 500, __VA_ARGS__), IMAGE_E_CORRUPT)
@@ -17,7 +19,7 @@
 static inline int image_check_version(const char *what, uint64_t major, uint64_t minor,
 				      struct problem *problem)
 {
-	if (major == FORMAT_MAJOR)
+	if (major >= FORMAT_OLDEST && major <= FORMAT_MAJOR)
 		return 0;
 	if (major == 0)
 		return image_corrupt(problem, "%s: format version 0 never existed", what);

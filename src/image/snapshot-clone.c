@@ -119,8 +119,8 @@ static int link_all(const struct clone *c, const char *id)
 	return r ? r : file_fsync_dir(c->dst_dirfd);
 }
 
-int snapshot_clone(int root_fd, const char *root, int src_dirfd, const char *final, const char *id,
-		   struct problem *problem)
+int snapshot_clone(int root_fd, const char *root, int src_dirfd, const struct keyring *keys,
+		   const char *final, const char *id, struct problem *problem)
 {
 	struct snapshot_tmp tmp;
 	struct clone c = {.src_dirfd = src_dirfd, .problem = problem};

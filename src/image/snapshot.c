@@ -225,7 +225,7 @@ static int describe(int dirfd, struct manifest *m, struct manifest_files *ret,
 	_cleanup_(image_unrefp) struct image *image = NULL;
 	int r;
 
-	r = image_open(dirfd, problem, &image);
+	r = image_open(dirfd, NULL, problem, &image);
 	if (r == 0)
 		r = check_image(image, m, problem);
 	if (r == 0)
@@ -281,7 +281,8 @@ static int commit(struct snapshot_tmp *tmp, int root_fd, const char *final, stru
 }
 
 int snapshot_commit(struct snapshot_tmp *tmp, int root_fd, const char *final,
-		    const struct manifest *manifest, struct problem *problem)
+		    const struct manifest *manifest, const struct keyring *keys,
+		    struct problem *problem)
 {
 	struct manifest m = *manifest; /* its "prepare" stays the caller's */
 	int r = commit(tmp, root_fd, final, &m, problem);
@@ -354,7 +355,8 @@ int snapshot_check_files(int dirfd, const struct manifest *m, const struct manif
 	return r ? r : check_disks(dirfd, m, problem);
 }
 
-int snapshot_open(int dirfd, struct problem *problem, struct manifest *ret)
+int snapshot_open(int dirfd, const struct keyring *keys, struct problem *problem,
+		  struct manifest *ret)
 {
 	_cleanup_(manifest_files_deinit) struct manifest_files files = {0};
 	_cleanup_(manifest_deinit) struct manifest m = {0};

@@ -97,7 +97,7 @@ static int take(struct store *s, struct image *parent, int parent_dirfd, const c
 	else
 		r = write_image(&tmp, parent, parent_dirfd, pages, &m, problem);
 	if (r == 0)
-		r = snapshot_commit(&tmp, s->root_fd, final, &m, problem);
+		r = snapshot_commit(&tmp, s->root_fd, final, &m, NULL, problem);
 	snapshot_abort(&tmp, s->root_fd);
 	return r;
 }
@@ -106,7 +106,7 @@ static int do_take(struct store *s, struct problem *problem)
 {
 	_cleanup_fd_ int fd = file_open_dir(s->root_fd, "snapshots/" OLD);
 	_cleanup_(image_unrefp) struct image *parent = NULL;
-	int r = image_open(fd, problem, &parent);
+	int r = image_open(fd, NULL, problem, &parent);
 
 	return r ? r : take(s, parent, fd, NEW, memory[1], problem);
 }
@@ -115,7 +115,7 @@ static int do_clone(struct store *s, struct problem *problem)
 {
 	_cleanup_fd_ int fd = file_open_dir(s->root_fd, "snapshots/" OLD);
 
-	return snapshot_clone(s->root_fd, s->root, fd, "snapshots/" NEW, NEW, problem);
+	return snapshot_clone(s->root_fd, s->root, fd, NULL, "snapshots/" NEW, NEW, problem);
 }
 
 static int do_delete(struct store *s, struct problem *problem)
@@ -134,11 +134,11 @@ static int check_one(void *userdata, const char *id, int dirfd)
 	struct manifest m;
 	struct image *image;
 
-	if (snapshot_verify(dirfd, NULL, NULL, &problem))
+	if (snapshot_verify(dirfd, NULL, NULL, NULL, &problem))
 		fail_msg("%s: %s", id, problem.message);
-	assert_int_equal(snapshot_open(dirfd, &problem, &m), 0);
+	assert_int_equal(snapshot_open(dirfd, NULL, &problem, &m), 0);
 	assert_string_equal(m.id, id);
-	assert_int_equal(image_open(dirfd, &problem, &image), 0);
+	assert_int_equal(image_open(dirfd, NULL, &problem, &image), 0);
 	assert_int_equal(fixture_read_all(image, out, &problem), 0);
 	assert_memory_equal(out, strcmp(id, NEW) ? memory[0] : new_memory, sizeof(out));
 	image_unref(image);

@@ -101,7 +101,7 @@ struct image *fixture_image(struct fixture *f, const char *name, struct image *p
 	add_changed(w, image_n_pages(parent), memory, changed);
 	assert_int_equal(image_writer_commit(w, ret_stats ? ret_stats : &stats, id, &problem), 0);
 	image_writer_free(w);
-	assert_int_equal(image_open(dirfd, &problem, &image), 0);
+	assert_int_equal(image_open(dirfd, NULL, &problem, &image), 0);
 	assert_string_equal(image_id(image), id);
 	assert_int_equal(image_n_pages(image), image_n_pages(parent));
 	close(dirfd);

@@ -67,7 +67,8 @@ static void make_layer(int dirfd, uint8_t digest[DIGEST_BYTES])
 
 	assert_non_null(page);
 	memset(page, 'a', DORM_PAGE_SIZE);
-	assert_int_equal(layer_writer_new(dirfd, example_id, IMAGE_CODEC_NONE, 0, &problem, &w), 0);
+	assert_int_equal(
+		layer_writer_new(dirfd, example_id, &(struct layer_options){0}, &problem, &w), 0);
 	assert_int_equal(layer_writer_add(w, page, 1, &problem), 0);
 	assert_int_equal(layer_writer_commit(w, digest, &bytes, &problem), 0);
 	layer_writer_free(w);
@@ -128,7 +129,7 @@ static void test_read_as_documented(void **state)
 					   layer.data, layer.len, 0444),
 			 0);
 	assert_int_equal(file_write_atomic(f->dirfd, "map", map.data, map.len, 0444), 0);
-	assert_int_equal(image_open(f->dirfd, &problem, &image), 0);
+	assert_int_equal(image_open(f->dirfd, NULL, &problem, &image), 0);
 	assert_int_equal(image_n_pages(image), 300);
 	assert_int_equal(image_stored_pages(image), 1);
 	assert_int_equal(image_read_page(image, 8, page, &problem), 0);

@@ -61,7 +61,7 @@ static int take_snapshot(struct store *store, const uint8_t *memory, const char 
 		return r;
 	r = write_image(&tmp, memory, &m, problem);
 	if (r == 0)
-		r = snapshot_commit(&tmp, store->root_fd, final, &m, problem);
+		r = snapshot_commit(&tmp, store->root_fd, final, &m, NULL, problem);
 	snapshot_abort(&tmp, store->root_fd);
 	return r;
 }
@@ -92,7 +92,7 @@ static bool try_with(struct store *store, const uint8_t *memory, uint64_t n)
 	if (r == 0) {
 		int fd = file_open_dir(store->root_fd, final);
 
-		assert_int_equal(snapshot_verify(fd, NULL, NULL, &problem), 0);
+		assert_int_equal(snapshot_verify(fd, NULL, NULL, NULL, &problem), 0);
 		close(fd);
 		assert_int_equal(snapshot_delete(store->root_fd, final, &problem), 0);
 		return true;

@@ -41,7 +41,10 @@ static void write_sample(struct sample *s, int dirfd, uint32_t n_frames)
 	uint64_t seed = 9, bytes;
 	struct stat st;
 
-	assert_int_equal(layer_writer_new(dirfd, id, IMAGE_CODEC_ZSTD, 0, &problem, &w), 0);
+	assert_int_equal(layer_writer_new(dirfd, id,
+					  &(struct layer_options){.codec = IMAGE_CODEC_ZSTD},
+					  &problem, &w),
+			 0);
 	for (uint32_t i = 0; i < n_frames; i++) {
 		uint8_t *frame = s->memory + i * IMAGE_FRAME_BYTES;
 
@@ -94,7 +97,7 @@ static int open_bytes(const void *data, size_t len, struct problem *problem, str
 
 	assert_true(fd >= 0);
 	assert_int_equal(fd_write_full(fd, data, len), 0);
-	return layer_open_fd_consume(fd, len, id, problem, ret);
+	return layer_open_fd_consume(fd, len, id, NULL, problem, ret);
 }
 
 /* Open and read every frame. Return: the first outcome that is not 0 */
@@ -179,7 +182,7 @@ static void test_shrinks_while_open(void **state)
 	uint32_t n;
 
 	assert_int_equal(fd_write_full(fd, s->file, s->len), 0);
-	assert_int_equal(layer_open_fd_consume(dup(fd), s->len, id, &problem, &l), 0);
+	assert_int_equal(layer_open_fd_consume(dup(fd), s->len, id, NULL, &problem, &l), 0);
 	assert_int_equal(ftruncate(fd, 100), 0);
 	assert_int_equal(layer_read_frame(l, 0, s->scratch, s->out, &n, &problem), IMAGE_E_CORRUPT);
 	assert_non_null(strstr(problem.message, "frame 0 at offset 64: the file ends within its"));
@@ -334,7 +337,7 @@ static void test_gigantic_claim(void **state)
 	layer_footer_encode(&footer, raw);
 	assert_int_equal(pwrite(fd, s->file, LAYER_HEADER_BYTES, 0), LAYER_HEADER_BYTES);
 	assert_int_equal(pwrite(fd, raw, sizeof(raw), (off_t)end), sizeof(raw));
-	r = layer_open_fd_consume(fd, end + sizeof(raw), id, &problem, &l);
+	r = layer_open_fd_consume(fd, end + sizeof(raw), id, NULL, &problem, &l);
 	assert_true(r == IMAGE_E_CORRUPT || r == -ENOMEM); /* where memory is not overcommitted */
 	assert_null(l);
 	if (r > 0)

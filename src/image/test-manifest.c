@@ -134,7 +134,8 @@ static void test_refused(void **state)
 	expect_refused("prepared", "1", "\"prepared\": wrong type");
 	expect_refused("disks", "{}", "\"disks\": wrong type");
 	expect_refused("disks", "[1]", "\"name\": missing");
-	expect_refused("disks", "[1,2,3,4,5]", "\"disks\": 5 of them, limit 4");
+	expect_refused("disks", "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]",
+		       "\"disks\": 17 of them, limit 16");
 	expect_refused("disks.name", "\"../map\"", "\"name\": not allowed there: \"../map\"");
 	expect_refused("disks.name", "\"a..b\"", "\"name\": not allowed there: \"a..b\"");
 	expect_refused("disks.name", "\"\"", "\"name\": not allowed");

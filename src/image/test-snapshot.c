@@ -117,7 +117,7 @@ static int make(struct place *p, char id[ID_LEN + 1])
 	begin(p, id, &tmp, &m);
 	m.prepare = json_pack("{s:s, s:f}", "answer", "yes", "seconds", 0.25);
 	(void)snprintf(final, sizeof(final), "snapshots/%s", id);
-	assert_int_equal(snapshot_commit(&tmp, p->store->root_fd, final, &m, &problem), 0);
+	assert_int_equal(snapshot_commit(&tmp, p->store->root_fd, final, &m, NULL, &problem), 0);
 	snapshot_abort(&tmp, p->store->root_fd);
 	manifest_deinit(&m);
 	fd = file_open_dir(p->store->root_fd, final);
@@ -132,7 +132,7 @@ static void check_memory(struct place *p, int dirfd)
 	struct image *image;
 
 	assert_non_null(out);
-	assert_int_equal(image_open(dirfd, &problem, &image), 0);
+	assert_int_equal(image_open(dirfd, NULL, &problem, &image), 0);
 	assert_int_equal(fixture_read_all(image, out, &problem), 0);
 	assert_memory_equal(out, p->memory, (size_t)N_PAGES * DORM_PAGE_SIZE);
 	image_unref(image);
@@ -154,7 +154,7 @@ static void test_commit_and_open(void **state)
 	struct stat st;
 	int fd = make(p, id);
 
-	assert_int_equal(snapshot_open(fd, &problem, &m), 0);
+	assert_int_equal(snapshot_open(fd, NULL, &problem, &m), 0);
 	fill_manifest(&want, id);
 	assert_string_equal(m.id, id);
 	assert_string_equal(m.name, want.name);
@@ -183,7 +183,7 @@ static void test_commit_and_open(void **state)
 		assert_int_equal(fstatat(fd, *name, &st, 0), 0);
 		assert_int_equal(st.st_mode & 07777, 0444);
 	}
-	assert_int_equal(snapshot_verify(fd, NULL, NULL, &problem), 0);
+	assert_int_equal(snapshot_verify(fd, NULL, NULL, NULL, &problem), 0);
 	check_memory(p, fd);
 	assert_tmp_is_empty(p);
 	close(fd);
@@ -219,7 +219,8 @@ static void test_commit_refuses(void **state)
 			m.id[0] = '/';
 		if (i == 7) /* the name is taken */
 			assert_int_equal(mkdirat(p->store->root_fd, final, 0755), 0);
-		assert_true(snapshot_commit(&tmp, p->store->root_fd, final, &m, &problem) < 0);
+		assert_true(snapshot_commit(&tmp, p->store->root_fd, final, &m, NULL, &problem) <
+			    0);
 		assert_true(problem_is_set(&problem));
 		snapshot_abort(&tmp, p->store->root_fd);
 		assert_int_equal(fstatat(p->store->root_fd, final, &st, 0), i == 7 ? 0 : -1);
@@ -239,18 +240,18 @@ static void test_clone(void **state)
 	id_new('s', clone_id);
 	(void)snprintf(final, sizeof(final), "snapshots/%s", clone_id);
 	(void)snprintf(path, sizeof(path), "snapshots/%s", id);
-	assert_int_equal(
-		snapshot_clone(p->store->root_fd, p->store->root, fd, final, clone_id, &problem),
-		0);
-	assert_int_equal(
-		snapshot_clone(p->store->root_fd, p->store->root, fd, final, clone_id, &problem),
-		-EEXIST);
+	assert_int_equal(snapshot_clone(p->store->root_fd, p->store->root, fd, NULL, final,
+					clone_id, &problem),
+			 0);
+	assert_int_equal(snapshot_clone(p->store->root_fd, p->store->root, fd, NULL, final,
+					clone_id, &problem),
+			 -EEXIST);
 	assert_int_equal(fstatat(fd, "map", &st, 0), 0);
 	assert_int_equal(st.st_nlink, 2);
 	/* the same id: the manifest is linked too */
 	problem = PROBLEM_INIT;
-	assert_int_equal(snapshot_clone(p->store->root_fd, p->store->root, fd, "sandboxes/x", NULL,
-					&problem),
+	assert_int_equal(snapshot_clone(p->store->root_fd, p->store->root, fd, NULL, "sandboxes/x",
+					NULL, &problem),
 			 0);
 	assert_int_equal(fstatat(fd, "manifest.json", &st, 0), 0);
 	assert_int_equal(st.st_nlink, 2);
@@ -258,17 +259,17 @@ static void test_clone(void **state)
 	assert_int_equal(snapshot_delete(p->store->root_fd, path, &problem), 0);
 	assert_int_equal(fstatat(p->store->root_fd, path, &st, 0), -1);
 	clone = file_open_dir(p->store->root_fd, final);
-	assert_int_equal(snapshot_open(clone, &problem, &m), 0);
+	assert_int_equal(snapshot_open(clone, NULL, &problem, &m), 0);
 	assert_string_equal(m.id, clone_id);
 	assert_string_equal(m.name, "first");
 	assert_string_equal(json_string_value(json_object_get(m.prepare, "answer")), "yes");
 	manifest_deinit(&m);
-	assert_int_equal(snapshot_verify(clone, NULL, NULL, &problem), 0);
+	assert_int_equal(snapshot_verify(clone, NULL, NULL, NULL, &problem), 0);
 	assert_int_equal(fstatat(clone, "working-set", &st, 0), 0);
 	check_memory(p, clone);
 	/* a deleted source cannot be cloned, and leaves nothing */
 	problem = PROBLEM_INIT;
-	assert_true(snapshot_clone(p->store->root_fd, p->store->root, fd, "sandboxes/y", NULL,
+	assert_true(snapshot_clone(p->store->root_fd, p->store->root, fd, NULL, "sandboxes/y", NULL,
 				   &problem) < 0);
 	assert_int_equal(fstatat(p->store->root_fd, "sandboxes/y", &st, 0), -1);
 	assert_int_equal(snapshot_delete(p->store->root_fd, path, NULL), -ENOENT);
@@ -300,12 +301,13 @@ static void test_clone_against_delete(void **state)
 		(void)snprintf(final, sizeof(final), "snapshots/%s", clone_id);
 		(void)snprintf(p->victim, sizeof(p->victim), "snapshots/%s", id);
 		assert_int_equal(pthread_create(&thread, NULL, delete_in_thread, p), 0);
-		r = snapshot_clone(p->store->root_fd, p->store->root, fd, final, clone_id, NULL);
+		r = snapshot_clone(p->store->root_fd, p->store->root, fd, NULL, final, clone_id,
+				   NULL);
 		assert_int_equal(pthread_join(thread, &deleted), 0);
 		assert_int_equal((intptr_t)deleted, 0);
 		clone = file_open_dir(p->store->root_fd, final);
 		if (r == 0)
-			assert_int_equal(snapshot_verify(clone, NULL, NULL, NULL), 0);
+			assert_int_equal(snapshot_verify(clone, NULL, NULL, NULL, NULL), 0);
 		else
 			assert_int_equal(clone, -ENOENT);
 		fd_close(clone);
@@ -329,7 +331,7 @@ static void flip_everything(struct place *p, int dirfd, const char *name, unsign
 		int r;
 
 		fixture_flip(dirfd, name, (uint64_t)i, (uint8_t)(1u << i % 8));
-		r = image_open(dirfd, &problem, &image);
+		r = image_open(dirfd, NULL, &problem, &image);
 		if (r == 0)
 			r = fixture_read_all(image, out, &problem);
 		image_unref(image);
@@ -352,7 +354,7 @@ static void only_layer(int dirfd, char path[80])
 {
 	struct image *image;
 
-	assert_int_equal(image_open(dirfd, NULL, &image), 0);
+	assert_int_equal(image_open(dirfd, NULL, NULL, &image), 0);
 	(void)snprintf(path, 80, "layers/%s", image_layer_id(image, 0));
 	image_unref(image);
 }
@@ -379,7 +381,7 @@ static void test_flipped_manifest(void **state)
 	int fd = make(p, id);
 	json_t *before, *after;
 
-	assert_int_equal(snapshot_open(fd, NULL, &m), 0);
+	assert_int_equal(snapshot_open(fd, NULL, NULL, &m), 0);
 	before = manifest_to_json(&m);
 	manifest_deinit(&m);
 	assert_int_equal(fstatat(fd, "manifest.json", &st, 0), 0);
@@ -389,7 +391,7 @@ static void test_flipped_manifest(void **state)
 			int r;
 
 			fixture_flip(fd, "manifest.json", (uint64_t)i, (uint8_t)(1u << bit));
-			r = snapshot_open(fd, &problem, &m);
+			r = snapshot_open(fd, NULL, &problem, &m);
 			if (r == 0) { /* white space */
 				after = manifest_to_json(&m);
 				assert_true(json_equal(before, after));
@@ -420,10 +422,10 @@ static void expect_truncated(int dirfd, const char *name, off_t len, off_t whole
 	fd = openat(dirfd, name, O_WRONLY | O_CLOEXEC); /* root may, in spite of 0444 */
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, len), 0);
-	assert_int_equal(snapshot_open(dirfd, &problem, &m), IMAGE_E_CORRUPT);
+	assert_int_equal(snapshot_open(dirfd, NULL, &problem, &m), IMAGE_E_CORRUPT);
 	assert_true(problem_is_set(&problem));
 	if (strcmp(name, "manifest.json")) {
-		assert_int_equal(image_open(dirfd, &problem, &image), IMAGE_E_CORRUPT);
+		assert_int_equal(image_open(dirfd, NULL, &problem, &image), IMAGE_E_CORRUPT);
 		assert_null(image);
 	}
 	assert_int_equal(pwrite(fd, data, n, 0), (ssize_t)n);
@@ -455,7 +457,7 @@ static void test_truncated(void **state)
 			expect_truncated(fd, names[i], len, st.st_size);
 	}
 	check_memory(p, fd);
-	assert_int_equal(snapshot_verify(fd, NULL, NULL, NULL), 0);
+	assert_int_equal(snapshot_verify(fd, NULL, NULL, NULL, NULL), 0);
 	close(fd);
 }
 
@@ -464,7 +466,7 @@ static void expect_open(int dirfd, int outcome, const char *text)
 	struct problem problem = PROBLEM_INIT;
 	struct image *image = NULL;
 
-	assert_int_equal(image_open(dirfd, &problem, &image), outcome);
+	assert_int_equal(image_open(dirfd, NULL, &problem, &image), outcome);
 	assert_null(image);
 	if (!strstr(problem.message, text))
 		fail_msg("\"%s\" is not in \"%s\"", text, problem.message);
@@ -518,7 +520,7 @@ static void test_other_files(void **state)
 	assert_int_equal(renameat(fd, "elsewhere", fd, "layers"), 0);
 	check_memory(p, fd);
 	assert_int_equal(unlinkat(fd, "manifest.json", 0), 0);
-	assert_int_equal(snapshot_open(fd, &problem, &m), -ENOENT);
+	assert_int_equal(snapshot_open(fd, NULL, &problem, &m), -ENOENT);
 	assert_int_equal(problem.status, 404);
 	close(fd);
 }
@@ -545,7 +547,7 @@ static void test_newer_versions(void **state)
 	at = strstr(text, "\"major\": 1");
 	assert_non_null(at);
 	fixture_flip(fd, "manifest.json", (uint64_t)(at - text) + 9, '1' ^ '2');
-	assert_int_equal(snapshot_open(fd, &problem, &m), IMAGE_E_VERSION);
+	assert_int_equal(snapshot_open(fd, NULL, &problem, &m), IMAGE_E_VERSION);
 	assert_non_null(strstr(problem.message, want));
 	free(text);
 	close(fd);
@@ -566,15 +568,15 @@ static void test_verify_finds(void **state)
 	int fd = make(p, id);
 
 	only_layer(fd, layer);
-	assert_int_equal(snapshot_verify(fd, count_progress, &frames, &problem), 0);
+	assert_int_equal(snapshot_verify(fd, NULL, count_progress, &frames, &problem), 0);
 	assert_true(frames > 0);
 	fixture_flip(fd, "device", 3, 0x10);
-	assert_int_equal(snapshot_verify(fd, NULL, NULL, &problem), IMAGE_E_CORRUPT);
+	assert_int_equal(snapshot_verify(fd, NULL, NULL, NULL, &problem), IMAGE_E_CORRUPT);
 	assert_non_null(strstr(problem.message, "device: checksum mismatch (stored 0x"));
 	fixture_flip(fd, "device", 3, 0x10);
 	problem = PROBLEM_INIT;
 	fixture_flip(fd, layer, 4096 + 77, 0x40);
-	assert_int_equal(snapshot_verify(fd, NULL, NULL, &problem), IMAGE_E_CORRUPT);
+	assert_int_equal(snapshot_verify(fd, NULL, NULL, NULL, &problem), IMAGE_E_CORRUPT);
 	assert_non_null(strstr(problem.message, ": frame "));
 	assert_non_null(strstr(problem.message, " at offset "));
 	assert_non_null(strstr(problem.message, ": checksum mismatch (stored 0x"));

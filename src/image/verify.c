@@ -54,7 +54,8 @@ static int verify_frames(struct verify *v, struct problem *problem)
 	return 0;
 }
 
-int snapshot_open_device(int dirfd, const struct manifest *m, struct problem *problem, int *ret)
+int snapshot_open_device(int dirfd, const struct manifest *m, const struct keyring *keys,
+			 struct problem *problem, int *ret)
 {
 	_cleanup_fd_ int fd = -1;
 	char digest[DIGEST_LEN + 1];
@@ -75,11 +76,12 @@ int snapshot_open_device(int dirfd, const struct manifest *m, struct problem *pr
 	return 0;
 }
 
-static int verify_device(int dirfd, const struct manifest *m, struct problem *problem)
+static int verify_device(int dirfd, const struct manifest *m, const struct keyring *keys,
+			 struct problem *problem)
 {
 	_cleanup_fd_ int fd = -1;
 
-	return m->device_bytes ? snapshot_open_device(dirfd, m, problem, &fd) : 0;
+	return m->device_bytes ? snapshot_open_device(dirfd, m, keys, problem, &fd) : 0;
 }
 
 static int verify_layers(const struct image *image, const struct manifest_files *files,
@@ -113,7 +115,8 @@ static int verify_image(const struct image *image, const struct manifest *m,
 	return verify_layers(image, files, problem);
 }
 
-int snapshot_verify(int dirfd, snapshot_progress progress, void *userdata, struct problem *problem)
+int snapshot_verify(int dirfd, const struct keyring *keys, snapshot_progress progress,
+		    void *userdata, struct problem *problem)
 {
 	_cleanup_(manifest_files_deinit) struct manifest_files files = {0};
 	_cleanup_(manifest_deinit) struct manifest m = {0};
@@ -125,11 +128,11 @@ int snapshot_verify(int dirfd, snapshot_progress progress, void *userdata, struc
 	if (r == 0)
 		r = snapshot_check_files(dirfd, &m, &files, problem);
 	if (r == 0)
-		r = image_open(dirfd, problem, &image);
+		r = image_open(dirfd, keys, problem, &image);
 	if (r == 0)
 		r = verify_image(image, &m, &files, problem);
 	if (r == 0)
-		r = verify_device(dirfd, &m, problem);
+		r = verify_device(dirfd, &m, keys, problem);
 	if (r)
 		return error_trace(r);
 	v.image = image;

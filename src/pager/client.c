@@ -170,8 +170,8 @@ int pager_client_ping(struct pager_client *c, uint64_t deadline_ns, int *ret_pid
 }
 
 int pager_client_open(struct pager_client *c, const char *session, int image_dirfd,
-		      uint64_t n_pages, uint64_t deadline_ns, struct problem *problem,
-		      struct pager_session *ret)
+		      const struct keyring *keys, uint64_t n_pages, uint64_t deadline_ns,
+		      struct problem *problem, struct pager_session *ret)
 {
 	json_auto_t *request = NULL, *reply = NULL;
 	_cleanup_fd_ int fd = -1;

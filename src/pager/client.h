@@ -8,14 +8,17 @@
  * socket of the session's own where the VMM will hand over its regions and userfaultfd, in the way
  * Firecracker does. A session ends when it is closed or its VMM's process is gone.
  *
- * A client is one connection with one request under way at a time; functions lock, so any thread may
- * call. Every call has a deadline. After -EPIPE or -ETIMEDOUT the client reconnects on the next call.
+ * A client is one connection with one request under way at a time; functions lock, so any thread
+ * may call. Every call has a deadline. After -EPIPE or -ETIMEDOUT the client reconnects on the next
+ * call.
  */
 #include <jansson.h>
 #include <stdint.h>
 
 #include "base/mem.h"
 #include "base/problem.h"
+
+struct keyring; /* image/keyring.h */
 
 struct pager_client;
 
@@ -25,8 +28,8 @@ struct pager_client *pager_client_free(struct pager_client *c);
 DEFINE_CLEANUP(struct pager_client *, pager_client_free)
 
 struct pager_session {
-	int memory_fd;          /* resident memory of the image, read-only descriptor; caller owns */
-	char socket_path[108];  /* the VMM connects here, once */
+	int memory_fd;	       /* resident memory of the image, read-only descriptor; caller owns */
+	char socket_path[108]; /* the VMM connects here, once */
 	char image_id[33];
 };
 
@@ -43,8 +46,8 @@ int pager_client_ping(struct pager_client *c, uint64_t deadline_ns, int *ret_pid
  * Return: 0; IMAGE_E_CORRUPT, IMAGE_E_VERSION; negative errno; @problem explains
  */
 int pager_client_open(struct pager_client *c, const char *session, int image_dirfd,
-		      uint64_t n_pages, uint64_t deadline_ns, struct problem *problem,
-		      struct pager_session *ret);
+		      const struct keyring *keys, uint64_t n_pages, uint64_t deadline_ns,
+		      struct problem *problem, struct pager_session *ret);
 
 /**
  * pager_client_close_session() - stop serving; for a VM that is gone. Unknown sessions are fine.

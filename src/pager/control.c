@@ -243,7 +243,7 @@ static int open_image(const json_t *request, int dirfd, uint64_t n_pages, struct
 		problem_set(problem, 400, "open: the descriptor is not a directory");
 		return -ENOTDIR;
 	}
-	r = dirfd < 0 ? image_open_zero(n_pages, &image) : image_open(dirfd, problem, &image);
+	r = dirfd < 0 ? image_open_zero(n_pages, &image) : image_open(dirfd, NULL, problem, &image);
 	if (r)
 		return r;
 	if (image_n_pages(image) != n_pages) {

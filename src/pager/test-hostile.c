@@ -119,15 +119,16 @@ static void test_corrupt_image(void **state)
 		map = openat(bad, "map", O_RDWR | O_CLOEXEC);
 	}
 	assert_int_equal(pwrite(map, &byte, 1, 40), 1);
-	assert_int_equal(
-		pager_client_open(r->client, "x", bad, TEST_PAGES, soon(), &problem, &session),
-		IMAGE_E_CORRUPT);
+	assert_int_equal(pager_client_open(r->client, "x", bad, NULL, TEST_PAGES, soon(), &problem,
+					   &session),
+			 IMAGE_E_CORRUPT);
 	assert_true(problem_is_set(&problem));
 	(void)snprintf(path, sizeof(path), "%s/empty", r->dir);
 	assert_int_equal(mkdir(path, 0700), 0);
 	empty = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_int_not_equal(
-		pager_client_open(r->client, "x", empty, TEST_PAGES, soon(), NULL, &session), 0);
+		pager_client_open(r->client, "x", empty, NULL, TEST_PAGES, soon(), NULL, &session),
+		0);
 	/* neither leaves anything behind */
 	rig_wait_sessions(r, 0);
 	assert_int_equal(session.memory_fd, -1);
@@ -145,8 +146,8 @@ static void test_poisoned_memory(void **state)
 	uint8_t *p;
 
 	vm_start(r, &a, "a", image, 0);
-	assert_int_equal(pager_client_open(r->client, "rogue", image, TEST_PAGES, soon(), &problem,
-					   &session),
+	assert_int_equal(pager_client_open(r->client, "rogue", image, NULL, TEST_PAGES, soon(),
+					   &problem, &session),
 			 0);
 	p = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE, session.memory_fd, 0);
 	assert_int_equal(*(volatile uint8_t *)(p + first_stored() * DORM_PAGE_SIZE), 0);
@@ -230,9 +231,9 @@ static void test_bad_handshakes(void **state)
 	assert_int_equal(rig_stop_pager(r), 0);
 	assert_int_equal(rig_start_pager(r, hasty), 0);
 	vm_start(r, &a, "a", image, 0);
-	assert_int_equal(
-		pager_client_open(r->client, "b", image, TEST_PAGES, soon(), &problem, &session),
-		0);
+	assert_int_equal(pager_client_open(r->client, "b", image, NULL, TEST_PAGES, soon(),
+					   &problem, &session),
+			 0);
 	close(session.memory_fd);
 	fds = rig_pager_fds(r);
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -276,7 +277,8 @@ static void test_slow_handshake(void **state)
 	int status;
 
 	assert_int_equal(
-		pager_client_open(r->client, "a", -1, TEST_PAGES, soon(), &problem, &session), 0);
+		pager_client_open(r->client, "a", -1, NULL, TEST_PAGES, soon(), &problem, &session),
+		0);
 	pid = fork();
 	if (pid == 0) {
 		uint8_t *p = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE, session.memory_fd, 0);
@@ -337,7 +339,7 @@ static void test_lying_machine(void **state)
 		struct vm vm = {.orders = -1, .answers = -1};
 
 		(void)snprintf(name, sizeof(name), "vm%d", what);
-		assert_int_equal(pager_client_open(r->client, name, image, TEST_PAGES, soon(),
+		assert_int_equal(pager_client_open(r->client, name, image, NULL, TEST_PAGES, soon(),
 						   &problem, &session),
 				 0);
 		vm.pid = fork();
@@ -467,15 +469,17 @@ static void test_names_and_sizes(void **state)
 	pid_t first = r->pager;
 	json_auto_t *stats = NULL;
 
-	assert_int_equal(
-		pager_client_open(r->client, "a", image, TEST_PAGES + 1, soon(), &problem, &again),
-		-EINVAL);
+	assert_int_equal(pager_client_open(r->client, "a", image, NULL, TEST_PAGES + 1, soon(),
+					   &problem, &again),
+			 -EINVAL);
 	assert_non_null(strstr(problem.message, "4096 pages"));
 	assert_int_equal(
-		pager_client_open(r->client, "a", image, TEST_PAGES, soon(), NULL, &session), 0);
+		pager_client_open(r->client, "a", image, NULL, TEST_PAGES, soon(), NULL, &session),
+		0);
 	assert_int_equal(strlen(session.image_id), IMAGE_ID_LEN);
-	assert_int_equal(pager_client_open(r->client, "a", image, TEST_PAGES, soon(), NULL, &again),
-			 -EEXIST);
+	assert_int_equal(
+		pager_client_open(r->client, "a", image, NULL, TEST_PAGES, soon(), NULL, &again),
+		-EEXIST);
 	assert_int_equal(again.memory_fd, -1);
 	assert_int_equal(pager_client_close_session(r->client, "unknown", soon()), 0);
 	assert_int_equal(pager_client_session_stats(r->client, "unknown", soon(), &stats), -ENOENT);
@@ -515,7 +519,8 @@ static void test_no_pager(void **state)
 
 	assert_int_equal(pager_client_new("/nonexistent/pager", &c), 0);
 	assert_int_equal(pager_client_ping(c, soon(), NULL), -ENOENT);
-	assert_int_equal(pager_client_open(c, "a", -1, 16, soon(), &problem, &session), -ENOENT);
+	assert_int_equal(pager_client_open(c, "a", -1, NULL, 16, soon(), &problem, &session),
+			 -ENOENT);
 	assert_non_null(strstr(problem.message, "/nonexistent/pager"));
 	pager_client_free(c);
 }

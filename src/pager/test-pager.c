@@ -46,7 +46,7 @@ static uint64_t count_frames(int dirfd, uint64_t *ret_bytes)
 	uint64_t frames = 0;
 
 	*ret_bytes = 0;
-	assert_int_equal(image_open(dirfd, NULL, &image), 0);
+	assert_int_equal(image_open(dirfd, NULL, NULL, &image), 0);
 	for (uint32_t i = 0; i < image_n_layers(image); i++)
 		for (uint32_t j = 0; j < image_layer_frames(image, i); j++) {
 			uint32_t n;
@@ -222,7 +222,7 @@ static void test_many_sessions(void **state)
 	/* statistics of so many do not fit into one message */
 	for (int i = 0; i < 200; i++) {
 		(void)snprintf(name, sizeof(name), "session-number-%d", i);
-		assert_int_equal(pager_client_open(r->client, name, -1, TEST_PAGES,
+		assert_int_equal(pager_client_open(r->client, name, -1, NULL, TEST_PAGES,
 						   deadline_after_ms(5000), &problem, &session),
 				 0);
 		assert_int_equal(write(session.memory_fd, "x", 1), -1);

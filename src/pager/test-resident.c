@@ -57,7 +57,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(s.rig.dir));
 	rig_make_model();
 	dirfd = rig_image(&s.rig, "a", IMAGE_CODEC_ZSTD);
-	assert_int_equal(image_open(dirfd, &problem, &s.image), 0);
+	assert_int_equal(image_open(dirfd, NULL, &problem, &s.image), 0);
 	close(dirfd);
 	assert_int_equal(resident_new(s.image, &problem, &s.resident), 0);
 	assert_int_equal(bounce_init(&s.bounce), 0);

@@ -325,7 +325,7 @@ void vm_start(struct rig *r, struct vm *vm, const char *name, int image_dirfd, u
 	struct problem problem = PROBLEM_INIT;
 	struct pager_session session;
 	int orders[2], answers[2];
-	int e = pager_client_open(r->client, name, image_dirfd, TEST_PAGES, soon(), &problem,
+	int e = pager_client_open(r->client, name, image_dirfd, NULL, TEST_PAGES, soon(), &problem,
 				  &session);
 
 	if (e)

@@ -36,7 +36,7 @@ static int open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_byt
 
 	if (r < 0)
 		return r;
-	r = pager_client_open(sb->host->pager, sb->record.id, image_dirfd,
+	r = pager_client_open(sb->host->pager, sb->record.id, image_dirfd, sb->host->keys,
 			      memory_bytes / DORM_PAGE_SIZE, deadline_after_ms(SESSION_MS), problem,
 			      ret);
 	if (r > 0) { /* the image is damaged or too new: the problem says where */
@@ -110,7 +110,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot, const char *p
 static int load_device(struct sandbox *sb, int memory_dirfd, struct problem *problem)
 {
 	_cleanup_fd_ int fd = -1;
-	int r = snapshot_open_device(memory_dirfd, &sb->manifest, problem, &fd);
+	int r = snapshot_open_device(memory_dirfd, &sb->manifest, sb->host->keys, problem, &fd);
 
 	if (r != 0)
 		return r > 0 ? -EBADMSG : error_trace(r);

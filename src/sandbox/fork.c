@@ -38,8 +38,8 @@ static int copy_out(struct sandbox *sb, const char *verb, const char *final, con
 
 		if (from < 0)
 			return error_trace(from);
-		r = snapshot_clone(sb->host->store->root_fd, sb->host->store->root, from, final, id,
-				   problem);
+		r = snapshot_clone(sb->host->store->root_fd, sb->host->store->root, from,
+				   sb->host->keys, final, id, problem);
 		timings->total_ns = clock_now_ns() - t0;
 		return error_trace(r);
 	}

@@ -16,6 +16,10 @@
 
 #include "base/mem.h"
 #include "base/problem.h"
+#include "image/compact.h"
+#include "image/disk.h"
+#include "image/image.h"
+#include "image/keyring.h"
 
 /* How long things may take, in milliseconds. Separate, so that a slow one does not starve the next.
  */
@@ -45,6 +49,13 @@ struct host_config {
 	const char *libexec;	 /* directory of dorm-pager, dorm-agent, libdorm-vmm.so */
 	const char *accel;	 /* "tcg", "kvm", or NULL: measured */
 	struct host_limits limits;
+	const struct keyring *keys; /* snapshots are sealed with the first; NULL: not sealed. Must
+				       outlive the host */
+	enum image_codec codec;	    /* of what sleeps write */
+	int codec_level;
+	int template_level; /* of zstd, for templates, which are written once and read often */
+	struct compact_policy compact;
+	enum disk_reflink reflink;
 };
 
 struct host;

@@ -71,6 +71,7 @@ struct host {
 	struct host_limits limits;
 
 	struct store *store;
+	const struct keyring *keys; /* NULL: snapshots are not sealed */
 
 	pthread_mutex_t lock;
 	struct sandbox **sandboxes; /* lock; creation order */

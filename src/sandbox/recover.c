@@ -107,7 +107,7 @@ static bool has_memory(struct sandbox *sb, unsigned generation, struct manifest 
 	char memory[32];
 	_cleanup_fd_ int fd = file_open_dir(sb->dirfd, sandbox_memory_name(generation, memory));
 
-	return fd >= 0 && snapshot_open(fd, NULL, ret) == 0;
+	return fd >= 0 && snapshot_open(fd, sb->host->keys, NULL, ret) == 0;
 }
 
 /* Memory directories other than the one in use were half-way through being added or removed, and

@@ -45,10 +45,10 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	(void)snprintf(final, sizeof(final), "sandboxes/%s/memory-0", record.id); /* fits */
 	r = sandbox_insert(sb);
 	if (r == 0)
-		r = snapshot_clone(host->store->root_fd, host->store->root, from, final, NULL,
-				   problem);
+		r = snapshot_clone(host->store->root_fd, host->store->root, from, host->keys, final,
+				   NULL, problem);
 	if (r == 0)
-		r = snapshot_open(from, problem, &m);
+		r = snapshot_open(from, host->keys, problem, &m);
 	if (r == 0)
 		sandbox_set_manifest(sb, &m);
 	cloned = clock_now_ns() - t0;

@@ -46,7 +46,7 @@ static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct proble
 		problem_errno(problem, fd, "memory of sandbox %s", sb->record.id);
 		return fd;
 	}
-	r = image_open(fd, problem, ret);
+	r = image_open(fd, sb->host->keys, problem, ret);
 	if (r > 0)
 		return -EBADMSG;
 	if (r == 0)
@@ -178,7 +178,8 @@ static int write_paused(struct sandbox *sb, struct snapshot_tmp *tmp, const char
 	if (r == 0)
 		r = write_memory(sb, tmp->dirfd, m->memory_bytes, problem, m);
 	if (r == 0)
-		r = snapshot_commit(tmp, sb->host->store->root_fd, final, m, problem);
+		r = snapshot_commit(tmp, sb->host->store->root_fd, final, m, sb->host->keys,
+				    problem);
 	t->memory_ns = clock_now_ns() - t1;
 	return error_trace(r);
 }
@@ -234,7 +235,7 @@ static int read_back(struct sandbox *sb, const char *final, struct manifest *m,
 		return error_trace(fd);
 	manifest_deinit(m);
 	*m = (struct manifest){0};
-	r = snapshot_open(fd, problem, m);
+	r = snapshot_open(fd, sb->host->keys, problem, m);
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 

@@ -96,6 +96,7 @@ static void weigh(int snapshot_fd, struct snapshot_entry *e)
 }
 
 struct each {
+	struct host *host;
 	struct names names;
 	snapshot_visit visit;
 	void *userdata;
@@ -106,7 +107,8 @@ static int visit_snapshot(void *userdata, const char *id, int dirfd)
 	struct each *each = userdata;
 	struct snapshot_entry e = {0};
 
-	if (snapshot_open(dirfd, NULL, &e.manifest) != 0 || strcmp(e.manifest.id, id)) {
+	if (snapshot_open(dirfd, each->host->keys, NULL, &e.manifest) != 0 ||
+	    strcmp(e.manifest.id, id)) {
 		manifest_deinit(&e.manifest);
 		return 0;
 	}
@@ -119,7 +121,8 @@ static int visit_snapshot(void *userdata, const char *id, int dirfd)
 
 int snapshots_each(struct host *host, snapshot_visit visit, void *userdata)
 {
-	struct each each = {.names = {json_object()}, .visit = visit, .userdata = userdata};
+	struct each each = {
+		.host = host, .names = {json_object()}, .visit = visit, .userdata = userdata};
 	int r = each.names.by_snapshot ? 0 : -ENOMEM;
 
 	if (r == 0)
@@ -175,9 +178,9 @@ int snapshots_inspect(struct host *host, const char *id_or_name, struct problem 
 	fd = open_by_name(host, id_or_name, problem, id);
 	if (fd < 0)
 		return fd;
-	r = snapshot_open(fd, problem, &m);
+	r = snapshot_open(fd, host->keys, problem, &m);
 	if (r == 0)
-		r = image_open(fd, problem, &image);
+		r = image_open(fd, host->keys, problem, &image);
 	if (r == 0) {
 		o = manifest_to_json(&m);
 		r = o ? add_layers(fd, image, o) : -ENOMEM;
@@ -208,7 +211,7 @@ int snapshots_verify(struct host *host, const char *id_or_name, snapshot_progres
 	fd = open_by_name(host, id_or_name, problem, id);
 	if (fd < 0)
 		return fd;
-	r = snapshot_verify(fd, progress, userdata, problem);
+	r = snapshot_verify(fd, host->keys, progress, userdata, problem);
 	if (r > 0) {
 		problem_hint(problem,
 			     "restore this snapshot's files from a copy, or delete it: "

@@ -126,7 +126,7 @@ static int decode_image(const struct image *image, char *out, struct problem *pr
 static int open_image(int dirfd, const char *name, struct problem *problem, struct image **ret)
 {
 	_cleanup_fd_ int fd = file_open_dir(dirfd, name);
-	int r = fd < 0 ? fd : image_open(fd, problem, ret);
+	int r = fd < 0 ? fd : image_open(fd, NULL, problem, ret);
 
 	problem_errno(r < 0 ? problem : NULL, r, "image in %s", name);
 	return r > 0 ? -EBADMSG : error_trace(r);

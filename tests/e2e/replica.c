@@ -73,7 +73,7 @@ static int start_replica(struct replica *p, const char *work_dir,
 static int load_replica(struct replica *p, int memory_dirfd, struct vmm *vmm)
 {
 	_cleanup_fd_ int device = -1;
-	int r = snapshot_open_device(memory_dirfd, &p->sb->manifest, &p->problem, &device);
+	int r = snapshot_open_device(memory_dirfd, &p->sb->manifest, NULL, &p->problem, &device);
 
 	if (r != 0)
 		return r > 0 ? -EBADMSG : r;
@@ -151,8 +151,8 @@ static int check_replica(struct replica *p)
 	dirfd = file_open_dir(sb->dirfd, sandbox_memory_name(sb->record.generation, memory));
 	r = !work_dir ? -ENOMEM : dirfd < 0 ? dirfd : file_mkdir_p(work_dir, 0700);
 	if (r == 0)
-		r = pager_client_open(pager, p->name, dirfd, N_PAGES, deadline_after_ms(STEP_MS),
-				      &p->problem, &session);
+		r = pager_client_open(pager, p->name, dirfd, NULL, N_PAGES,
+				      deadline_after_ms(STEP_MS), &p->problem, &session);
 	if (r != 0 && p->together)
 		pthread_barrier_wait(p->together);
 	if (r != 0)

@@ -81,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	}
 	require(fd_write_full(fd, file, len) == 0);
 	free(file);
-	if (layer_open_fd_consume(fd, len, id, &problem, &l) == 0)
+	if (layer_open_fd_consume(fd, len, id, NULL, &problem, &l) == 0)
 		read_frames(l);
 	else
 		require(problem_is_set(&problem));
