@@ -11,7 +11,6 @@ figure of its own.
 Writes build/bench/demo.json (the form is in docs/architecture.md, "Benchmarks").
 """
 import argparse
-import json
 import os
 import pathlib
 import signal
@@ -22,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "bench" / "lib")]
+
+from rows import Rows
 
 MEMORY_MB = 1024
 PATTERN_MB = 512
@@ -45,28 +46,6 @@ def percentile(values, p):
 def answer_ms(wake):
     """of a wake's time, the part up to the agent's first answer"""
     return wake["totalMs"] - wake["phases"]["repair"]
-
-
-class Rows:
-    """what the benchmark file holds: one row for every figure"""
-
-    def __init__(self):
-        self.rows = []
-
-    def add(self, metric, values, unit, goal, ok, start, end):
-        values = values if isinstance(values, list) else [values]
-        self.rows.append({
-            "metric": metric, "value": statistics.median(values), "unit": unit, "goal": goal,
-            "ok": ok(statistics.median(values)) if ok else None, "min": min(values),
-            "median": statistics.median(values), "max": max(values), "n": len(values),
-            "from": start, "to": end})
-
-    def value(self, metric):
-        return next(r["value"] for r in self.rows if r["metric"] == metric)
-
-    def write(self, path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.rows, indent=1) + "\n")
 
 
 class Demo:
