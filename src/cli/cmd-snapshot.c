@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dorm snapshot create, ls, rm, inspect, verify */
+/* dorm snapshot create, ls, rm, inspect, verify, compact */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdint.h>
@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "cli/describe.h"
 #include "cli/http.h"
+#include "cli/job.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/request.h"
@@ -207,74 +208,31 @@ const struct command cmd_snapshot_inspect = {
 /* ---- verify
  * -------------------------------------------------------------------------------------- */
 
-struct verify {
-	struct progress progress;
-	json_t *last; /* the line with "ok"; owned */
-};
-
-static int on_verify_line(void *userdata, json_t *line)
-{
-	struct verify *v = userdata;
-
-	if (json_object_get(line, "ok")) {
-		json_decref(v->last);
-		v->last = json_incref(line);
-	} else {
-		progress_bar(&v->progress, output_field_number(line, "done"),
-			     output_field_number(line, "total"));
-	}
-	return 0;
-}
-
-static int conclude_verify(struct cli *cli, const char *id, const json_t *last)
-{
-	const json_t *error = json_object_get(last, "error");
-	struct problem problem = PROBLEM_INIT;
-	bool ok = json_is_true(json_object_get(last, "ok"));
-	char bytes[16];
-
-	if (cli->json)
-		output_json(last);
-	else if (ok)
-		(void)printf("%s is sound: %" PRIu64 " frames, %s\n", id,
-			     output_field_number(last, "frames"),
-			     str_format_bytes(output_field_number(last, "bytes"), bytes));
-	if (ok)
-		return CLI_OK;
-	problem_set(&problem, 500, "%s", output_field(error, "message", "the snapshot is damaged"));
-	problem_hint(&problem, "%s", output_field(error, "hint", ""));
-	output_problem(&problem);
-	return CLI_FAILED;
-}
-
 static int run_snapshot_verify(struct cli *cli, const struct command *command, int argc,
 			       char **argv)
 {
-	_cleanup_(http_freep) struct http *http = NULL;
-	_cleanup_free_ char *path = NULL;
-	struct problem problem = PROBLEM_INIT;
-	struct verify v = {0};
+	_cleanup_free_ char *path = NULL, *doing = NULL;
+	_cleanup_job_ struct job job = {.what = "the verification"};
 	struct args args;
-	int code = CLI_FAILED, r = options_parse(cli, command, NULL, 0, argc, argv, &args);
+	char bytes[16];
+	int r = options_parse(cli, command, NULL, 0, argc, argv, &args);
 
 	if (r)
 		return options_exit(r);
-	path = http_path("/snapshots/", args.pos[0], "/verify");
-	progress_start(&v.progress, cli, "verifying %s", args.pos[0]);
-	r = http_new(cli->socket, &problem, &http);
+	job.path = path = http_path("/snapshots/", args.pos[0], "/verify");
+	doing = str_printf("verifying %s", args.pos[0]);
+	job.doing = doing ? doing : "verifying";
+	r = job_run(cli, &job);
+	if (cli->json)
+		job_json(&job, false);
+	else if (!r)
+		(void)printf("%s is sound: %" PRIu64 " frames, %s\n", args.pos[0],
+			     output_field_number(job.result, "frames"),
+			     str_format_bytes(output_field_number(job.result, "bytes"), bytes));
 	if (!r)
-		r = path ? http_lines(http, "POST", path, on_verify_line, &v, &problem) : -ENOMEM;
-	progress_end(&v.progress);
-	if (!r && !v.last) {
-		problem_set(&problem, 500, "dormd did not say how the verification ended");
-		r = HTTP_E_CUT;
-	}
-	if (r)
-		output_problem(&problem);
-	else
-		code = conclude_verify(cli, args.pos[0], v.last);
-	json_decref(v.last);
-	return code;
+		return CLI_OK;
+	output_problem(&job.problem);
+	return CLI_FAILED;
 }
 
 const struct command cmd_snapshot_verify = {
@@ -288,4 +246,86 @@ const struct command cmd_snapshot_verify = {
 	.min_args = 1,
 	.max_args = 1,
 	.run = run_snapshot_verify,
+};
+
+/* ---- compact
+ * ------------------------------------------------------------------------------------- */
+
+static void print_compacted(const char *id, const json_t *result)
+{
+	char written[16], dropped[16];
+
+	if (!json_is_true(json_object_get(result, "compacted"))) {
+		(void)printf("%s is compact enough already\n", id);
+		return;
+	}
+	(void)printf("%s: %" PRIu64 " layers became %" PRIu64 "; %s written, %s dropped\n", id,
+		     output_field_number(result, "layersBefore"),
+		     output_field_number(result, "layersAfter"),
+		     str_format_bytes(output_field_number(result, "bytesWritten"), written),
+		     str_format_bytes(output_field_number(result, "bytesDropped"), dropped));
+}
+
+/* Return: 0; -1 after printing why. Adds the last line to @results, which is NULL without --json */
+static int compact_one(struct cli *cli, const char *id, bool force, json_t *results)
+{
+	_cleanup_free_ char *path = http_path("/snapshots/", id, "/compact");
+	_cleanup_free_ char *doing = str_printf("compacting %s", id);
+	_cleanup_job_ struct job job = {.path = path,
+					.doing = doing ? doing : "compacting",
+					.what = "the compaction",
+					.body = json_pack("{s:b}", "force", force)};
+	int r = job_run(cli, &job);
+
+	if (r)
+		output_problem(&job.problem);
+	if (results)
+		(void)json_array_append_new(results,
+					    r ? request_error("snapshotID", id, &job.problem)
+					      : json_incref(job.result));
+	else if (!r)
+		print_compacted(id, job.result);
+	return r;
+}
+
+static int run_snapshot_compact(struct cli *cli, const struct command *command, int argc,
+				char **argv)
+{
+	bool if_due = false;
+	const struct option_spec specs[] = {
+		{0, "if-due", OPTION_FLAG, &if_due, NULL, "only those that dormd would compact"},
+	};
+	json_t *results = NULL;
+	struct args args;
+	int code = CLI_OK,
+	    r = options_parse(cli, command, specs, ARRAY_SIZE(specs), argc, argv, &args);
+
+	if (r)
+		return options_exit(r);
+	if (cli->json)
+		results = json_array();
+	for (size_t i = 0; i < args.n_pos; i++)
+		if (compact_one(cli, args.pos[i], !if_due, results))
+			code = CLI_FAILED;
+	if (results)
+		output_json(results);
+	json_decref(results);
+	return code;
+}
+
+const struct command cmd_snapshot_compact = {
+	.name = "snapshot compact",
+	.usage = "[OPTIONS] ID...",
+	.summary = "Merge the layers of snapshots, dropping what no page needs",
+	.details = "A snapshot that grew by many sleeps has layers with pages that later ones\n"
+		   "replaced. Its id stays, sandboxes and other snapshots that have layers in\n"
+		   "common with it are not touched. dormd does it by itself after a sleep, unless\n"
+		   "it was started with --compact off.\n",
+	.examples = "  dorm snapshot compact s9f3...\n"
+		    "  dorm snapshot ls --json | jq -r '.[].snapshotID' |\n"
+		    "    xargs -r dorm snapshot compact --if-due\n",
+	.missing = MISSING_SNAPSHOT,
+	.min_args = 1,
+	.max_args = SIZE_MAX,
+	.run = run_snapshot_compact,
 };
