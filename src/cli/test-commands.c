@@ -584,7 +584,8 @@ static void test_snapshots(void **state)
 		{"POST", "/sandboxes/i1/snapshots", 201, "{\"snapshotID\":\"s1\",\"names\":[]}"},
 		{"GET", "/snapshots", 200,
 		 "[{\"snapshotID\":\"s1\",\"names\":[\"n\"],\"memoryMB\":512,\"storedBytes\":5,"
-		 "\"sharedBytes\":2048}]"},
+		 "\"sharedBytes\":2048},{\"snapshotID\":\"s2\",\"damaged\":\"no \\u001b "
+		 "map\"}]"},
 		{"GET", "/snapshots/s1", 200,
 		 "{\"id\":\"s1\",\"layers\":[{\"id\":\"l1\",\"bytes\":4096},{\"id\":\"l2\","
 		 "\"bytes\":8192}]}"},
@@ -600,6 +601,7 @@ static void test_snapshots(void **state)
 	assert_contains(p.log, "POST /sandboxes/i1/snapshots {}\n");
 	assert_contains(q.log, "{\"name\":\"n\"}");
 	assert_contains(l.o.out, "2.0 KiB");
+	assert_contains(l.o.out, "\n\ns2 is damaged: no ? map\n");
 	assert_contains(i.o.out, "id  s1\n\nlayers\n");
 	assert_contains(i.o.out, "8.0 KiB");
 	assert_int_equal(r.o.code, 0);
