@@ -30,7 +30,8 @@ struct import {
 
 	const char *file; /* for messages */
 	int fd;
-	int64_t len; /* of the stream; -1: unknown */
+	int64_t len;  /* of the stream; -1: unknown */
+	int64_t left; /* of that */
 	struct raw_reader *reader;
 };
 
@@ -44,13 +45,22 @@ static ssize_t on_pull(void *userdata, void *buf, size_t len, struct problem *pr
 
 	if (m->raw)
 		return raw_reader_read(m->reader, buf, len, problem);
+	/* never more than what was announced: the file may be growing */
+	if (m->len >= 0)
+		len = MIN(len, (size_t)m->left);
 	do
 		n = read(m->fd, buf, len);
 	while (n < 0 && errno == EINTR);
-	if (n >= 0)
-		return n;
-	problem_errno(problem, -errno, "cannot read %s", m->file);
-	return error_errno();
+	if (n < 0) {
+		problem_errno(problem, -errno, "cannot read %s", m->file);
+		return error_errno();
+	}
+	if (n == 0 && m->left) {
+		problem_set(problem, 409, "%s became shorter while it was read", m->file);
+		return error_trace(-ENODATA);
+	}
+	m->left -= m->len >= 0 ? n : 0;
+	return n;
 }
 
 static int open_input(struct import *m, const char *file, struct problem *problem)
@@ -71,8 +81,9 @@ static int open_input(struct import *m, const char *file, struct problem *proble
 		return error_trace(-EISDIR);
 	}
 	at = S_ISREG(st.st_mode) ? lseek(m->fd, 0, SEEK_CUR) : -1;
-	if (at >= 0 && st.st_size >= at)
-		m->len = st.st_size - at;
+	/* a file without a size may have content all the same: those of /proc do */
+	if (at >= 0 && st.st_size > at)
+		m->len = m->left = st.st_size - at;
 	return 0;
 }
 

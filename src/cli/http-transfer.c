@@ -28,7 +28,7 @@
 #include "base/fd.h"
 #include "base/str.h"
 
-#define SILENCE_MS	300000
+#define SILENCE_MS	600000
 #define EARLY_ANSWER_MS 5000
 #define MAX_JSON	(1u << 20) /* of an answer that is no stream */
 #define MAX_HEAD	(16u << 10)

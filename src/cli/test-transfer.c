@@ -40,7 +40,7 @@ struct dormd {
 	const char *type; /* NULL: JSON */
 	const void *data;
 	size_t len, promise; /* promise: Content-Length, when it is another */
-	bool chunked, stall, cut;
+	bool chunked, stall, cut, slow;
 	const char *layers[2]; /* answers to GET /layers, in turn; NULL: none */
 	/* results; read them after the server has stopped */
 	size_t n_layers;
@@ -61,7 +61,13 @@ static void answer(const struct dormd *d, int fd)
 	}
 	test_reply_head(fd, d->status, d->type ? d->type : "application/json",
 			d->promise ? d->promise : d->len);
-	test_write(fd, d->data, d->len);
+	if (d->slow) {
+		test_write(fd, d->data, d->len / 2);
+		clock_sleep_ms(1300); /* dorm says nothing in the first second */
+		test_write(fd, (const char *)d->data + d->len / 2, d->len - d->len / 2);
+	} else {
+		test_write(fd, d->data, d->len);
+	}
 	if (d->stall)
 		(void)!read(fd, &byte, 1); /* until dorm goes */
 	if (d->promise)
@@ -94,7 +100,7 @@ static void handle(struct test_server *s, const struct test_request *rq, int fd)
 
 struct run {
 	struct dormd d;
-	int in, out; /* descriptors for dorm; -1: /dev/null, a memfd */
+	int in, out, err_fd; /* descriptors for dorm; -1: /dev/null, a memfd */
 	bool early;
 	/* results */
 	int code;
@@ -102,7 +108,7 @@ struct run {
 	size_t output_len;
 };
 
-#define RUN_INIT ((struct run){.in = -1, .out = -1})
+#define RUN_INIT ((struct run){.in = -1, .out = -1, .err_fd = -1})
 
 static char *slurp(int fd, size_t *ret_len)
 {
@@ -120,7 +126,8 @@ static void run(struct run *x, const char *const *args)
 	struct test_server *s;
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int out = memfd_create("out", MFD_CLOEXEC), err = memfd_create("err", MFD_CLOEXEC);
-	int fds[] = {x->in < 0 ? null : x->in, x->out < 0 ? out : x->out, err};
+	int fds[] = {x->in < 0 ? null : x->in, x->out < 0 ? out : x->out,
+		     x->err_fd < 0 ? err : x->err_fd};
 	size_t len;
 
 	pthread_mutex_init(&x->d.lock, NULL);
@@ -385,6 +392,30 @@ static void test_export_to_terminal(void **state)
 	assert_int_equal(x.code, 2);
 	assert_contains(x.err, "standard input is a terminal");
 	close(x.in);
+	close(master);
+	run_deinit(&x);
+}
+
+static void test_progress(void **state)
+{
+	struct run x = RUN_INIT;
+	_cleanup_free_ unsigned char *data = noise(4096);
+	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	char text[2048] = "";
+
+	if (master < 0 || grantpt(master) || unlockpt(master))
+		skip();
+	(void)setenv("TERM", "xterm", 1);
+	x.err_fd = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+	assert_true(x.err_fd >= 0);
+	x.d = (struct dormd){.type = SNAPSHOT, .data = data, .len = 4096, .slow = true};
+	RUN(&x, "export", "s1");
+	assert_int_equal(x.code, 0);
+	assert_int_equal(x.output_len, 4096);
+	assert_true(read(master, text, sizeof(text) - 1) > 0);
+	assert_contains(text, "exporting s1 [===============               ]  50 %");
+	assert_contains(text, "2.0 KiB of 4.0 KiB");
+	close(x.err_fd);
 	close(master);
 	run_deinit(&x);
 }
@@ -698,6 +729,18 @@ static void test_import_broken(void **state)
 	assert_contains(x.err, "none: No such file or directory");
 	assert_string_equal(x.log, "");
 	run_deinit(&x);
+	/* a file of the kernel's says 4096 bytes and has fewer */
+	x.d = (struct dormd){IMPORTED};
+	RUN(&x, "import", "/sys/kernel/mm/transparent_hugepage/enabled");
+	if (access("/sys/kernel/mm/transparent_hugepage/enabled", R_OK) == 0)
+		assert_contains(x.err, "enabled became shorter while it was read");
+	assert_int_equal(x.code, 1);
+	run_deinit(&x);
+	x.d = (struct dormd){IMPORTED};
+	RUN(&x, "import", "/proc/version"); /* says that it is empty */
+	assert_int_equal(x.code, 0);
+	assert_contains(x.log, "POST /snapshots/import Linux version");
+	run_deinit(&x);
 	RUN(&x, "import", dir);
 	assert_int_equal(x.code, 1);
 	assert_contains(x.err, "is a directory");
@@ -830,8 +873,8 @@ static void test_import_raw_refused(void **state)
 
 TEST_MAIN(cmocka_unit_test(test_export), WITH_DIR(test_export_file), WITH_DIR(test_export_fails),
 	  WITH_DIR(test_export_interrupted), cmocka_unit_test(test_export_to_nobody),
-	  cmocka_unit_test(test_export_to_terminal), WITH_DIR(test_skip),
-	  cmocka_unit_test(test_layers), WITH_DIR(test_export_sparse),
+	  cmocka_unit_test(test_export_to_terminal), cmocka_unit_test(test_progress),
+	  WITH_DIR(test_skip), cmocka_unit_test(test_layers), WITH_DIR(test_export_sparse),
 	  cmocka_unit_test(test_export_flat), WITH_DIR(test_export_raw_fails),
 	  WITH_DIR(test_import_file), cmocka_unit_test(test_import_pipe),
 	  WITH_DIR(test_import_refused), cmocka_unit_test(test_import_silent_sender),
