@@ -200,6 +200,17 @@ static size_t next_run(struct raw_reader *x)
 	return end - x->chunk_pos;
 }
 
+/* A file that was cut while we read it looks as if the rest were a hole. */
+static int check_whole(const struct raw_reader *x, struct problem *problem)
+{
+	struct stat st;
+
+	if (!x->regular || (!fstat(x->fd, &st) && (uint64_t)st.st_size >= x->size))
+		return 0;
+	problem_set(problem, 409, "%s became shorter while it was read", x->name);
+	return error_trace(-ENODATA);
+}
+
 static int next_extent(struct raw_reader *x, struct problem *problem)
 {
 	int r;
@@ -212,7 +223,7 @@ static int next_extent(struct raw_reader *x, struct problem *problem)
 			extents_head(x->size, 0, x->head);
 			x->head_left = EXTENTS_HEAD;
 			x->ended = true;
-			return 0;
+			return check_whole(x, problem);
 		}
 	}
 	extents_head(x->chunk_at + x->chunk_pos, x->body_left, x->head);
