@@ -21,7 +21,7 @@
 
 #define MISSING_SNAPSHOT "a snapshot id (see `dorm snapshot ls`)"
 
-/* dormd reads a head of 64 KiB; what does not fit is sent once more, which is no mistake. */
+/* dormd reads a head of 64 KiB. */
 #define MAX_SKIP_TEXT (32u << 10)
 #define MAX_SKIP_FILE (64u << 20)
 
@@ -105,8 +105,9 @@ static int skip_query(struct cli *cli, const char *id, const json_t *set, struct
 
 		if (!json_object_get(set, layer_id) || ret->len > MAX_SKIP_TEXT)
 			continue;
-		(void)buf_printf(ret, "%s%s", separator, layer_id);
-		separator = ",";
+		/* one that is left out is sent once more, which is no mistake */
+		if (!buf_printf(ret, "%s%s", separator, layer_id))
+			separator = ",";
 	}
 	return 0;
 }
@@ -114,8 +115,7 @@ static int skip_query(struct cli *cli, const char *id, const json_t *set, struct
 /* ---- export -------------------------------------------------------------------------------------
  */
 
-struct export
-{
+struct outgoing {
 	const char *id;
 	const char *skip, *skip_file;
 	const char *output; /* NULL: standard output */
@@ -128,7 +128,7 @@ struct export
 
 static int on_stream(void *userdata, const void *data, size_t len, struct problem *problem)
 {
-	struct export *x = userdata;
+	struct outgoing *x = userdata;
 	int r;
 
 	if (x->raw)
@@ -139,7 +139,7 @@ static int on_stream(void *userdata, const void *data, size_t len, struct proble
 	return error_trace(r);
 }
 
-static int open_output(struct export *x, struct problem *problem)
+static int open_output(struct outgoing *x, struct problem *problem)
 {
 	int r = x->output ? part_file_open(x->output, &x->file, problem) : 0;
 
@@ -152,7 +152,7 @@ static int open_output(struct export *x, struct problem *problem)
 	return 0;
 }
 
-static int transfer_out(struct cli *cli, struct export *x, const char *path,
+static int transfer_out(struct cli *cli, struct outgoing *x, const char *path,
 			struct problem *problem)
 {
 	struct http_transfer t = {.socket = cli->socket,
@@ -178,7 +178,7 @@ static int transfer_out(struct cli *cli, struct export *x, const char *path,
 	return r;
 }
 
-static int export(struct cli *cli, struct export *x, json_t *set)
+static int export_snapshot(struct cli *cli, struct outgoing *x, json_t *set)
 {
 	_cleanup_free_ char *path = NULL;
 	_cleanup_buf_ struct buf after = {0};
@@ -207,7 +207,7 @@ static int export(struct cli *cli, struct export *x, json_t *set)
 static int run_snapshot_export(struct cli *cli, const struct command *command, int argc,
 			       char **argv)
 {
-	struct export x = {.file = PART_FILE_INIT};
+	struct outgoing x = {.file = PART_FILE_INIT};
 	const struct option_spec specs[] = {
 		{'o', "output", OPTION_TEXT, &x.output, "FILE", "write FILE, whole or not at all"},
 		{0, "skip", OPTION_TEXT, &x.skip, "LAYER,...", "layers that the receiver has"},
@@ -222,13 +222,15 @@ static int run_snapshot_export(struct cli *cli, const struct command *command, i
 	if (r)
 		return options_exit(r);
 	x.id = args.pos[0];
+	if (x.output && !strcmp(x.output, "-"))
+		x.output = NULL;
 	if (x.raw && (x.skip || x.skip_file))
 		return options_usage(command, "--raw sends no layers that could be skipped");
 	if (!x.output && cli->tty_out)
 		return options_usage(command, "standard output is a terminal: give it a file with "
 					      "-o, or a pipe");
 	set = json_object();
-	code = export(cli, &x, set);
+	code = export_snapshot(cli, &x, set);
 	json_decref(set);
 	return code;
 }

@@ -24,7 +24,7 @@
 #include "cli/output.h"
 #include "cli/raw-file.h"
 
-struct import {
+struct incoming {
 	const char *name, *parent;
 	bool raw, diff;
 
@@ -40,7 +40,7 @@ struct import {
 
 static ssize_t on_pull(void *userdata, void *buf, size_t len, struct problem *problem)
 {
-	struct import *m = userdata;
+	struct incoming *m = userdata;
 	ssize_t n;
 
 	if (m->raw)
@@ -63,7 +63,7 @@ static ssize_t on_pull(void *userdata, void *buf, size_t len, struct problem *pr
 	return n;
 }
 
-static int open_input(struct import *m, const char *file, struct problem *problem)
+static int open_input(struct incoming *m, const char *file, struct problem *problem)
 {
 	struct stat st;
 	off_t at;
@@ -98,7 +98,7 @@ static int add_query(struct buf *path, const char *key, const char *value)
 	return pair ? buf_printf(path, "%s%s%s", separator, key, pair) : -ENOMEM;
 }
 
-static int import_path(const struct import *m, struct buf *ret)
+static int import_path(const struct incoming *m, struct buf *ret)
 {
 	int r = buf_printf(ret, "/snapshots/import");
 
@@ -109,7 +109,7 @@ static int import_path(const struct import *m, struct buf *ret)
 	return r ? r : add_query(ret, "name", m->name);
 }
 
-static int transfer_in(struct cli *cli, struct import *m, struct http_reply *ret,
+static int transfer_in(struct cli *cli, struct incoming *m, struct http_reply *ret,
 		       struct problem *problem)
 {
 	struct http_transfer t = {.socket = cli->socket,
@@ -137,7 +137,7 @@ static int transfer_in(struct cli *cli, struct import *m, struct http_reply *ret
 /* ---- what is said -------------------------------------------------------------------------------
  */
 
-static void print_imported(const struct import *m, const json_t *reply)
+static void print_imported(const struct incoming *m, const json_t *reply)
 {
 	char bytes[16];
 
@@ -188,7 +188,7 @@ static void print_kept(struct http *http, size_t before)
 /* ---- the command --------------------------------------------------------------------------------
  */
 
-static int import(struct cli *cli, struct import *m, const char *file)
+static int import_snapshot(struct cli *cli, struct incoming *m, const char *file)
 {
 	_cleanup_(http_freep) struct http *http = NULL;
 	_cleanup_reply_ struct http_reply reply = {0}, layers = {0};
@@ -215,7 +215,7 @@ static int import(struct cli *cli, struct import *m, const char *file)
 	return CLI_OK;
 }
 
-static int check_options(const struct command *command, const struct import *m)
+static int check_options(const struct command *command, const struct incoming *m)
 {
 	if (m->diff && !m->raw)
 		return options_usage(command, "--diff goes with --raw");
@@ -229,7 +229,7 @@ static int check_options(const struct command *command, const struct import *m)
 static int run_snapshot_import(struct cli *cli, const struct command *command, int argc,
 			       char **argv)
 {
-	struct import m = {.fd = -1, .len = -1};
+	struct incoming m = {.fd = -1, .len = -1};
 	const struct option_spec specs[] = {
 		{'n', "name", OPTION_TEXT, &m.name, "NAME", "a name to create sandboxes by"},
 		{0, "raw", OPTION_FLAG, &m.raw, NULL, "FILE is a guest's memory, byte for byte"},
@@ -249,7 +249,7 @@ static int run_snapshot_import(struct cli *cli, const struct command *command, i
 					   "stream into it");
 	if (r)
 		return r;
-	code = import(cli, &m, file);
+	code = import_snapshot(cli, &m, file);
 	raw_reader_free(m.reader);
 	if (file)
 		fd_close(m.fd);

@@ -9,8 +9,8 @@
  *     http_free()
  *
  * For requests that run side by side see http-loop.h, for bodies that are too large for memory
- * http-transfer.h. One thread. Answers are bounded in size,
- * every wait has a deadline. Needs curl_global_init() in main().
+ * http-transfer.h. One thread. Answers are bounded in size, every wait has a deadline. Needs
+ * curl_global_init() in main().
  */
 #include <curl/curl.h>
 #include <jansson.h>
