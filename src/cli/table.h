@@ -5,7 +5,8 @@
  *
  * Columns marked TABLE_CUT give way when the terminal is narrow; nothing is cut when standard
  * output is not a terminal. A column marked TABLE_TREE shows which row is below which, with lines
- * in a UTF-8 locale and with ASCII elsewhere. Out of memory is remembered and reported once, by table_print().
+ * in a UTF-8 locale and with ASCII elsewhere. Out of memory is remembered and reported once, by
+ * table_print().
  */
 #include "base/mem.h"
 #include "cli/cli.h"

@@ -244,7 +244,8 @@ static void test_export(void **state)
 	assert_string_equal(x.log, "GET /snapshots/s1/export \n");
 	run_deinit(&x);
 	x.d = (struct dormd){.type = SNAPSHOT, .data = "", .len = 0};
-	RUN(&x, "export", "-o", "-", "a/b"); /* nothing is a stream, too, as far as dorm is concerned */
+	RUN(&x, "export", "-o", "-",
+	    "a/b"); /* nothing is a stream, too, as far as dorm is concerned */
 	assert_int_equal(x.code, 0);
 	assert_string_equal(x.log, "GET /snapshots/a%2Fb/export \n");
 	run_deinit(&x);
