@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dorm snapshot create, ls, rm, inspect, verify */
+/* dorm snapshot create, ls, rm, inspect */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdint.h>
@@ -85,6 +85,27 @@ const struct command cmd_snapshot_create = {
 /* ---- ls, rm
  * -------------------------------------------------------------------------------------- */
 
+/* Those that cannot be used, with the reason, below the table. */
+static void print_damaged(const json_t *snapshots)
+{
+	bool first = true;
+	json_t *v;
+	size_t i;
+
+	json_array_foreach (snapshots, i, v) {
+		const char *why = output_field(v, "damaged", NULL);
+
+		if (!why)
+			continue;
+		(void)printf("%s", first ? "\n" : "");
+		output_text(stdout, output_field(v, "snapshotID", "-"));
+		(void)fputs(" is damaged: ", stdout);
+		output_text(stdout, why);
+		(void)putchar('\n');
+		first = false;
+	}
+}
+
 static int print_snapshots(struct cli *cli, const json_t *snapshots)
 {
 	static const struct table_column columns[] = {{"ID", 0},
@@ -109,7 +130,10 @@ static int print_snapshots(struct cli *cli, const json_t *snapshots)
 		table_cell(t, "%s", output_age(v, "createdAt", text));
 		table_cell(t, "%s", output_field(v, "parentID", "-"));
 	}
-	return table_print(t);
+	if (table_print(t))
+		return CLI_FAILED;
+	print_damaged(snapshots);
+	return CLI_OK;
 }
 
 static int run_snapshot_ls(struct cli *cli, const struct command *command, int argc, char **argv)
@@ -202,90 +226,4 @@ const struct command cmd_snapshot_inspect = {
 	.min_args = 1,
 	.max_args = 1,
 	.run = run_snapshot_inspect,
-};
-
-/* ---- verify
- * -------------------------------------------------------------------------------------- */
-
-struct verify {
-	struct progress progress;
-	json_t *last; /* the line with "ok"; owned */
-};
-
-static int on_verify_line(void *userdata, json_t *line)
-{
-	struct verify *v = userdata;
-
-	if (json_object_get(line, "ok")) {
-		json_decref(v->last);
-		v->last = json_incref(line);
-	} else {
-		progress_bar(&v->progress, output_field_number(line, "done"),
-			     output_field_number(line, "total"));
-	}
-	return 0;
-}
-
-static int conclude_verify(struct cli *cli, const char *id, const json_t *last)
-{
-	const json_t *error = json_object_get(last, "error");
-	struct problem problem = PROBLEM_INIT;
-	bool ok = json_is_true(json_object_get(last, "ok"));
-	char bytes[16];
-
-	if (cli->json)
-		output_json(last);
-	else if (ok)
-		(void)printf("%s is sound: %" PRIu64 " frames, %s\n", id,
-			     output_field_number(last, "frames"),
-			     str_format_bytes(output_field_number(last, "bytes"), bytes));
-	if (ok)
-		return CLI_OK;
-	problem_set(&problem, 500, "%s", output_field(error, "message", "the snapshot is damaged"));
-	problem_hint(&problem, "%s", output_field(error, "hint", ""));
-	output_problem(&problem);
-	return CLI_FAILED;
-}
-
-static int run_snapshot_verify(struct cli *cli, const struct command *command, int argc,
-			       char **argv)
-{
-	_cleanup_(http_freep) struct http *http = NULL;
-	_cleanup_free_ char *path = NULL;
-	struct problem problem = PROBLEM_INIT;
-	struct verify v = {0};
-	struct args args;
-	int code = CLI_FAILED, r = options_parse(cli, command, NULL, 0, argc, argv, &args);
-
-	if (r)
-		return options_exit(r);
-	path = http_path("/snapshots/", args.pos[0], "/verify");
-	progress_start(&v.progress, cli, "verifying %s", args.pos[0]);
-	r = http_new(cli->socket, &problem, &http);
-	if (!r)
-		r = path ? http_lines(http, "POST", path, on_verify_line, &v, &problem) : -ENOMEM;
-	progress_end(&v.progress);
-	if (!r && !v.last) {
-		problem_set(&problem, 500, "dormd did not say how the verification ended");
-		r = HTTP_E_CUT;
-	}
-	if (r)
-		output_problem(&problem);
-	else
-		code = conclude_verify(cli, args.pos[0], v.last);
-	json_decref(v.last);
-	return code;
-}
-
-const struct command cmd_snapshot_verify = {
-	.name = "snapshot verify",
-	.usage = "[OPTIONS] ID",
-	.summary = "Read every byte of a snapshot and check it against its seals",
-	.details = "Exit code 1 when it is damaged; the message names the file, the place and the "
-		   "reason.\n",
-	.examples = "  dorm snapshot verify s9f3...\n",
-	.missing = MISSING_SNAPSHOT,
-	.min_args = 1,
-	.max_args = 1,
-	.run = run_snapshot_verify,
 };

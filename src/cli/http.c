@@ -317,11 +317,11 @@ int http_call(struct http *h, const char *method, const char *path, json_t *body
 	return r;
 }
 
-int http_lines(struct http *h, const char *method, const char *path, http_visit_line visit,
-	       void *userdata, struct problem *problem)
+int http_lines(struct http *h, const char *method, const char *path, json_t *body,
+	       http_visit_line visit, void *userdata, struct problem *problem)
 {
 	struct answer a = {.problem = problem, .visit = visit, .userdata = userdata};
-	int status = 0, r = perform(h, method, path, NULL, &a, &status);
+	int status = 0, r = perform(h, method, path, body, &a, &status);
 
 	if (!r && a.body.len) {
 		problem_set(problem, 500, "dormd's answer ended in the middle of a line");

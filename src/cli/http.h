@@ -8,8 +8,9 @@
  *     http_lines()  one request whose answer is a line of JSON at a time
  *     http_free()
  *
- * For requests that run side by side see http-loop.h. One thread. Answers are bounded in size,
- * every wait has a deadline. Needs curl_global_init() in main().
+ * For requests that run side by side see http-loop.h, for bodies that are too large for memory
+ * http-transfer.h. One thread. Answers are bounded in size, every wait has a deadline. Needs
+ * curl_global_init() in main().
  */
 #include <curl/curl.h>
 #include <jansson.h>
@@ -65,11 +66,12 @@ int http_call(struct http *h, const char *method, const char *path, json_t *body
 typedef int (*http_visit_line)(void *userdata, json_t *line);
 
 /**
- * http_lines() - one request without a body; each line of the answer, a JSON object, goes to @visit
+ * http_lines() - one request; each line of the answer, a JSON object, goes to @visit
+ * @body: borrowed; NULL: none
  * Return: 0; HTTP_E_STATUS; HTTP_E_CUT; negative errno
  */
-int http_lines(struct http *h, const char *method, const char *path, http_visit_line visit,
-	       void *userdata, struct problem *problem);
+int http_lines(struct http *h, const char *method, const char *path, json_t *body,
+	       http_visit_line visit, void *userdata, struct problem *problem);
 
 /** http_path() - @before, then @part percent-encoded, then @after; fresh memory, NULL without it */
 char *http_path(const char *before, const char *part, const char *after);

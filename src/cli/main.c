@@ -33,9 +33,20 @@ static const struct command *const commands[] = {
 	NULL,
 	&cmd_snapshot_create,
 	&cmd_snapshot_ls,
+	&cmd_snapshot_tree,
 	&cmd_snapshot_inspect,
 	&cmd_snapshot_verify,
+	&cmd_snapshot_compact,
 	&cmd_snapshot_rm,
+	NULL,
+	&cmd_snapshot_export,
+	&cmd_snapshot_import,
+	&cmd_snapshot_layers,
+	NULL,
+	&cmd_store_df,
+	&cmd_store_check,
+	&cmd_store_repair,
+	&cmd_store_rewrap,
 	NULL,
 	&cmd_doctor,
 	&cmd_version,
@@ -115,7 +126,7 @@ static const struct command *find(const char *name)
 
 static bool is_group(const char *word)
 {
-	return !strcmp(word, "template") || !strcmp(word, "snapshot");
+	return !strcmp(word, "template") || !strcmp(word, "snapshot") || !strcmp(word, "store");
 }
 
 static int unknown_command(const char *name, const char *second)

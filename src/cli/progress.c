@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "cli/output.h"
 
 #define QUIET_MS    1000 /* what is over sooner shows nothing */
@@ -63,19 +64,43 @@ void progress_tick(struct progress *p)
 	draw(p, line);
 }
 
-void progress_bar(struct progress *p, uint64_t done, uint64_t total)
+/* "[=====     ]  50 %", @buf holds BAR_WIDTH + 16 bytes */
+static char *format_bar(uint64_t done, uint64_t total, char *buf)
 {
-	char line[256], bar[BAR_WIDTH + 1];
 	double part = total ? (double)MIN(done, total) / (double)total : 0;
 	size_t n = (size_t)(part * BAR_WIDTH);
 
+	buf[0] = '[';
+	memset(buf + 1, '=', n);
+	memset(buf + 1 + n, ' ', BAR_WIDTH - n);
+	(void)sprintf(buf + 1 + BAR_WIDTH, "] %3.0f %%", part * 100); /* fits: at most 100 */
+	return buf;
+}
+
+void progress_bar(struct progress *p, uint64_t done, uint64_t total)
+{
+	char line[256], bar[BAR_WIDTH + 16];
+
 	if (!is_due(p))
 		return;
-	memset(bar, '=', n);
-	memset(bar + n, ' ', BAR_WIDTH - n);
-	bar[BAR_WIDTH] = 0;
-	(void)snprintf(line, sizeof(line), "%s [%s] %3.0f %%  %.0f s", p->text, bar, part * 100,
+	(void)snprintf(line, sizeof(line), "%s %s  %.0f s", p->text, format_bar(done, total, bar),
 		       progress_elapsed_ms(p) / 1000);
+	draw(p, line);
+}
+
+void progress_bytes(struct progress *p, uint64_t done, uint64_t total)
+{
+	char line[256], bar[BAR_WIDTH + 16], some[16], all[16];
+
+	if (!is_due(p))
+		return;
+	if (total)
+		(void)snprintf(line, sizeof(line), "%s %s  %s of %s  %.0f s", p->text,
+			       format_bar(done, total, bar), str_format_bytes(done, some),
+			       str_format_bytes(total, all), progress_elapsed_ms(p) / 1000);
+	else
+		(void)snprintf(line, sizeof(line), "%s ... %s  %.0f s", p->text,
+			       str_format_bytes(done, some), progress_elapsed_ms(p) / 1000);
 	draw(p, line);
 }
 

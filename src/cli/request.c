@@ -36,7 +36,7 @@ void request_print_id(const char *id, const struct http_reply *reply, double ms)
 	(void)puts(id); /* checked by output_finish() */
 }
 
-static json_t *error_json(const char *id_key, const char *id, const struct problem *p)
+json_t *request_error(const char *id_key, const char *id, const struct problem *p)
 {
 	json_t *error = json_pack("{s:i, s:s}", "code", p->status, "message", p->message);
 
@@ -72,7 +72,7 @@ static int one_of_each(struct cli *cli, struct http *http, const struct request_
 		each->done(id, &reply, progress_elapsed_ms(&progress));
 	if (!results)
 		return r;
-	result = r			      ? error_json(each->id_key, id, &problem)
+	result = r			      ? request_error(each->id_key, id, &problem)
 		 : json_is_object(reply.body) ? json_incref(reply.body)
 					      : json_pack("{s:s}", each->id_key, id);
 	return json_array_append_new(results, result) ? -ENOMEM : r;

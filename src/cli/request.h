@@ -41,3 +41,6 @@ int request_each(struct cli *cli, const struct request_each *each, char *const *
 
 /** request_print_id() - a `done` that prints the id */
 void request_print_id(const char *id, const struct http_reply *reply, double ms);
+
+/** request_error() - {@id_key: @id, "error": {"code", "message", "hint"?}}; NULL: out of memory */
+json_t *request_error(const char *id_key, const char *id, const struct problem *p);

@@ -34,7 +34,8 @@ struct table *table_new(const struct cli *cli, const struct table_column *column
 	(void)scols_table_enable_colors(t->t, cli->colour); /* fails for NULL only */
 	for (size_t i = 0; i < n; i++) {
 		int flags = (columns[i].flags & TABLE_RIGHT ? SCOLS_FL_RIGHT : 0) |
-			    (columns[i].flags & TABLE_CUT ? SCOLS_FL_TRUNC : 0);
+			    (columns[i].flags & TABLE_CUT ? SCOLS_FL_TRUNC : 0) |
+			    (columns[i].flags & TABLE_TREE ? SCOLS_FL_TREE : 0);
 
 		if (!scols_table_new_column(t->t, columns[i].title, 0, flags))
 			return NULL;
@@ -42,13 +43,19 @@ struct table *table_new(const struct cli *cli, const struct table_column *column
 	return take_ptr(t);
 }
 
-void table_row(struct table *t)
+void *table_branch(struct table *t, void *above)
 {
 	if (!t || t->failed)
-		return;
-	t->line = scols_table_new_line(t->t, NULL);
+		return NULL;
+	t->line = scols_table_new_line(t->t, above);
 	t->failed = !t->line;
 	t->next = 0;
+	return t->line;
+}
+
+void table_row(struct table *t)
+{
+	(void)table_branch(t, NULL);
 }
 
 void table_cell(struct table *t, const char *fmt, ...)

@@ -4,12 +4,14 @@
  * table.h - a table on standard output that fits the terminal (libsmartcols)
  *
  * Columns marked TABLE_CUT give way when the terminal is narrow; nothing is cut when standard
- * output is not a terminal. Out of memory is remembered and reported once, by table_print().
+ * output is not a terminal. A column marked TABLE_TREE shows which row is below which, with lines
+ * in a UTF-8 locale and with ASCII elsewhere. Out of memory is remembered and reported once, by
+ * table_print().
  */
 #include "base/mem.h"
 #include "cli/cli.h"
 
-enum { TABLE_RIGHT = 1, TABLE_CUT = 2 };
+enum { TABLE_RIGHT = 1, TABLE_CUT = 2, TABLE_TREE = 4 };
 
 struct table_column {
 	const char *title;
@@ -27,6 +29,13 @@ DEFINE_CLEANUP(struct table *, table_free)
 
 /** table_row() - begin the next row */
 void table_row(struct table *t);
+
+/**
+ * table_branch() - begin the next row, below another in the tree
+ * @above: what table_branch() returned for that one; NULL: below none
+ * Return: the row, for the rows below it; valid as long as the table
+ */
+void *table_branch(struct table *t, void *above);
 
 /** table_cell() - the next cell of the row; control characters are shown escaped */
 void table_cell(struct table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -120,6 +120,15 @@ static void test_usage(void **state)
 		{{"exec", "i1", "-i", "cat"}, "put -i before the sandbox id"},
 		{{"exec", "I/1", "--", "cat"}, "'I/1' is not a sandbox id"},
 		{{"exec", "--json", "i1", "--", "cat"}, "--json makes no sense here"},
+		{{"snapshot", "export"}, "missing a snapshot id"},
+		{{"snapshot", "export", "--raw", "--skip", "a", "s1"}, "no layers that could be"},
+		{{"snapshot", "import", "--diff", "f"}, "--diff goes with --raw"},
+		{{"snapshot", "import", "--raw", "--diff", "f"}, "--diff needs --parent"},
+		{{"snapshot", "import", "--raw", "--parent", "s1", "f"}, "--parent goes with"},
+		{{"snapshot", "compact"}, "missing a snapshot id"},
+		{{"snapshot", "export", "--json", "s1"}, "--json makes no sense here"},
+		{{"store"}, "store repair"},
+		{{"store", "chekc"}, "did you mean `dorm store check`?"},
 		{{"rm"}, "or --all"},
 		{{"rm", "--all", "i1"}, "exclude each other"},
 	};
@@ -155,6 +164,15 @@ static void test_help(void **state)
 					    "snapshot rm",
 					    "snapshot inspect",
 					    "snapshot verify",
+					    "snapshot tree",
+					    "snapshot compact",
+					    "snapshot export",
+					    "snapshot import",
+					    "snapshot layers",
+					    "store df",
+					    "store check",
+					    "store repair",
+					    "store rewrap",
 					    "doctor",
 					    "version"};
 	struct played all = PLAY(nothing, "--help");
@@ -247,7 +265,7 @@ static void hang_up(struct test_server *s, const struct test_request *rq, int fd
 	(void)shutdown(fd, 2);
 }
 
-static void test_hang_up(void **state)
+static void test_broken_off(void **state)
 {
 	int partial = 1;
 	int *variants[] = {NULL, &partial};
@@ -566,7 +584,8 @@ static void test_snapshots(void **state)
 		{"POST", "/sandboxes/i1/snapshots", 201, "{\"snapshotID\":\"s1\",\"names\":[]}"},
 		{"GET", "/snapshots", 200,
 		 "[{\"snapshotID\":\"s1\",\"names\":[\"n\"],\"memoryMB\":512,\"storedBytes\":5,"
-		 "\"sharedBytes\":2048}]"},
+		 "\"sharedBytes\":2048},{\"snapshotID\":\"s2\",\"damaged\":\"no \\u001b "
+		 "map\"}]"},
 		{"GET", "/snapshots/s1", 200,
 		 "{\"id\":\"s1\",\"layers\":[{\"id\":\"l1\",\"bytes\":4096},{\"id\":\"l2\","
 		 "\"bytes\":8192}]}"},
@@ -582,6 +601,7 @@ static void test_snapshots(void **state)
 	assert_contains(p.log, "POST /sandboxes/i1/snapshots {}\n");
 	assert_contains(q.log, "{\"name\":\"n\"}");
 	assert_contains(l.o.out, "2.0 KiB");
+	assert_contains(l.o.out, "\n\ns2 is damaged: no ? map\n");
 	assert_contains(i.o.out, "id  s1\n\nlayers\n");
 	assert_contains(i.o.out, "8.0 KiB");
 	assert_int_equal(r.o.code, 0);
@@ -712,7 +732,7 @@ static void test_doctor_alone(void **state)
 
 TEST_MAIN(cmocka_unit_test(test_usage), cmocka_unit_test(test_help), cmocka_unit_test(test_version),
 	  cmocka_unit_test(test_unreachable), cmocka_unit_test(test_error_bodies),
-	  cmocka_unit_test(test_hang_up), cmocka_unit_test(test_full_output),
+	  cmocka_unit_test(test_broken_off), cmocka_unit_test(test_full_output),
 	  cmocka_unit_test(test_build), cmocka_unit_test(test_build_fails),
 	  cmocka_unit_test(test_templates), cmocka_unit_test(test_run), cmocka_unit_test(test_ps),
 	  cmocka_unit_test(test_sleep), cmocka_unit_test(test_wake), cmocka_unit_test(test_fork),

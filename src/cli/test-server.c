@@ -29,6 +29,7 @@ struct test_server {
 	int listen_fd;
 	test_handler handler;
 	void *userdata;
+	bool early; /* set before dorm is started */
 	pthread_t acceptor;
 	pthread_mutex_t lock; /* of what follows */
 	struct buf log;
@@ -50,41 +51,92 @@ static const char *header(const char *head, const char *name)
 	return line ? line + strlen(name) + 1 : NULL;
 }
 
-/* The head and the body of one request. Return: 0; -1 at the end of the connection */
-static int read_request(int fd, struct buf *in, struct test_request *rq)
+/* Reads more. Return: 0; -1 at the end of the connection */
+static int read_more(int fd, struct buf *in)
 {
-	char *end, data[4096];
-	const char *length;
-	size_t head_len, body_len;
+	char data[65536];
+	ssize_t n = read(fd, data, sizeof(data));
+
+	return n <= 0 || buf_append(in, data, (size_t)n) ? -1 : 0;
+}
+
+static int read_until(int fd, struct buf *in, size_t len)
+{
+	while (in->len < len)
+		if (read_more(fd, in))
+			return -1;
+	return 0;
+}
+
+/* The chunks at the front of @in, and what is still to come of them. */
+static int read_chunks(int fd, struct buf *in, struct buf *body)
+{
+	for (;;) {
+		char *end;
+		size_t len, head;
+
+		while (!(end = in->len ? strstr(in->data, "\r\n") : NULL))
+			if (read_more(fd, in))
+				return -1;
+		len = strtoul(in->data, NULL, 16);
+		head = (size_t)(end - in->data) + 2;
+		if (read_until(fd, in, head + len + 2) || buf_append(body, in->data + head, len))
+			return -1;
+		buf_consume(in, head + len + 2);
+		if (!len)
+			return 0;
+	}
+}
+
+static int read_body(int fd, struct buf *in, struct test_request *rq)
+{
+	const char *length = header(rq->head, "\r\nContent-Length");
+	size_t len = length ? strtoul(length, NULL, 10) : 0;
+	struct buf body = {0};
+	int r;
+
+	if (buf_reserve(&body, 1))
+		return -1;
+	if (header(rq->head, "\r\nTransfer-Encoding")) {
+		r = read_chunks(fd, in, &body);
+	} else {
+		r = read_until(fd, in, len);
+		if (!r)
+			r = buf_append(&body, in->data, len);
+		if (!r)
+			buf_consume(in, len);
+	}
+	body.data[body.len] = 0;
+	rq->body = body.data;
+	rq->len = body.len;
+	return r;
+}
+
+/* The head and the body of one request. Return: 0; -1 at the end of the connection */
+static int read_request(int fd, struct buf *in, bool early, struct test_request *rq)
+{
+	size_t head_len;
+	char *end;
 
 	*rq = (struct test_request){0};
-	while (!in->len || !(end = strstr(in->data, "\r\n\r\n"))) {
-		ssize_t n = read(fd, data, sizeof(data));
-
-		if (n <= 0 || buf_append(in, data, (size_t)n))
+	while (!(end = in->len ? strstr(in->data, "\r\n\r\n") : NULL))
+		if (read_more(fd, in))
 			return -1;
-	}
 	head_len = (size_t)(end - in->data) + 4;
 	if (head_len >= sizeof(rq->head) ||
-	    sscanf(in->data, "%15s %511s", rq->method, rq->target) != 2)
+	    sscanf(in->data, "%15s %1023s", rq->method, rq->target) != 2)
 		return -1;
 	memcpy(rq->head, in->data, head_len);
-	length = header(rq->head, "\r\nContent-Length");
-	body_len = length ? strtoul(length, NULL, 10) : 0;
-	while (in->len < head_len + body_len) {
-		ssize_t n = read(fd, data, sizeof(data));
-
-		if (n <= 0 || buf_append(in, data, (size_t)n))
-			return -1;
-	}
-	rq->body = strndup(in->data + head_len, body_len);
-	rq->len = body_len;
-	/* a Connect frame begins with a zero byte: show the JSON behind its header */
-	if (body_len > 5 && !in->data[head_len]) {
+	buf_consume(in, head_len);
+	if (early)
+		return (rq->body = strdup("")) ? 0 : -1;
+	if (read_body(fd, in, rq)) {
 		free(rq->body);
-		rq->body = strndup(in->data + head_len + 5, body_len - 5);
+		return -1;
 	}
-	buf_consume(in, head_len + body_len);
+	/* a Connect frame begins with a zero byte: show the JSON behind its header */
+	if (rq->len > 5 && !rq->body[0] && header(rq->head, "application/connect"))
+		memmove(rq->body, rq->body + 5, rq->len - 4);
 	return 0;
 }
 
@@ -94,12 +146,14 @@ static void *serve(void *userdata)
 	struct buf in = {0};
 	struct test_request rq;
 
-	while (!read_request(c->fd, &in, &rq)) {
+	while (!read_request(c->fd, &in, c->s->early, &rq)) {
 		pthread_mutex_lock(&c->s->lock);
 		(void)buf_printf(&c->s->log, "%s %s %s\n", rq.method, rq.target, rq.body);
 		pthread_mutex_unlock(&c->s->lock);
 		c->s->handler(c->s, &rq, c->fd);
 		free(rq.body);
+		if (c->s->early)
+			break;
 	}
 	buf_deinit(&in);
 	fd_close(c->fd);
@@ -182,6 +236,11 @@ bool test_is(const struct test_request *rq, const char *method, const char *targ
 	return !strcmp(rq->method, method) && !strcmp(rq->target, target);
 }
 
+void test_server_answer_early(struct test_server *s)
+{
+	s->early = true;
+}
+
 /* ---- answers
  * ------------------------------------------------------------------------------------- */
 
@@ -199,6 +258,25 @@ void test_reply(int fd, int status, const char *type, const char *headers, const
 
 	put(fd, text, strlen(text));
 	free(text);
+}
+
+void test_reply_head(int fd, int status, const char *type, size_t len)
+{
+	char *text = str_printf("HTTP/1.1 %d X\r\nContent-Type: %s\r\nContent-Length: %zu\r\n\r\n",
+				status, type, len);
+
+	put(fd, text, strlen(text));
+	free(text);
+}
+
+void test_write(int fd, const void *data, size_t len)
+{
+	put(fd, data, len);
+}
+
+void test_hang_up(int fd)
+{
+	(void)shutdown(fd, SHUT_RDWR); /* gone already: as well */
 }
 
 void test_reply_json(int fd, int status, const char *body)

@@ -19,9 +19,9 @@
 
 struct test_request {
 	char method[16];
-	char target[512];
+	char target[1024];
 	char head[8192]; /* the header lines */
-	char *body;	 /* zero-terminated */
+	char *body;	 /* zero-terminated; of a chunked one what the chunks carried */
 	size_t len;
 };
 
@@ -33,6 +33,12 @@ void test_server_stop(struct test_server *s);
 const char *test_server_path(const struct test_server *s);
 void *test_server_userdata(const struct test_server *s);
 
+/**
+ * test_server_answer_early() - from now on answer when the head of a request is there, without its
+ * body, and close the connection with the body unread
+ */
+void test_server_answer_early(struct test_server *s);
+
 /** test_server_log() - "METHOD TARGET BODY\n" of every request so far; fresh memory */
 char *test_server_log(struct test_server *s);
 
@@ -42,6 +48,13 @@ bool test_is(const struct test_request *rq, const char *method, const char *targ
 /** test_reply() - a whole answer; @headers: further lines, each ending in \r\n, or "" */
 void test_reply(int fd, int status, const char *type, const char *headers, const char *body);
 void test_reply_json(int fd, int status, const char *body);
+
+/** test_reply_head() - the head of an answer of @len bytes, which test_write() brings */
+void test_reply_head(int fd, int status, const char *type, size_t len);
+void test_write(int fd, const void *data, size_t len);
+
+/** test_hang_up() - break the connection off */
+void test_hang_up(int fd);
 
 /** test_stream_begin() - an answer in chunks: then test_stream() for each, then test_stream_end()
  */
