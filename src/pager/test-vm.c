@@ -213,7 +213,8 @@ int rig_shared_image(struct rig *r, const char *name, enum image_codec codec,
 void rig_unshare(const struct shared *shared, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		memset(test_model + shared[i].gfn * DORM_PAGE_SIZE, 0, shared[i].n * DORM_PAGE_SIZE);
+		memset(test_model + shared[i].gfn * DORM_PAGE_SIZE, 0,
+		       shared[i].n * DORM_PAGE_SIZE);
 }
 
 uint64_t rig_stats(struct rig *r, const char *session, const char *what)

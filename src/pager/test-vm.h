@@ -57,7 +57,8 @@ int rig_stop_pager(struct rig *r);
 /** rig_image() - a snapshot directory with the model's image. Return: its descriptor */
 int rig_image(struct rig *r, const char *name, enum image_codec codec);
 
-/* Pages @gfn .. @gfn + @n - 1 of the model, which are zero, get the content of @of .. @of + @n - 1 */
+/* Pages @gfn .. @gfn + @n - 1 of the model, which are zero, get the content of @of .. @of + @n - 1
+ */
 struct shared {
 	uint64_t gfn;
 	uint64_t n;
