@@ -167,6 +167,33 @@ static void test_deep(void **state)
 	assert_true(problem_is_set(&problem));
 }
 
+/* More inodes than the tables begin with, half of them with two names. */
+static void test_many(void **state)
+{
+	struct store_fixture *s = *state;
+	int root_fd = s->store->root_fd;
+	struct usage_total total;
+	struct seen seen;
+
+	store_fixture_snapshot(s, A, NULL, NULL);
+	for (unsigned i = 0; i < 600; i++) {
+		const char *path = store_fixture_path("snapshots/" A "/disks/x%u", i);
+		int fd = openat(root_fd, path, O_WRONLY | O_CREAT, 0600);
+
+		assert_int_equal(write(fd, "x", 1), 1);
+		close(fd);
+		if (i % 2)
+			assert_int_equal(
+				linkat(root_fd, path, root_fd, store_fixture_path("tmp/y%u", i), 0),
+				0);
+	}
+	measure(s, &seen, &total);
+	assert_true(seen.e[0].shared >= 300ull * 4096);
+	assert_true(seen.e[0].own >= 300ull * 4096);
+	assert_true(total.apparent >= 900);
+}
+
 #define USAGE_TEST(_f)                                                                             \
 	cmocka_unit_test_setup_teardown(_f, store_fixture_setup, store_fixture_teardown)
-TEST_MAIN(USAGE_TEST(test_usage), USAGE_TEST(test_stop), USAGE_TEST(test_deep))
+TEST_MAIN(USAGE_TEST(test_usage), USAGE_TEST(test_stop), USAGE_TEST(test_deep),
+	  USAGE_TEST(test_many))
