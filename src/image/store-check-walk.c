@@ -108,6 +108,27 @@ static int describe_layer(struct check_layer *l, int fd_consume)
 	return l->why ? 0 : -ENOMEM;
 }
 
+/*
+ * The inode of a layer that was deleted during the walk may be another layer's by now. It is, when
+ * the number is known under another id and none of the names it was known by leads to it any more.
+ */
+static bool is_reused(struct check *c, uint32_t layer, const char *id)
+{
+	_cleanup_fd_ int fd = -1;
+	char path[160];
+
+	if (!strcmp(c->layers[layer].id, id))
+		return false;
+	fd = check_open_layer(c, layer, path);
+	return fd < 0;
+}
+
+static void forget_layer(struct check_layer *l)
+{
+	free(l->why);
+	free(l->path);
+}
+
 int check_layer_file(struct check *c, int fd_consume, const char *id, uint32_t *ret_layer)
 {
 	_cleanup_fd_ int fd = fd_consume;
@@ -120,9 +141,13 @@ int check_layer_file(struct check *c, int fd_consume, const char *id, uint32_t *
 	if (check_grow(&c->layers, &c->cap_layers, c->n_layers, sizeof(*l)) < 0)
 		return -ENOMEM;
 	r = inode_table_put(&c->inodes, &st, ret_layer);
-	if (r <= 0)
+	if (r < 0 || (r == 0 && !is_reused(c, *ret_layer, id)))
 		return error_trace(r);
-	l = &c->layers[c->n_layers++]; /* the number that the table gave */
+	l = &c->layers[*ret_layer];
+	if (r == 1)
+		c->n_layers++; /* the number that the table gave is the next one */
+	else
+		forget_layer(l);
 	*l = (struct check_layer){
 		.dev = (uint64_t)st.st_dev,
 		.ino = (uint64_t)st.st_ino,

@@ -10,8 +10,9 @@
  *
  * Where can a second copy of a layer come from, if layers are linked? From before the file system's
  * limit of links per file was reached (then the layer was copied), from a backup that was restored
- * into the store, from an import that was broken off. It is the same layer when id and index digest
- * are, because the index holds the tag of each frame; all of its frames are read before it is used.
+ * into the store, from an import that was broken off, from a torn directory before it goes. It is
+ * the same layer when id and index digest are, because the index holds the tag of each frame; all
+ * of its frames are read before it is used.
  *
  * A layer gets its name by link to a temporary name, fsync and rename: at no instant is there less
  * than before.
@@ -34,7 +35,7 @@
 
 #define INCOMING_DEPTH 3
 
-/* ---- layers that imports have left ------------------------------------------------------------
+/* ---- layers that no snapshot has --------------------------------------------------------------
  */
 
 static bool is_layer_name(const char *name)
@@ -77,13 +78,23 @@ static int find_incoming(struct check *c, int dirfd, const char *path, int depth
 	return error_trace(r);
 }
 
+static int collect_below(struct check *c, const char *path)
+{
+	_cleanup_fd_ int fd =
+		openat(c->store->root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? 0 : find_incoming(c, fd, path, 1); /* absent, or nothing to search */
+}
+
+/* What imports have left, and what torn directories still have. */
 static int collect_incoming(struct check *c)
 {
-	_cleanup_fd_ int fd = -1;
+	int r = collect_below(c, "incoming");
 
-	return plain_dir_open(c->store->root_fd, "incoming", NULL, &fd) == 0
-		       ? find_incoming(c, fd, "incoming", 1)
-		       : 0;
+	for (size_t i = 0; r == 0 && i < c->n_items; i++)
+		if (c->items[i].kind == FINDING_TORN)
+			r = collect_below(c, c->items[i].path);
+	return r;
 }
 
 /* ---- linking a layer again --------------------------------------------------------------------
@@ -298,16 +309,20 @@ static void act(struct check *c, const struct check_item *item)
 		keep(c, item, r);
 }
 
-/* All findings from number @from on. Acting adds none. */
+/* All findings from number @from on: layers, before anything goes that has them. Adds no findings.
+ */
 static int act_from(struct check *c, size_t from)
 {
 	int r = 0;
 
-	for (size_t i = from; r == 0 && i < c->n_items; i++) {
-		r = check_cancelled(c);
-		if (r == 0)
-			act(c, &c->items[i]);
-	}
+	for (int round = 0; round < 2; round++)
+		for (size_t i = from; r == 0 && i < c->n_items; i++) {
+			if (c->items[i].is_layer != (round == 0))
+				continue;
+			r = check_cancelled(c);
+			if (r == 0)
+				act(c, &c->items[i]);
+		}
 	return r;
 }
 

@@ -37,6 +37,7 @@ struct told {
 	unsigned asked;
 	struct check_stats stats;
 	struct store *delete_from;
+	struct store_fixture *fixture;
 };
 
 static void found(void *userdata, const struct finding *f)
@@ -484,6 +485,62 @@ static void test_concurrent(void **state)
 	}
 }
 
+/* Let the layer of MEM lie in the inode of "kept": what a file system does by chance. */
+static void take_inode(struct store_fixture *s, const char *layer)
+{
+	int root = s->store->root_fd, fd;
+	char *data;
+	size_t len;
+
+	assert_int_equal(file_read(root, layer_path(MEM, layer), 1 << 20, &data, &len), 0);
+	assert_int_equal(fchmodat(root, "kept", 0644, 0), 0);
+	fd = openat(root, "kept", O_WRONLY | O_TRUNC);
+	assert_int_equal(write(fd, data, len), len);
+	close(fd);
+	free(data);
+	assert_int_equal(renameat(root, "kept", root, layer_path(MEM, layer)), 0);
+}
+
+/* When the sandbox's turn comes, the snapshot that was looked at goes, and memory takes its place.
+ */
+static bool replace(void *userdata)
+{
+	struct told *t = userdata;
+	int root = t->fixture->store->root_fd;
+	char layer[40];
+
+	if (++t->asked != 2)
+		return false;
+	assert_int_equal(snapshot_delete(root, MEM, NULL), 0);
+	assert_int_equal(snapshot_delete(root, SA, NULL), 0);
+	store_fixture_snapshot(t->fixture, B, NULL, layer);
+	assert_int_equal(renameat(root, SB, root, MEM), 0);
+	take_inode(t->fixture, layer);
+	return false;
+}
+
+/* Nor are new files that have the inodes of those that went. */
+static void test_reused_inode(void **state)
+{
+	struct store_fixture *s = *state;
+	int root = s->store->root_fd;
+	struct told t;
+	struct check_options options = options_for(&t, true);
+	char layer[40];
+
+	assert_int_equal(mkdirat(root, "sandboxes/" I, 0700), 0);
+	store_fixture_snapshot(s, B, NULL, NULL);
+	assert_int_equal(renameat(root, SB, root, MEM), 0);
+	store_fixture_snapshot(s, A, NULL, layer);
+	assert_int_equal(linkat(root, layer_path(SA, layer), root, "kept", 0), 0);
+	t.fixture = s;
+	options.cancelled = replace;
+	assert_int_equal(store_check(s->store, &options, NULL, &t.stats), 0);
+	assert_true(t.asked > 1);
+	expect_n(&t, 0);
+	assert_int_equal(t.stats.n_layers, 1);
+}
+
 /* ---- repair -----------------------------------------------------------------------------------
  */
 
@@ -577,6 +634,27 @@ static void test_incoming(void **state)
 	expect_n(&t, 1);
 }
 
+/* The only whole copy is in a directory that is torn and goes. */
+static void test_torn_donor(void **state)
+{
+	struct store_fixture *s = *state;
+	int root = s->store->root_fd;
+	char layer[40], own[40];
+	struct told t;
+
+	fill(s, layer, own);
+	assert_int_equal(file_remove_tree(root, "sandboxes/" I), 0);
+	clone_to(s, SB, "snapshots/" TORN, TORN);
+	assert_int_equal(unlinkat(root, "snapshots/" TORN "/manifest.json", 0), 0);
+	assert_int_equal(unlinkat(root, layer_path(SB, own), 0), 0);
+	repair(s, false, &t);
+	expect_n(&t, 2);
+	expect_done(&t, layer_path(SB, own), "linked again from snapshots/" TORN, false);
+	expect_done(&t, "snapshots/" TORN, "removed", false);
+	check(s, true, &t);
+	expect_n(&t, 0);
+}
+
 /* A left-over of a repair that a crash ended is in nobody's way, and goes. */
 static void test_crashed_repair(void **state)
 {
@@ -600,5 +678,6 @@ static void test_crashed_repair(void **state)
 	cmocka_unit_test_setup_teardown(_f, store_fixture_setup, store_fixture_teardown)
 TEST_MAIN(CHECK_TEST(test_clean), CHECK_TEST(test_frames), CHECK_TEST(test_layers),
 	  CHECK_TEST(test_files), CHECK_TEST(test_manifests), CHECK_TEST(test_names),
-	  CHECK_TEST(test_cancel), CHECK_TEST(test_concurrent), CHECK_TEST(test_relink),
-	  CHECK_TEST(test_bad_donor), CHECK_TEST(test_incoming), CHECK_TEST(test_crashed_repair))
+	  CHECK_TEST(test_cancel), CHECK_TEST(test_concurrent), CHECK_TEST(test_reused_inode),
+	  CHECK_TEST(test_torn_donor), CHECK_TEST(test_relink), CHECK_TEST(test_bad_donor),
+	  CHECK_TEST(test_incoming), CHECK_TEST(test_crashed_repair))
