@@ -32,7 +32,8 @@ struct index_entry {
 	uint64_t map_bytes, device_bytes;
 	uint64_t own_bytes;    /* what no other directory links: layers, map, device, disks */
 	uint64_t shared_bytes; /* what others link too */
-	const char *damage;    /* why the manifest cannot be used; NULL when it can */
+	const char *damage; /* the manifest cannot be used (then all above but @id is empty), or a
+			       file is missing or of another size; NULL: neither */
 };
 
 typedef void (*index_progress)(void *userdata, uint64_t done, uint64_t total);

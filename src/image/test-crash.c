@@ -20,12 +20,15 @@
 
 #include "base/fd.h"
 #include "base/file.h"
+#include "image/plain-file.h"
 #include "image/snapshot.h"
+#include "image/store-check.h"
 #include "image/store.h"
 
-#define N_PAGES 64u
-#define OLD	"sold000000000000000aa"
-#define NEW	"snew000000000000000aa"
+#define N_PAGES	 64u
+#define FRAME_AT 5000u /* an offset within the frames of a layer */
+#define OLD	 "sold000000000000000aa"
+#define NEW	 "snew000000000000000aa"
 
 /* ---- the wrapped calls ------------------------------------------------------------------------
  */
@@ -255,6 +258,82 @@ static void test_delete(void **state)
 	strike_everywhere(*state, (struct operation){do_delete, memory[0]}, 6);
 }
 
+/* ---- repair -----------------------------------------------------------------------------------
+ */
+
+static int do_repair(struct store *s, struct problem *problem)
+{
+	struct check_options options = {.data = true};
+	struct check_stats stats;
+	int r = store_repair(s, NULL, &options, problem, &stats);
+
+	if (r == 0 && stats.n_lost) { /* a failed mending is a finding that is kept */
+		problem_set(problem, 500, "lost");
+		return -EIO;
+	}
+	return r;
+}
+
+static void damage_layer(struct store *s, const char *layer)
+{
+	_cleanup_fd_ int from = file_open_dir(s->root_fd, "snapshots/" OLD "/layers");
+	_cleanup_fd_ int to = file_open_dir(s->root_fd, "snapshots/" NEW "/layers");
+	_cleanup_fd_ int fd = openat(from, layer, O_RDONLY | O_CLOEXEC);
+
+	assert_int_equal(unlinkat(to, layer, 0), 0);
+	assert_int_equal(plain_file_copy(fd, to, layer), 0);
+	fixture_flip(to, layer, FRAME_AT, 1);
+}
+
+/* OLD, and NEW which is the same with a damaged copy of the layer, and something torn. */
+static void prepare_repair(const char *root)
+{
+	struct problem problem = PROBLEM_INIT;
+	_cleanup_fd_ int fd = -1;
+	struct image *image;
+	struct store *s;
+
+	prepare(root);
+	assert_int_equal(store_open(root, &problem, &s), 0);
+	assert_int_equal(do_clone(s, &problem), 0);
+	fd = file_open_dir(s->root_fd, "snapshots/" OLD);
+	assert_int_equal(image_open(fd, NULL, &problem, &image), 0);
+	damage_layer(s, image_layer_id(image, 0));
+	image_unref(image);
+	assert_int_equal(mkdirat(s->root_fd, "snapshots/storn00000000000000aa", 0755), 0);
+	store_close(s);
+}
+
+/* Whatever happened: a second repair finishes, and both snapshots are whole afterwards. */
+static void test_repair(void **state)
+{
+	struct operation op = {do_repair, memory[0]};
+	struct fixture *f = *state;
+	char root[80];
+	int n = 0;
+
+	(void)snprintf(root, sizeof(root), "%s/store", f->path);
+	for (int deadly = 0; deadly < 2; deadly++) {
+		bool through = false;
+
+		for (n = 0; !through; n++) {
+			struct problem problem = PROBLEM_INIT;
+			struct store *s;
+
+			assert_true(n < 500);
+			prepare_repair(root);
+			through = run_struck(root, &op, n, deadly);
+			assert_int_equal(store_open(root, &problem, &s), 0);
+			assert_true(exists(s, "snapshots/" NEW "/manifest.json"));
+			assert_int_equal(do_repair(s, &problem), 0);
+			assert_false(exists(s, "snapshots/storn00000000000000aa"));
+			store_close(s);
+			check(root, &op, true);
+		}
+		assert_true(n > 6);
+	}
+}
+
 static int setup(void **state)
 {
 	uint64_t seed = 4;
@@ -268,4 +347,5 @@ static int setup(void **state)
 }
 
 #define CRASH_TEST(_f) cmocka_unit_test_setup_teardown(_f, setup, fixture_teardown)
-TEST_MAIN(CRASH_TEST(test_take), CRASH_TEST(test_clone), CRASH_TEST(test_delete))
+TEST_MAIN(CRASH_TEST(test_take), CRASH_TEST(test_clone), CRASH_TEST(test_delete),
+	  CRASH_TEST(test_repair))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test-full-disk.c - a snapshot on a file system that becomes full, at every possible place
+ * test-full-disk.c - a snapshot on a file system that becomes full, at every possible place, and
+ * the index on one that is full or read-only
  *
  * A small tmpfs in a mount namespace of our own. Needs root; without, the test is skipped.
  */
@@ -20,6 +21,8 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "image/snapshot.h"
+#include "image/store-check.h"
+#include "image/store-index.h"
 #include "image/store.h"
 
 #define N_PAGES	   600u
@@ -131,6 +134,129 @@ static void test_full(void **state)
 	free(memory);
 }
 
+/* ---- the index --------------------------------------------------------------------------------
+ */
+
+#define N_SNAPSHOTS 3u
+
+static int count(void *userdata, const struct index_entry *e)
+{
+	++*(unsigned *)userdata;
+	return e->damage ? -EBADMSG : 0;
+}
+
+static void check_lists(struct store_index *x)
+{
+	unsigned n = 0;
+
+	assert_int_equal(store_index_each(x, count, &n), 0);
+	assert_int_equal(n, N_SNAPSHOTS);
+}
+
+static void make_snapshots(struct store *store)
+{
+	uint8_t *memory = calloc(N_PAGES, DORM_PAGE_SIZE);
+	struct problem problem = PROBLEM_INIT;
+
+	assert_non_null(memory);
+	for (unsigned i = 0; i < N_SNAPSHOTS; i++) {
+		char final[64] = "snapshots/", *id = final + strlen(final);
+		struct snapshot_tmp tmp;
+		struct manifest m = {.memory_bytes = N_PAGES * DORM_PAGE_SIZE};
+
+		id_new('s', id);
+		(void)snprintf(m.id, sizeof(m.id), "%s", id);
+		assert_int_equal(snapshot_begin(store->root_fd, store->root, &problem, &tmp), 0);
+		assert_int_equal(write_image(&tmp, memory, &m, &problem), 0);
+		assert_int_equal(snapshot_commit(&tmp, store->root_fd, final, &m, NULL, &problem),
+				 0);
+		snapshot_abort(&tmp, store->root_fd);
+	}
+	free(memory);
+}
+
+/* With any number of free pages: everything is listed, whether the file can be made or not. */
+static void test_index_full(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = PROBLEM_INIT;
+	struct store_index *x;
+	struct store *store;
+	uint64_t n_found;
+
+	assert_int_equal(store_open(f->path, &problem, &store), 0);
+	make_snapshots(store);
+	for (uint64_t n = 0; n < 40; n++) {
+		fill(store, n);
+		assert_int_equal(store_index_open(store, &problem, &x), 0);
+		check_lists(x);
+		assert_int_equal(store_index_rebuild(x, NULL, NULL, &n_found), 0);
+		assert_int_equal(n_found, N_SNAPSHOTS);
+		check_lists(x);
+		store_index_close(x);
+		/* one that is there when the disk becomes full */
+		assert_int_equal(unlinkat(store->root_fd, "filler", 0), 0);
+		assert_int_equal(store_index_open(store, &problem, &x), 0);
+		fill(store, MIN(n, free_pages(store)));
+		check_lists(x);
+		store_index_close(x);
+		assert_int_equal(unlinkat(store->root_fd, "filler", 0), 0);
+		store_close(store); /* empties tmp/, where discarded files are */
+		(void)unlinkat(f->dirfd, "index.sqlite", 0);
+		assert_int_equal(store_open(f->path, &problem, &store), 0);
+	}
+	assert_int_equal(store_index_open(store, &problem, &x), 0);
+	check_lists(x);
+	store_index_close(x);
+	assert_int_equal(faccessat(store->root_fd, "index.sqlite", F_OK, 0), 0);
+	store_close(store);
+}
+
+/* Paths below @path cannot be written from here on; descriptors that are open can. */
+static void make_read_only(const char *path)
+{
+	assert_int_equal(mount(path, path, NULL, MS_BIND, NULL), 0);
+	assert_int_equal(
+		mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, NULL), 0);
+}
+
+/* A file system that turns read-only, with an index that is up to date, old, and damaged. */
+static void test_index_read_only(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = PROBLEM_INIT;
+	struct check_options options = {.data = true};
+	struct check_stats stats;
+	struct store_index *x, *open;
+	struct store *store;
+
+	assert_int_equal(store_open(f->path, &problem, &store), 0);
+	assert_int_equal(store_index_open(store, &problem, &open), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		if (i == 1)
+			make_snapshots(store);
+		if (i == 2) {
+			assert_int_equal(store_index_open(store, &problem, &x), 0);
+			check_lists(x);
+			store_index_close(x);
+			fixture_flip(store->root_fd, "index.sqlite", 20, 0xff);
+		}
+		make_read_only(f->path);
+		assert_int_equal(store_index_open(store, &problem, &x), 0);
+		if (i > 0) {
+			check_lists(x);
+			check_lists(open);
+			assert_int_equal(store_check(store, &options, &problem, &stats), 0);
+			assert_int_equal(stats.n_findings, 0);
+		}
+		store_index_close(x);
+		assert_int_equal(umount2(f->path, MNT_DETACH), 0);
+	}
+	check_lists(open);
+	store_index_close(open);
+	store_close(store);
+}
+
 static int setup(void **state)
 {
 	char options[32];
@@ -153,7 +279,9 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_full, setup, teardown)};
+		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_index_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_index_read_only, setup, teardown)};
 
 	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
 		(void)printf("skipped: mounting a small tmpfs needs root (%s)\n", strerror(errno));
