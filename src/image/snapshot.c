@@ -121,9 +121,12 @@ int snapshot_publish(struct snapshot_tmp *tmp, int root_fd, const char *final,
 		r = fsync_parent(root_fd, path);
 	if (r < 0) {
 		problem_errno(problem, r, "%s: making the rename durable", final);
-		if (renameat(root_fd, final, root_fd, path) == 0)
+		/* taken back for good before snapshot_abort() empties it, or a power cut could
+		 * bring back its name without its contents */
+		if (renameat(root_fd, final, root_fd, path) == 0 &&
+		    fsync_parent(root_fd, final) == 0)
 			return error_trace(r);
-		/* it stays where it is; that it is complete at least is certain */
+		/* it stays where it is: complete at @final, or for store_open() to remove */
 	}
 	tmp->name[0] = 0;
 	return error_trace(r);

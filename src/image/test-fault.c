@@ -41,6 +41,11 @@ bool fault_disarm(void)
 	return struck > 0;
 }
 
+bool fault_has_struck(void)
+{
+	return struck > 0;
+}
+
 const char *fault_call(void)
 {
 	return where;
@@ -92,14 +97,17 @@ static enum verdict strike(unsigned groups, const char *name, size_t len)
 static void done(enum verdict v, unsigned group, int fd, bool ok)
 {
 	void (*f)(unsigned, int) = observer;
+	const struct fault *armed = fault;
 	int saved = errno;
 
 	if (v == DIE || v == PART_AND_DIE)
 		die();
 	if (!f || !ok)
 		return;
-	observer = NULL;
+	observer = NULL; /* its own calls neither count nor are seen */
+	fault = NULL;
 	f(group, fd);
+	fault = armed;
 	observer = f;
 	errno = saved;
 }
@@ -166,7 +174,8 @@ static size_t part(enum verdict v, size_t len)
 
 WRAP(fsync, CALL_SYNC, fd, (int fd), (fd))
 WRAP(fdatasync, CALL_SYNC, fd, (int fd), (fd))
-WRAP(sync_file_range, CALL_SYNC, -1, (int fd, off_t offset, off_t n, unsigned flags),
+WRAP(syncfs, CALL_SYNC, -1, (int fd), (fd))
+WRAP(sync_file_range, CALL_WRITE, -1, (int fd, off_t offset, off_t n, unsigned flags),
      (fd, offset, n, flags))
 WRAP(fchmod, CALL_MODE, fd, (int fd, mode_t mode), (fd, mode))
 WRAP(ftruncate64, CALL_SIZE, fd, (int fd, off_t size), (fd, size))

@@ -12,15 +12,15 @@
 #include <stdbool.h>
 
 enum fault_group {
-	CALL_WRITE = 1 << 0,	   /* write, pwrite, writev, pwritev, copy_file_range */
-	CALL_READ = 1 << 1,	   /* read, pread */
-	CALL_SYNC = 1 << 2,	   /* fsync, fdatasync, sync_file_range */
-	CALL_CREATE = 1 << 3,	   /* openat with O_CREAT, mkdir, link, symlink */
-	CALL_RENAME = 1 << 4,	   /* rename */
-	CALL_REMOVE = 1 << 5,	   /* unlink */
-	CALL_SIZE = 1 << 6,	   /* ftruncate, fallocate */
-	CALL_MODE = 1 << 7,	   /* fchmod */
-	CALL_CLONE = 1 << 8,	   /* ioctl(FICLONE) */
+	CALL_WRITE = 1 << 0,  /* write, pwrite, writev, pwritev, copy_file_range, sync_file_range */
+	CALL_READ = 1 << 1,   /* read, pread */
+	CALL_SYNC = 1 << 2,   /* fsync, fdatasync, syncfs (seen without a descriptor) */
+	CALL_CREATE = 1 << 3, /* openat with O_CREAT, mkdir, link, symlink */
+	CALL_RENAME = 1 << 4, /* rename */
+	CALL_REMOVE = 1 << 5, /* unlink */
+	CALL_SIZE = 1 << 6,   /* ftruncate, fallocate */
+	CALL_MODE = 1 << 7,   /* fchmod */
+	CALL_CLONE = 1 << 8,  /* ioctl(FICLONE) */
 	CALL_KERNEL_COPY = 1 << 9, /* copy_file_range alone */
 	CALL_SEEK = 1 << 10,	   /* lseek with SEEK_DATA, SEEK_HOLE */
 	CALL_CHANGES = CALL_WRITE | CALL_SYNC | CALL_CREATE | CALL_RENAME | CALL_REMOVE |
@@ -55,6 +55,9 @@ void fault_arm(const struct fault *f, unsigned n);
 
 /** fault_disarm() - Return: has it happened? */
 bool fault_disarm(void);
+
+/** fault_has_struck() - has it happened yet? */
+bool fault_has_struck(void);
 
 /** fault_call() - name of the call that was struck last */
 const char *fault_call(void);
