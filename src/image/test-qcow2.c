@@ -119,6 +119,9 @@ static void test_backing(void **state)
 	assert_string_equal(info.backing_format, "qcow2");
 }
 
+/* 64 characters */
+#define TOO_LONG "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
 /* `rebase -u` writes any text into the header without looking at it. */
 static void test_hostile_names(void **state)
 {
@@ -139,8 +142,7 @@ static void test_hostile_names(void **state)
 		"x:y",
 		"ssh://u@h/x",
 		"./base",
-		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+		TOO_LONG,
 	};
 	struct fixture *f = *state;
 
