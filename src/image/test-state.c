@@ -76,7 +76,7 @@ static void check_layer(FILE *out, int dirfd, const char *path, const char *name
 static void check_disk(FILE *out, int dirfd, const char *path, const char *name, const void *arg)
 {
 	const struct seen *s = arg;
-	_cleanup_free_ char *data = NULL, *at = NULL;
+	_cleanup_free_ char *data = NULL;
 	char below[512];
 	size_t len, start = 50 * DORM_PAGE_SIZE;
 
