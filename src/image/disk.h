@@ -5,13 +5,15 @@
  *
  * Immutable disks are hard-linked like layers and need nothing of this. A writable raw disk is
  * copied: by reflink where the file system can (O(1)), else only its data (SEEK_DATA,
- * copy_file_range), holes staying holes. What qcow2 disks name is checked by image/qcow2.h.
+ * copy_file_range), holes staying holes. What qcow2 disks name is checked by image/qcow2.h, which
+ * comes with this header.
  * Any thread.
  */
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/problem.h"
+#include "image/qcow2.h"
 
 enum disk_reflink {
 	DISK_REFLINK_AUTO,   /* try, then copy */
