@@ -377,9 +377,10 @@ const struct operation operations[] = {
 	{"rewrap", prepare_sealed, run_rewrap, "snapshots/" OLD ": id " OLD " ring 2 memory 1",
 	 .late = true},
 	{"import", prepare_import, run_import, "snapshots/" OLD ": id " OLD " ring 0 memory 1"},
-	{"repair, torn", prepare_torn, repair, "-snapshots/" TORN, .late = true,
+	{"repair, torn", prepare_torn, repair, "-snapshots/" TORN, .late = true, .goes_on = true,
 	 .leaves_tmp = true},
-	{"repair, link", prepare_dangling, repair, "-templates/gone", .late = true},
+	{"repair, link", prepare_dangling, repair, "-templates/gone", .late = true,
+	 .goes_on = true},
 };
 
 const size_t n_operations = ARRAY_SIZE(operations);

@@ -28,6 +28,7 @@ struct operation {
 	int (*run)(struct store *s, struct problem *problem);
 	const char *gives; /* a line of the state afterwards; with '-' in front: is not there */
 	bool late;	   /* an error may leave the new state: its header says so */
+	bool goes_on;	   /* what it could not do it only reports, and answers 0 */
 	bool leaves_tmp;   /* an error may leave something in tmp/ for the next store_open() */
 };
 
