@@ -91,6 +91,16 @@ int fd_write_full(int fd, const void *buf, size_t len)
 	return 0;
 }
 
+int fd_sync(int fd)
+{
+	int r;
+
+	do
+		r = fsync(fd);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? error_errno() : 0;
+}
+
 int fd_poll(int fd, short events, uint64_t deadline_ns)
 {
 	for (;;) {

@@ -35,6 +35,9 @@ int fd_pread_full(int fd, void *buf, size_t len, uint64_t offset);
 /** fd_write_full() - write all of @len bytes */
 int fd_write_full(int fd, const void *buf, size_t len);
 
+/** fd_sync() - fsync, begun again when a signal interrupted it (FUSE and NFS let signals do that) */
+int fd_sync(int fd);
+
 /**
  * fd_poll() - wait for @events on one descriptor
  * Return: the poll(2) revents (> 0); 0 when @deadline_ns passed; negative errno

@@ -116,7 +116,7 @@ int file_read(int dirfd, const char *name, size_t max, char **ret, size_t *ret_l
 
 int file_fsync_dir(int dirfd)
 {
-	return fsync(dirfd) < 0 ? error_errno() : 0;
+	return fd_sync(dirfd);
 }
 
 static int write_new(int dirfd, const char *name, const void *data, size_t len, mode_t mode,
@@ -130,7 +130,7 @@ static int write_new(int dirfd, const char *name, const void *data, size_t len, 
 	r = fd_write_full(fd, data, len);
 	if (r < 0)
 		return r;
-	return durable && fsync(fd) < 0 ? error_errno() : 0;
+	return durable ? fd_sync(fd) : 0;
 }
 
 static int replace(int dirfd, const char *name, const void *data, size_t len, mode_t mode,

@@ -399,8 +399,8 @@ static int write_map(struct image_writer *w, const struct layer_name *names, uin
 	r = image_make_id(map.data, map.len, ret_id);
 	if (r < 0)
 		return error_trace(r);
-	if (fsync(w->layers_dirfd) < 0) {
-		r = error_errno();
+	r = fd_sync(w->layers_dirfd);
+	if (r < 0) {
 		problem_errno(problem, r, "layers: fsync");
 		return r;
 	}

@@ -213,8 +213,8 @@ int layer_writer_commit(struct layer_writer *w, uint8_t *ret_digest, uint64_t *r
 	r = flush(w, problem);
 	if (r < 0)
 		return r;
-	if (fchmod(w->fd, 0444) < 0 || fsync(w->fd) < 0) {
-		r = error_errno();
+	r = fchmod(w->fd, 0444) < 0 ? error_errno() : fd_sync(w->fd);
+	if (r < 0) {
 		problem_errno(problem, r, "layers/%s: fsync", w->id_hex);
 		return r;
 	}

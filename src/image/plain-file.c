@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "image/disk.h"
 #include "image/outcome.h"
 
 #define COPY_BYTES (1u << 20)
@@ -99,40 +100,9 @@ int plain_file_digest(int fd, char ret_hex[DIGEST_LEN + 1])
 	return 0;
 }
 
-static int copy_content(int from_fd, int to_fd)
-{
-	_cleanup_free_ char *buf = malloc(COPY_BYTES);
-	ssize_t n;
-	int r;
-
-	if (!buf)
-		return -ENOMEM;
-	for (uint64_t offset = 0;; offset += (uint64_t)n) {
-		n = read_some(from_fd, buf, COPY_BYTES, offset);
-		if (n < 0)
-			return (int)n;
-		if (n == 0)
-			break;
-		r = fd_write_full(to_fd, buf, (size_t)n);
-		if (r < 0)
-			return r;
-	}
-	if (fchmod(to_fd, 0444) < 0 || fsync(to_fd) < 0)
-		return error_errno();
-	return 0;
-}
-
 int plain_file_copy(int from_fd, int dirfd, const char *name)
 {
-	_cleanup_fd_ int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
-	int r;
-
-	if (fd < 0)
-		return -errno; /* EEXIST is documented */
-	r = copy_content(from_fd, fd);
-	if (r < 0)
-		(void)unlinkat(dirfd, name, 0); /* the error at hand matters more */
-	return error_trace(r);
+	return disk_copy(from_fd, dirfd, name, 0444, DISK_REFLINK_AUTO, NULL, NULL);
 }
 
 int plain_file_link(int from_dirfd, int to_dirfd, const char *name)

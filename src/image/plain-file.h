@@ -35,7 +35,8 @@ int plain_dir_open(int dirfd, const char *name, struct problem *problem, int *re
 int plain_file_digest(int fd, char ret_hex[DIGEST_LEN + 1]);
 
 /**
- * plain_file_copy() - a new read-only file @name with the content of @from_fd, fsynced
+ * plain_file_copy() - a new read-only file @name with the content of @from_fd, fsynced: a reflink
+ * where that can be had, else a copy with the same holes (image/disk.h)
  * On failure nothing is left. Return: 0; -EEXIST; negative errno
  */
 int plain_file_copy(int from_fd, int dirfd, const char *name);

@@ -11,7 +11,8 @@ int snapshot_check_files(int dirfd, const struct manifest *m, const struct manif
 /**
  * snapshot_publish() - rename a complete temporary directory to @final and make that durable
  * Afterwards @tmp has no name any more, so that snapshot_abort() only closes it. On failure it
- * still has, and nothing is at @final.
+ * still has, and nothing is at @final; but when the file system fails again as that is undone, what
+ * was published stays where it is, complete, or in tmp/ until the next store_open().
  */
 int snapshot_publish(struct snapshot_tmp *tmp, int root_fd, const char *final,
 		     struct problem *problem);

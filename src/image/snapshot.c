@@ -25,6 +25,7 @@
 #include "image/image-internal.h"
 #include "image/manifest.h"
 #include "image/outcome.h"
+#include "image/qcow2.h"
 #include "image/snapshot-files.h"
 
 #define ull(_v) ((unsigned long long)(_v))
@@ -120,9 +121,12 @@ int snapshot_publish(struct snapshot_tmp *tmp, int root_fd, const char *final,
 		r = fsync_parent(root_fd, path);
 	if (r < 0) {
 		problem_errno(problem, r, "%s: making the rename durable", final);
-		if (renameat(root_fd, final, root_fd, path) == 0)
+		/* taken back for good before snapshot_abort() empties it, or a power cut could
+		 * bring back its name without its contents */
+		if (renameat(root_fd, final, root_fd, path) == 0 &&
+		    fsync_parent(root_fd, final) == 0)
 			return error_trace(r);
-		/* it stays where it is; that it is complete at least is certain */
+		/* it stays where it is: complete at @final, or for store_open() to remove */
 	}
 	tmp->name[0] = 0;
 	return error_trace(r);
@@ -138,9 +142,9 @@ static int seal_file(int dirfd, const char *name, struct problem *problem)
 
 	if (r)
 		return r > 0 ? -EBADMSG : r;
-	if (fchmod(fd, 0444) == 0 && fsync(fd) == 0)
+	r = fchmod(fd, 0444) < 0 ? error_errno() : fd_sync(fd);
+	if (r == 0)
 		return 0;
-	r = error_errno();
 	problem_errno(problem, r, "%s: fsync", name);
 	return r;
 }
@@ -340,7 +344,8 @@ static int check_disks(int dirfd, const struct manifest *m, struct problem *prob
 		(void)snprintf(what, sizeof(what), "disks/%s", m->disks[i].name);
 		r = check_size(disks_dirfd, m->disks[i].name, what, m->disks[i].size, problem);
 	}
-	return r;
+	/* no disk may lead QEMU to a file that is not of this snapshot */
+	return r ? r : disk_check_chain(disks_dirfd, m->disks, m->n_disks, problem);
 }
 
 int snapshot_check_files(int dirfd, const struct manifest *m, const struct manifest_files *files,

@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -104,10 +105,15 @@ static int lock(struct store *s, struct problem *problem)
 	return 0;
 }
 
+/*
+ * What a process that died had moved here in order to remove it must have left its old place for
+ * good before it is emptied: else a power cut could bring it back there, empty.
+ */
 static int empty_tmp(struct store *s)
 {
 	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
+	bool synced = false;
 	int r = file_opendir(s->root_fd, "tmp", &d);
 
 	if (r < 0)
@@ -115,6 +121,9 @@ static int empty_tmp(struct store *s)
 	while ((e = readdir(d))) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
+		if (!synced && syncfs(s->root_fd) < 0)
+			return error_errno();
+		synced = true;
 		r = file_remove_tree(dirfd(d), e->d_name);
 		if (r < 0)
 			return error_trace(r);

@@ -28,7 +28,10 @@ typedef int (*store_visit)(void *userdata, const char *id, int dirfd);
 /** store_each() - call @visit for every directory in @kind ("snapshots" or "sandboxes") */
 int store_each(struct store *store, const char *kind, store_visit visit, void *userdata);
 
-/** store_template_set() - templates/@name -> ../snapshots/@snapshot_id, replaced by rename */
+/**
+ * store_template_set() - templates/@name -> ../snapshots/@snapshot_id, replaced by rename
+ * After an error the name may lead to either snapshot: which of them is durable is not known.
+ */
 int store_template_set(struct store *store, const char *name, const char *snapshot_id);
 
 /** store_template_get() - snapshot id behind a template's name (ID_LEN + 1 bytes). -ENOENT */

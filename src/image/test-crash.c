@@ -2,9 +2,10 @@
 /*
  * test-crash.c - invariant 3: after a crash at any instant there is the old state or the new one
  *
- * The calls that change a file system are wrapped by the linker (meson.build), counted, and at the
- * n-th the process is killed, or the call fails with EIO, for every n until the operation gets
- * through. Then a new process opens the store and looks at all of it.
+ * For each operation of test-operations.c: a process of its own does it and is killed before the
+ * n-th call that changes a file, after it, or in the middle of a write, for every n until it gets
+ * through. Then another process opens the store and looks at all of it. test-faults.c does the same
+ * with calls that fail, test-power.c with a host that goes down.
  */
 #include "image/test-fixture.h"
 
@@ -14,153 +15,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/fd.h"
+#include "base/clock.h"
 #include "base/file.h"
-#include "image/plain-file.h"
-#include "image/snapshot.h"
-#include "image/store-check.h"
-#include "image/store.h"
+#include "image/test-fault.h"
+#include "image/test-operations.h"
+#include "image/test-state.h"
+#include "image/test-trial.h"
 
-#define N_PAGES	 64u
-#define FRAME_AT 5000u /* an offset within the frames of a layer */
-#define OLD	 "sold000000000000000aa"
-#define NEW	 "snew000000000000000aa"
+#define MAX_CALLS 1000
 
-/* ---- the wrapped calls ------------------------------------------------------------------------
- */
-
-static int calls_left = -1; /* -1: do nothing */
-static bool die;	    /* killed, or EIO */
-
-static bool strike(void)
-{
-	if (calls_left < 0 || calls_left-- > 0)
-		return false;
-	if (die)
-		(void)kill(getpid(), SIGKILL);
-	errno = EIO;
-	return true;
-}
-
-#define WRAP(_type, _name, _params, _args)                                                         \
-	_type __real_##_name _params;                                                              \
-	_type __wrap_##_name _params;                                                              \
-	_type __wrap_##_name _params                                                               \
-	{                                                                                          \
-		return strike() ? -1 : __real_##_name _args;                                       \
-	}
-
-WRAP(int, fsync, (int fd), (fd))
-WRAP(int, fchmod, (int fd, mode_t mode), (fd, mode))
-WRAP(ssize_t, write, (int fd, const void *buf, size_t len), (fd, buf, len))
-WRAP(int, mkdirat, (int dirfd, const char *path, mode_t mode), (dirfd, path, mode))
-WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
-     (a, from, b, to, flags))
-WRAP(int, renameat, (int a, const char *from, int b, const char *to), (a, from, b, to))
-WRAP(int, renameat2, (int a, const char *from, int b, const char *to, unsigned flags),
-     (a, from, b, to, flags))
-WRAP(int, unlinkat, (int dirfd, const char *path, int flags), (dirfd, path, flags))
-
-/* ---- what is done -----------------------------------------------------------------------------
- */
-
-static uint8_t memory[2][N_PAGES * DORM_PAGE_SIZE]; /* of the old snapshot and the new */
-
-static int write_image(struct snapshot_tmp *tmp, struct image *parent, int parent_dirfd,
-		       const uint8_t *pages, struct manifest *m, struct problem *problem)
-{
-	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
-	int r = image_writer_new(tmp->dirfd, parent, parent_dirfd, NULL, problem, &w);
-
-	if (r == 0)
-		r = image_writer_add(w, 0, N_PAGES, pages, problem);
-	return r ? r : image_writer_commit(w, &m->stats, m->image_id, problem);
-}
-
-static int take(struct store *s, struct image *parent, int parent_dirfd, const char *id,
-		const uint8_t *pages, struct problem *problem)
-{
-	struct manifest m = {.memory_bytes = N_PAGES * DORM_PAGE_SIZE};
-	struct snapshot_tmp tmp;
-	char final[64];
-	int r;
-
-	(void)snprintf(m.id, sizeof(m.id), "%s", id);
-	(void)snprintf(final, sizeof(final), "snapshots/%s", id);
-	r = snapshot_begin(s->root_fd, s->root, problem, &tmp);
-	if (r)
-		return r;
-	r = file_write_atomic(tmp.dirfd, "device", "state", 5, 0644);
-	if (r < 0)
-		problem_errno(problem, r, "device");
-	else
-		r = write_image(&tmp, parent, parent_dirfd, pages, &m, problem);
-	if (r == 0)
-		r = snapshot_commit(&tmp, s->root_fd, final, &m, NULL, problem);
-	snapshot_abort(&tmp, s->root_fd);
-	return r;
-}
-
-static int do_take(struct store *s, struct problem *problem)
-{
-	_cleanup_fd_ int fd = file_open_dir(s->root_fd, "snapshots/" OLD);
-	_cleanup_(image_unrefp) struct image *parent = NULL;
-	int r = image_open(fd, NULL, problem, &parent);
-
-	return r ? r : take(s, parent, fd, NEW, memory[1], problem);
-}
-
-static int do_clone(struct store *s, struct problem *problem)
-{
-	_cleanup_fd_ int fd = file_open_dir(s->root_fd, "snapshots/" OLD);
-
-	return snapshot_clone(s->root_fd, s->root, fd, NULL, "snapshots/" NEW, NEW, problem);
-}
-
-static int do_delete(struct store *s, struct problem *problem)
-{
-	return snapshot_delete(s->root_fd, "snapshots/" OLD, problem);
-}
-
-/* ---- what must hold ---------------------------------------------------------------------------
- */
-
-static int check_one(void *userdata, const char *id, int dirfd)
-{
-	static uint8_t out[N_PAGES * DORM_PAGE_SIZE];
-	const uint8_t *new_memory = userdata;
-	struct problem problem = PROBLEM_INIT;
-	struct manifest m;
-	struct image *image;
-
-	if (snapshot_verify(dirfd, NULL, NULL, NULL, &problem))
-		fail_msg("%s: %s", id, problem.message);
-	assert_int_equal(snapshot_open(dirfd, NULL, &problem, &m), 0);
-	assert_string_equal(m.id, id);
-	assert_int_equal(image_open(dirfd, NULL, &problem, &image), 0);
-	assert_int_equal(fixture_read_all(image, out, &problem), 0);
-	assert_memory_equal(out, strcmp(id, NEW) ? memory[0] : new_memory, sizeof(out));
-	image_unref(image);
-	manifest_deinit(&m);
-	return 0;
-}
-
-static bool exists(struct store *s, const char *path)
-{
-	return faccessat(s->root_fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-struct operation {
-	int (*run)(struct store *s, struct problem *problem);
-	const uint8_t *new_memory;
+static const struct fault faults[] = {
+	{"killed before", FAULT_KILL_BEFORE, 0, CALL_CHANGES, 1},
+	{"killed after", FAULT_KILL_AFTER, 0, CALL_CHANGES, 1},
+	{"killed within", FAULT_KILL_PART, 0, CALL_WRITE, 1},
 };
 
-/* Run it in a process of its own up to the @n-th call. Return: did it get through? */
-static bool run_struck(const char *root, const struct operation *op, int n, bool deadly)
+struct run {
+	struct trial t;
+	const struct fault *fault;
+	unsigned n;
+};
+
+/* In a process of its own. Return: what waitpid() says */
+static int run_apart(const struct run *x)
 {
 	int status;
 	pid_t pid = fork();
@@ -169,183 +49,143 @@ static bool run_struck(const char *root, const struct operation *op, int n, bool
 	if (pid == 0) {
 		struct problem problem = PROBLEM_INIT;
 		struct store *s;
-		int r;
+		int r = store_open(x->t.root, &problem, &s);
 
-		if (store_open(root, &problem, &s))
-			_exit(3);
-		die = deadly;
-		calls_left = n;
-		r = op->run(s, &problem);
-		if (calls_left >= 0)
-			_exit(r ? 4 : 0);
-		calls_left = -1;
-		if (r >= 0) /* the failure was in something that does not matter */
-			_exit(r ? 5 : 1);
-		_exit(problem_is_set(&problem) ? 2 : 6);
+		if (r == 0) {
+			fault_arm(x->fault, x->n);
+			r = x->t.op->run(s, &problem);
+			(void)fault_disarm(); /* the parent sees whether we were killed */
+		}
+		if (r)
+			(void)fprintf(stderr, "%s: %d, %s\n", x->t.op->name, r, problem.message);
+		_exit(r ? 1 : 0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
-	if (deadly && WIFSIGNALED(status)) {
-		assert_int_equal(WTERMSIG(status), SIGKILL);
-		return false;
+	return status;
+}
+
+/* Return: was it killed? */
+static bool run_struck(struct run *x)
+{
+	enum trial_state is;
+	bool killed;
+	char *now;
+	int status;
+
+	trial_reset(&x->t);
+	status = run_apart(x);
+	killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+	if (!killed && status)
+		fail_msg("%s, %s call %u: status 0x%x", x->t.op->name, x->fault->name, x->n,
+			 (unsigned)status);
+	is = trial_judge(&x->t, x->t.root, &now);
+	if (is != TRIAL_NEW && !(is == TRIAL_OLD && killed))
+		fail_msg("%s, %s call %u:\n%s\nbefore:\n%s\nafter:\n%s", x->t.op->name,
+			 x->fault->name, x->n, now, x->t.before, x->t.after);
+	free(now);
+	return killed;
+}
+
+static void test_operation(void **state)
+{
+	struct run x;
+	unsigned total = 0;
+	bool there = trial_begin(&x.t, *state);
+
+	for (size_t i = 0; there && i < ARRAY_SIZE(faults); i++) {
+		x.fault = &faults[i];
+		for (x.n = 0; run_struck(&x); x.n++)
+			assert_true(x.n < MAX_CALLS);
+		total += x.n;
 	}
-	if (!WIFEXITED(status) || WEXITSTATUS(status) > 2)
-		fail_msg("call %d: status 0x%x", n, (unsigned)status);
-	return WEXITSTATUS(status) == 0;
-}
-
-static void prepare(const char *root)
-{
-	struct problem problem = PROBLEM_INIT;
-	struct image *zero;
-	struct store *s;
-
-	(void)file_remove_tree(AT_FDCWD, root);
-	assert_int_equal(store_open(root, &problem, &s), 0);
-	assert_int_equal(image_open_zero(N_PAGES, &zero), 0);
-	assert_int_equal(take(s, zero, -1, OLD, memory[0], &problem), 0);
-	image_unref(zero);
-	store_close(s);
-}
-
-static void check(const char *root, const struct operation *op, bool through)
-{
-	struct problem problem = PROBLEM_INIT;
-	struct store *s;
-
-	assert_int_equal(store_open(root, &problem, &s), 0);
-	assert_int_equal(store_each(s, "snapshots", check_one, (void *)op->new_memory), 0);
-	if (op->run == do_delete) {
-		assert_true(!through || !exists(s, "snapshots/" OLD));
-	} else {
-		assert_true(exists(s, "snapshots/" OLD));
-		assert_true(!through || exists(s, "snapshots/" NEW));
+	trial_end(&x.t);
+	if (!there) {
+		print_message("skipped: %s is not implemented\n", x.t.op->name);
+		skip();
 	}
-	assert_int_equal(unlinkat(s->root_fd, "tmp", AT_REMOVEDIR), 0); /* it was emptied */
-	store_close(s);
+	assert_true(total >= 4);
+	print_message("%s: killed %u times\n", x.t.op->name, total);
 }
 
-static void strike_everywhere(struct fixture *f, struct operation op, int at_least)
-{
-	char root[80];
-	int n;
-
-	(void)snprintf(root, sizeof(root), "%s/store", f->path);
-	for (int deadly = 0; deadly < 2; deadly++) {
-		bool through = false;
-
-		for (n = 0; !through; n++) {
-			assert_true(n < 500);
-			prepare(root);
-			through = run_struck(root, &op, n, deadly);
-			check(root, &op, through);
-		}
-		assert_true(n > at_least);
-	}
-}
-
-static void test_take(void **state)
-{
-	strike_everywhere(*state, (struct operation){do_take, memory[1]}, 20);
-}
-
-static void test_clone(void **state)
-{
-	strike_everywhere(*state, (struct operation){do_clone, memory[0]}, 12);
-}
-
-static void test_delete(void **state)
-{
-	strike_everywhere(*state, (struct operation){do_delete, memory[0]}, 6);
-}
-
-/* ---- repair -----------------------------------------------------------------------------------
+/* ---- two processes ----------------------------------------------------------------------------
  */
 
-static int do_repair(struct store *s, struct problem *problem)
-{
-	struct check_options options = {.data = true};
-	struct check_stats stats;
-	int r = store_repair(s, NULL, &options, problem, &stats);
+static char two_root[80];
+static int two_go[2], two_answer[2]; /* pipes to and from the first process */
 
-	if (r == 0 && stats.n_lost) { /* a failed mending is a finding that is kept */
-		problem_set(problem, 500, "lost");
-		return -EIO;
-	}
-	return r;
-}
-
-static void damage_layer(struct store *s, const char *layer)
-{
-	_cleanup_fd_ int from = file_open_dir(s->root_fd, "snapshots/" OLD "/layers");
-	_cleanup_fd_ int to = file_open_dir(s->root_fd, "snapshots/" NEW "/layers");
-	_cleanup_fd_ int fd = openat(from, layer, O_RDONLY | O_CLOEXEC);
-
-	assert_int_equal(unlinkat(to, layer, 0), 0);
-	assert_int_equal(plain_file_copy(fd, to, layer), 0);
-	fixture_flip(to, layer, FRAME_AT, 1);
-}
-
-/* OLD, and NEW which is the same with a damaged copy of the layer, and something torn. */
-static void prepare_repair(const char *root)
+/* The first process: says when it has the store; at each word takes a snapshot; never lets go. */
+static void own_store(void)
 {
 	struct problem problem = PROBLEM_INIT;
-	_cleanup_fd_ int fd = -1;
-	struct image *image;
 	struct store *s;
+	char word;
 
-	prepare(root);
-	assert_int_equal(store_open(root, &problem, &s), 0);
-	assert_int_equal(do_clone(s, &problem), 0);
-	fd = file_open_dir(s->root_fd, "snapshots/" OLD);
-	assert_int_equal(image_open(fd, NULL, &problem, &image), 0);
-	damage_layer(s, image_layer_id(image, 0));
-	image_unref(image);
-	assert_int_equal(mkdirat(s->root_fd, "snapshots/storn00000000000000aa", 0755), 0);
-	store_close(s);
-}
-
-/* Whatever happened: a second repair finishes, and both snapshots are whole afterwards. */
-static void test_repair(void **state)
-{
-	struct operation op = {do_repair, memory[0]};
-	struct fixture *f = *state;
-	char root[80];
-	int n = 0;
-
-	(void)snprintf(root, sizeof(root), "%s/store", f->path);
-	for (int deadly = 0; deadly < 2; deadly++) {
-		bool through = false;
-
-		for (n = 0; !through; n++) {
-			struct problem problem = PROBLEM_INIT;
-			struct store *s;
-
-			assert_true(n < 500);
-			prepare_repair(root);
-			through = run_struck(root, &op, n, deadly);
-			assert_int_equal(store_open(root, &problem, &s), 0);
-			assert_true(exists(s, "snapshots/" NEW "/manifest.json"));
-			assert_int_equal(do_repair(s, &problem), 0);
-			assert_false(exists(s, "snapshots/storn00000000000000aa"));
-			store_close(s);
-			check(root, &op, true);
-		}
-		assert_true(n > 6);
+	if (store_open(two_root, &problem, &s) || write(two_answer[1], "o", 1) != 1)
+		_exit(1);
+	while (read(two_go[0], &word, 1) == 1) {
+		if (operations[0].run(s, &problem) || write(two_answer[1], "t", 1) != 1)
+			_exit(2);
+		/* the next one dies in the middle, holding the lock */
+		fault_arm(&faults[0], 20);
+		(void)operations[1].run(s, &problem);
 	}
+	_exit(3);
 }
 
-static int setup(void **state)
+static char answer(void)
 {
-	uint64_t seed = 4;
+	char c = 0;
 
-	for (unsigned i = 0; i < N_PAGES; i++)
-		fixture_page(memory[0] + i * DORM_PAGE_SIZE, i % 3, &seed);
-	memcpy(memory[1], memory[0], sizeof(memory[1]));
-	for (unsigned i = 0; i < N_PAGES; i += 3)
-		fixture_page(memory[1] + i * DORM_PAGE_SIZE, 2, &seed);
-	return fixture_setup(state);
+	return read(two_answer[0], &c, 1) == 1 ? c : 0;
 }
 
-#define CRASH_TEST(_f) cmocka_unit_test_setup_teardown(_f, setup, fixture_teardown)
-TEST_MAIN(CRASH_TEST(test_take), CRASH_TEST(test_clone), CRASH_TEST(test_delete),
-	  CRASH_TEST(test_repair))
+/* A second process is refused and told by whom; the first notices nothing; its death lets go. */
+static void test_two_processes(void **state)
+{
+	struct problem problem = PROBLEM_INIT;
+	char base[64], want[32], *now;
+	struct store *s = NULL;
+	uint64_t start;
+	int status;
+	pid_t pid;
+
+	state_make_directory(base);
+	(void)snprintf(two_root, sizeof(two_root), "%s/store", base);
+	assert_int_equal(scene_build(&operations[0], two_root, &problem), 0);
+	assert_true(pipe(two_go) == 0 && pipe(two_answer) == 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		own_store();
+	assert_int_equal(answer(), 'o');
+	assert_int_equal(store_open(two_root, &problem, &s), -EBUSY);
+	assert_null(s);
+	(void)snprintf(want, sizeof(want), "another process (%d)", (int)pid);
+	assert_non_null(strstr(problem.message, want));
+	assert_int_equal(problem.status, 409);
+	assert_true(problem.hint[0]);
+	assert_int_equal(write(two_go[1], "x", 1), 1);
+	assert_int_equal(answer(), 't');
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	start = clock_now_ns();
+	problem = PROBLEM_INIT;
+	assert_int_equal(store_open(two_root, &problem, &s), 0);
+	assert_true(clock_now_ns() - start < 500000000);
+	store_close(s);
+	now = state_describe(two_root);
+	if (!state_has_line(now, operations[0].gives) || strstr(now, "stray"))
+		fail_msg("%s", now);
+	free(now);
+	for (int i = 0; i < 2; i++) {
+		close(two_go[i]);
+		close(two_answer[i]);
+	}
+	scene_end();
+	assert_int_equal(file_remove_tree(AT_FDCWD, base), 0);
+}
+
+int main(void)
+{
+	return trial_main(test_operation, test_two_processes, "two processes");
+}
