@@ -75,6 +75,28 @@ static int link_disks(const struct clone *c, const struct manifest *m)
 	return r ? r : file_fsync_dir(dst);
 }
 
+static int link_device(const struct clone *c, const struct manifest *m)
+{
+	return m->device_bytes ? link_at(c, c->src_dirfd, c->dst_dirfd, "", "device") : 0;
+}
+
+int snapshot_link_device(int src_dirfd, int dst_dirfd, const struct manifest *m,
+			 struct problem *problem)
+{
+	const struct clone c = {src_dirfd, dst_dirfd, problem};
+
+	return link_device(&c, m);
+}
+
+int snapshot_link_rest(int src_dirfd, int dst_dirfd, const struct manifest *m,
+		       struct problem *problem)
+{
+	const struct clone c = {src_dirfd, dst_dirfd, problem};
+	int r = link_optional(&c, "working-set");
+
+	return r ? r : link_disks(&c, m);
+}
+
 static int put_manifest(const struct clone *c, const char *text, size_t len, const char *id)
 {
 	_cleanup_free_ char *changed = NULL;
@@ -104,8 +126,8 @@ static int link_all(const struct clone *c, const char *id)
 		r = manifest_decode(text, len, c->problem, &m, &files);
 	if (r == 0)
 		r = link_at(c, c->src_dirfd, c->dst_dirfd, "", "map");
-	if (r == 0 && m.device_bytes)
-		r = link_at(c, c->src_dirfd, c->dst_dirfd, "", "device");
+	if (r == 0)
+		r = link_device(c, &m);
 	if (r == 0)
 		r = link_optional(c, "working-set");
 	if (r == 0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* snapshot-files.h - what snapshot.c, snapshot-clone.c and verify.c share; nobody else */
+/* snapshot-files.h - what snapshot.c, snapshot-clone.c, compact.c and verify.c share; nobody else */
 #include "image/manifest.h"
 #include "image/snapshot.h"
 
@@ -15,3 +15,15 @@ int snapshot_check_files(int dirfd, const struct manifest *m, const struct manif
  */
 int snapshot_publish(struct snapshot_tmp *tmp, int root_fd, const char *final,
 		     struct problem *problem);
+
+/** snapshot_fsync_parent() - make a rename of @path, which is relative to @root_fd, durable */
+int snapshot_fsync_parent(int root_fd, const char *path);
+
+/** snapshot_link_device() - the device state as it is, if there is one. Return: 0; IMAGE_E_CORRUPT;
+ * negative errno */
+int snapshot_link_device(int src_dirfd, int dst_dirfd, const struct manifest *m,
+			 struct problem *problem);
+
+/** snapshot_link_rest() - working set and disks. Return: as snapshot_link_device() */
+int snapshot_link_rest(int src_dirfd, int dst_dirfd, const struct manifest *m,
+		       struct problem *problem);

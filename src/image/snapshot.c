@@ -96,7 +96,7 @@ static int open_parent(int root_fd, const char *path)
 	return file_open_dir(root_fd, parent);
 }
 
-static int fsync_parent(int root_fd, const char *path)
+int snapshot_fsync_parent(int root_fd, const char *path)
 {
 	_cleanup_fd_ int fd = open_parent(root_fd, path);
 
@@ -115,9 +115,9 @@ int snapshot_publish(struct snapshot_tmp *tmp, int root_fd, const char *final,
 		problem_errno(problem, r, "%s: renaming %s to it", final, path);
 		return r;
 	}
-	r = fsync_parent(root_fd, final);
+	r = snapshot_fsync_parent(root_fd, final);
 	if (r == 0)
-		r = fsync_parent(root_fd, path);
+		r = snapshot_fsync_parent(root_fd, path);
 	if (r < 0) {
 		problem_errno(problem, r, "%s: making the rename durable", final);
 		if (renameat(root_fd, final, root_fd, path) == 0)
@@ -389,7 +389,7 @@ int snapshot_delete(int root_fd, const char *path, struct problem *problem)
 		problem_errno(problem, r, "%s: cannot be deleted", path);
 		return r;
 	}
-	r = fsync_parent(root_fd, path);
+	r = snapshot_fsync_parent(root_fd, path);
 	if (r == 0)
 		r = file_remove_tree(root_fd, grave);
 	if (r < 0)
