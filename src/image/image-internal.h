@@ -13,8 +13,9 @@ struct image {
 	uint64_t map_bytes; /* size of the map file */
 	struct page_map map;
 	uint32_t n_layers;
-	struct layer **layers;		  /* in the order of the map's layer numbers */
-	bool sealed;			  /* there is a file "seal" */
+	struct layer **layers; /* in the order of the map's layer numbers */
+	bool sealed;	       /* there is a file "seal" */
+	uint32_t n_keys;
 	uint8_t (*keys)[LAYER_KEY_BYTES]; /* of the layers; NULL when not sealed, or only checked */
 };
 

@@ -33,6 +33,7 @@
 #include "image/image-internal.h"
 #include "image/layer-writer.h"
 #include "image/outcome.h"
+#include "image/seal.h"
 
 #define CLOSE_AT_BOUNDARY 8u /* pages that make a frame worth closing at 64 KiB of guest memory */
 #define NO_LAYER	  UINT32_MAX
@@ -51,7 +52,8 @@ struct image_writer {
 	size_t parent_run; /* the parent's run that gfn map.n_pages lies in, or one before it */
 
 	uint8_t layer_id[LAYER_ID_BYTES];
-	struct layer_writer *layer; /* NULL until the first frame is full */
+	uint8_t layer_key[LAYER_KEY_BYTES]; /* with options.keys */
+	struct layer_writer *layer;	    /* NULL until the first frame is full */
 	uint8_t layer_digest[DIGEST_BYTES];
 	uint32_t n_frames;
 	uint32_t frame_pages; /* pages in frame[] */
@@ -72,6 +74,7 @@ struct image_writer *image_writer_free(struct image_writer *w)
 	if (!w)
 		return NULL;
 	layer_writer_free(w->layer);
+	explicit_bzero(w->layer_key, sizeof(w->layer_key));
 	page_map_deinit(&w->map);
 	image_unref(w->parent);
 	fd_close(w->dirfd);
@@ -80,6 +83,50 @@ struct image_writer *image_writer_free(struct image_writer *w)
 	free(w->frame);
 	free(w);
 	return NULL;
+}
+
+/* ---- the seal ---------------------------------------------------------------------------------
+ */
+
+/* A snapshot is sealed as a whole: layers of both kinds do not mix. */
+static int begin_seal(struct image_writer *w, struct problem *problem)
+{
+	const struct image *parent = w->parent;
+
+	if (parent->n_layers && parent->sealed && !parent->keys) {
+		problem_set(problem, 400,
+			    "image: the parent is sealed, and open for checking only");
+		return error_trace(-EINVAL);
+	}
+	if (parent->n_layers && parent->sealed != !!w->options.keys) {
+		problem_set(problem, 400,
+			    "image: the parent is %s, so what is built on it must be too",
+			    parent->sealed ? "sealed" : "not sealed");
+		return error_trace(-EINVAL);
+	}
+	return w->options.keys ? seal_new_key(w->layer_key) : 0;
+}
+
+/* The keys of the layers that have a number, in that order, beside the map. */
+static int write_seal(struct image_writer *w, const struct layer_name *names,
+		      const uint32_t *number, uint32_t n_used, const struct buf *map,
+		      struct problem *problem)
+{
+	const uint32_t n = image_n_layers(w->parent) + 1;
+	uint8_t(*keys)[LAYER_KEY_BYTES] = calloc(n, sizeof(*keys));
+	int r;
+
+	if (!keys)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++)
+		if (number[i] != NO_LAYER)
+			memcpy(keys[number[i]], i < n - 1 ? w->parent->keys[i] : w->layer_key,
+			       LAYER_KEY_BYTES);
+	r = seal_write(w->dirfd, w->options.keys, names, keys, n_used, map->data, map->len,
+		       problem);
+	explicit_bzero(keys, n * sizeof(*keys));
+	free(keys);
+	return r;
 }
 
 static int duplicate(int fd, int *ret)
@@ -130,7 +177,9 @@ int image_writer_new(int dirfd, struct image *parent, int parent_dirfd,
 	w->parent = image_ref(parent);
 	w->options = options ? *options : (struct image_writer_options){.codec = IMAGE_CODEC_ZSTD};
 	id_random(w->layer_id, sizeof(w->layer_id));
-	r = open_directories(w, dirfd, parent_dirfd, problem);
+	r = begin_seal(w, problem);
+	if (r == 0)
+		r = open_directories(w, dirfd, parent_dirfd, problem);
 	if (r == 0)
 		r = allocate_buffers(w);
 	if (r < 0) {
@@ -179,7 +228,8 @@ static int close_frame(struct image_writer *w, struct problem *problem)
 
 	if (!w->layer) {
 		const struct layer_options options = {.codec = w->options.codec,
-						      .level = w->options.level};
+						      .level = w->options.level,
+						      .key = w->options.keys ? w->layer_key : NULL};
 
 		r = layer_writer_new(w->layers_dirfd, w->layer_id, &options, problem, &w->layer);
 		if (r < 0)
@@ -382,8 +432,8 @@ static int keep_layers(struct image_writer *w, const uint32_t *number, struct la
 	return 0;
 }
 
-static int write_map(struct image_writer *w, const struct layer_name *names, uint32_t n,
-		     char *ret_id, struct problem *problem)
+static int write_map(struct image_writer *w, const struct layer_name *names, const uint32_t *number,
+		     uint32_t n, char *ret_id, struct problem *problem)
 {
 	_cleanup_buf_ struct buf map = {0};
 	int r;
@@ -397,6 +447,8 @@ static int write_map(struct image_writer *w, const struct layer_name *names, uin
 	if (r < 0)
 		return error_trace(r);
 	r = image_make_id(map.data, map.len, ret_id);
+	if (r == 0 && w->options.keys)
+		r = write_seal(w, names, number, n, &map, problem);
 	if (r < 0)
 		return error_trace(r);
 	if (fsync(w->layers_dirfd) < 0) {
@@ -439,7 +491,7 @@ static int commit(struct image_writer *w, char *ret_id, struct problem *problem)
 		memcpy(names[number[n - 1]].id, w->layer_id, LAYER_ID_BYTES);
 		memcpy(names[number[n - 1]].digest, w->layer_digest, DIGEST_BYTES);
 	}
-	return write_map(w, names, n_used, ret_id, problem);
+	return write_map(w, names, number, n_used, ret_id, problem);
 }
 
 int image_writer_commit(struct image_writer *w, struct image_writer_stats *ret_stats,
