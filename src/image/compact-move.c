@@ -50,10 +50,12 @@ static void move_deinit(struct move *m)
 	frame_packer_free(m->packer);
 }
 
-static int move_init(struct move *m, int layers_dirfd, struct problem *problem)
+static int move_init(struct move *m, const struct image_draft *draft, struct problem *problem)
 {
-	const struct layer_options layer = {.codec = m->options->codec, .level = m->options->level};
-	int r = frame_packer_new(layers_dirfd, &layer, 0, problem, &m->packer);
+	const struct layer_options layer = {.codec = m->options->codec,
+					    .level = m->options->level,
+					    .key = draft->keys ? draft->layer_key : NULL};
+	int r = frame_packer_new(draft->layers_dirfd, &layer, 0, problem, &m->packer);
 
 	if (r == 0)
 		r = frame_cache_new(m->image, &m->cache);
@@ -208,8 +210,10 @@ static int move_and_commit(struct move *m, struct image_draft *draft, char *ret_
 			   struct problem *problem)
 {
 	uint64_t map_bytes;
-	int r = move_init(m, draft->layers_dirfd, problem);
+	int r = image_begin_seal(draft, problem);
 
+	if (r == 0)
+		r = move_init(m, draft, problem);
 	if (r == 0)
 		r = move_all(m, problem);
 	if (r == 0)
@@ -228,7 +232,8 @@ int compact_move(int dirfd, int src_dirfd, struct image *image, const struct com
 		 const struct compact_options *options, struct problem *problem,
 		 struct compact_stats *stats, char *ret_id)
 {
-	struct image_draft draft = {.dirfd = dirfd, .parent = image, .parent_dirfd = src_dirfd};
+	struct image_draft draft = {
+		.dirfd = dirfd, .parent = image, .parent_dirfd = src_dirfd, .keys = options->keys};
 	struct move m = {.image = image, .layers = layers, .options = options, .stats = stats};
 	int r;
 
@@ -240,6 +245,7 @@ int compact_move(int dirfd, int src_dirfd, struct image *image, const struct com
 	r = move_and_commit(&m, &draft, ret_id, problem);
 	move_deinit(&m);
 	page_map_deinit(&draft.map);
+	explicit_bzero(draft.layer_key, sizeof(draft.layer_key));
 	fd_close(draft.layers_dirfd);
 	return r;
 }

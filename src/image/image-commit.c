@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "image/plain-file.h"
+#include "image/seal.h"
 
 #define NO_NUMBER UINT32_MAX
 
@@ -98,6 +99,52 @@ static int encode_map(const struct image_draft *d, const struct layer_name *name
 	return error_trace(r < 0 ? r : image_make_id(ret->data, ret->len, ret_id));
 }
 
+/* ---- the seal ---------------------------------------------------------------------------------
+ */
+
+/* A snapshot is sealed as a whole: layers of both kinds do not mix. */
+int image_begin_seal(struct image_draft *d, struct problem *problem)
+{
+	const struct image *parent = d->parent;
+
+	if (parent->n_layers && parent->sealed && !parent->keys) {
+		problem_set(problem, 400,
+			    "image: the parent is sealed, and open for checking only");
+		return error_trace(-EINVAL);
+	}
+	if (parent->n_layers && parent->sealed != !!d->keys) {
+		problem_set(problem, 400,
+			    "image: the parent is %s, so what is built on it must be too",
+			    parent->sealed ? "sealed" : "not sealed");
+		return error_trace(-EINVAL);
+	}
+	return d->keys ? seal_new_key(d->layer_key) : 0;
+}
+
+/* The keys of the layers that have a number, in that order, beside the map. */
+static int write_seal(const struct image_draft *d, const struct layer_name *names,
+		      const uint32_t *number, uint32_t n_used, const struct buf *map,
+		      struct problem *problem)
+{
+	const uint32_t n = image_n_layers(d->parent) + 1;
+	uint8_t(*keys)[LAYER_KEY_BYTES] = calloc(n, sizeof(*keys));
+	int r;
+
+	if (!keys)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++)
+		if (number[i] != NO_NUMBER)
+			memcpy(keys[number[i]], i < n - 1 ? d->parent->keys[i] : d->layer_key,
+			       LAYER_KEY_BYTES);
+	r = seal_write(d->dirfd, d->keys, names, keys, n_used, map->data, map->len, problem);
+	explicit_bzero(keys, n * sizeof(*keys));
+	free(keys);
+	return r;
+}
+
+/* ---- the map ----------------------------------------------------------------------------------
+ */
+
 static int write_map(const struct image_draft *d, const struct buf *map, struct problem *problem)
 {
 	int r;
@@ -136,6 +183,8 @@ int image_commit(struct image_draft *d, char *ret_id, uint64_t *ret_map_bytes,
 	if (number[n - 1] != NO_NUMBER)
 		names[number[n - 1]] = d->layer;
 	r = encode_map(d, names, n_used, &map, ret_id, problem);
+	if (r == 0 && d->keys)
+		r = write_seal(d, names, number, n_used, &map, problem);
 	if (r == 0)
 		r = write_map(d, &map, problem);
 	*ret_map_bytes = map.len;

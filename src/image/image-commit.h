@@ -17,7 +17,16 @@ struct image_draft {
 	struct page_map map;	 /* complete, not sealed; the parent's n layers are 0 .. n-1 in it,
 				    the new one is n. Renumbered by the commit */
 	struct layer_name layer; /* the new one, when the map refers to it */
+	const struct keyring *keys;	    /* NULL: not sealed. Borrowed */
+	uint8_t layer_key[LAYER_KEY_BYTES]; /* of the new layer; wiped by the owner */
 };
+
+/**
+ * image_begin_seal() - a key for the new layer, if there are keys
+ * Return: 0; -EINVAL when the parent is sealed and this is not to be, or the other way round;
+ * negative errno
+ */
+int image_begin_seal(struct image_draft *draft, struct problem *problem);
 
 /**
  * image_commit() - give the layers that the map refers to the numbers 0, 1, ... in their old order,

@@ -57,6 +57,7 @@ struct image_writer *image_writer_free(struct image_writer *w)
 	if (!w)
 		return NULL;
 	frame_packer_free(w->packer);
+	explicit_bzero(w->draft.layer_key, sizeof(w->draft.layer_key));
 	given_pages_deinit(&w->given);
 	page_map_deinit(&w->draft.map);
 	image_unref(w->draft.parent);
@@ -94,8 +95,13 @@ static int open_directories(struct image_draft *d, int dirfd, int parent_dirfd,
 
 static int prepare(struct image_writer *w, struct problem *problem)
 {
-	const struct layer_options layer = {.codec = w->options.codec, .level = w->options.level};
-	int r = given_pages_init(&w->given, image_n_pages(w->draft.parent));
+	struct layer_options layer = {.codec = w->options.codec, .level = w->options.level};
+	int r = image_begin_seal(&w->draft, problem);
+
+	if (r < 0)
+		return r;
+	layer.key = w->draft.keys ? w->draft.layer_key : NULL;
+	r = given_pages_init(&w->given, image_n_pages(w->draft.parent));
 
 	if (r == 0)
 		r = frame_packer_new(w->draft.layers_dirfd, &layer, w->options.frame_pages, problem,
@@ -122,6 +128,7 @@ int image_writer_new(int dirfd, struct image *parent, int parent_dirfd,
 	w->draft.dirfd = w->draft.layers_dirfd = w->draft.parent_dirfd = -1;
 	w->draft.parent = image_ref(parent);
 	w->options = options ? *options : (struct image_writer_options){.codec = IMAGE_CODEC_ZSTD};
+	w->draft.keys = w->options.keys;
 	r = open_directories(&w->draft, dirfd, parent_dirfd, problem);
 	if (r == 0)
 		r = prepare(w, problem);

@@ -5,7 +5,7 @@
 #include "image/image.h"
 
 /* of layer, map and manifest; docs/format-image.md, "Versions" */
-#define FORMAT_MAJOR  1 /* what is written */
+#define FORMAT_MAJOR  2 /* what is written */
 #define FORMAT_MINOR  0
 #define FORMAT_OLDEST 1 /* what is still read */
 

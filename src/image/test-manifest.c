@@ -163,7 +163,7 @@ static void test_not_json(void **state)
 	assert_int_equal(decode("{\"a\": 1, \"a\": 2}", &problem), IMAGE_E_CORRUPT);
 	assert_non_null(strstr(problem.message, "duplicate object key"));
 	problem = PROBLEM_INIT;
-	assert_int_equal(decode("{\"format\": \"dormouse-snapshot\", \"version\": {\"major\": 2, "
+	assert_int_equal(decode("{\"format\": \"dormouse-snapshot\", \"version\": {\"major\": 3, "
 				"\"minor\": 0}}",
 				&problem),
 			 IMAGE_E_VERSION);

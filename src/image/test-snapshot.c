@@ -528,7 +528,7 @@ static void test_other_files(void **state)
 static void test_newer_versions(void **state)
 {
 	static const char want[] =
-		"written by a newer Dormouse (format 2.0, this program reads 1.x)";
+		"written by a newer Dormouse (format 3.0, this program reads 2.x)";
 	struct place *p = *state;
 	struct problem problem = PROBLEM_INIT;
 	char id[ID_LEN + 1], layer[80], *text;
@@ -537,16 +537,16 @@ static void test_newer_versions(void **state)
 	int fd = make(p, id);
 
 	only_layer(fd, layer);
-	fixture_flip(fd, "map", 8, 1 ^ 2);
+	fixture_flip(fd, "map", 8, 2 ^ 3);
 	expect_open(fd, IMAGE_E_VERSION, want);
-	fixture_flip(fd, "map", 8, 1 ^ 2);
-	fixture_flip(fd, layer, 8, 1 ^ 2);
+	fixture_flip(fd, "map", 8, 2 ^ 3);
+	fixture_flip(fd, layer, 8, 2 ^ 3);
 	expect_open(fd, IMAGE_E_VERSION, want);
-	fixture_flip(fd, layer, 8, 1 ^ 2);
+	fixture_flip(fd, layer, 8, 2 ^ 3);
 	assert_int_equal(file_read(fd, "manifest.json", 1u << 20, &text, NULL), 0);
-	at = strstr(text, "\"major\": 1");
+	at = strstr(text, "\"major\": 2");
 	assert_non_null(at);
-	fixture_flip(fd, "manifest.json", (uint64_t)(at - text) + 9, '1' ^ '2');
+	fixture_flip(fd, "manifest.json", (uint64_t)(at - text) + 9, '2' ^ '3');
 	assert_int_equal(snapshot_open(fd, NULL, &problem, &m), IMAGE_E_VERSION);
 	assert_non_null(strstr(problem.message, want));
 	free(text);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "image/outcome.h"
 #include "image/page-map.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -57,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	}
 	ask(&m);
 	require(page_map_encode(&m, names, n_layers, &again) == 0);
-	if (file[10] || file[11]) /* of a later minor version: written back as ours */
+	if (file[8] != FORMAT_MAJOR || file[10] || file[11]) /* of another: written back as ours */
 		return 0;
 	require(again.len == len && !memcmp(again.data, file, len));
 	return 0;
