@@ -426,12 +426,7 @@ int image_read_page(const struct image *image, uint64_t gfn, void *out, struct p
 
 uint64_t image_owner(const struct image *image, uint32_t layer, uint64_t slot)
 {
-	size_t i = page_map_find_slot(&image->map, layer, slot);
-	const struct page_run *run;
-
-	assert(i < image->map.n_by_slot);
-	run = &image->map.runs[image->map.by_slot[i]];
-	return run->gfn + (slot - run->slot);
+	return page_map_owner(&image->map, layer, slot);
 }
 
 int image_check_frame(const struct image *image, uint32_t layer, uint32_t frame, void *scratch,
@@ -441,22 +436,57 @@ int image_check_frame(const struct image *image, uint32_t layer, uint32_t frame,
 	return layer_check_frame(image->layers[layer], frame, scratch, problem);
 }
 
+struct live {
+	uint64_t frame; /* the one that is being counted */
+	uint32_t in_frame;
+	uint32_t frames;
+	uint64_t pages;
+	uint64_t bytes;
+};
+
+/* The frame is counted: of its bytes, the share of its pages that are live. */
+static void add_live_frame(const struct layer *l, struct live *live)
+{
+	const uint32_t frame = (uint32_t)live->frame;
+
+	if (!live->in_frame)
+		return;
+	live->frames++;
+	live->pages += live->in_frame;
+	live->bytes += (uint64_t)layer_frame_bytes(l, frame) * live->in_frame /
+		       layer_frame_pages(l, frame);
+	live->in_frame = 0;
+}
+
+/* Owners are ordered by slot, so each frame's pages follow each other. */
 void image_layer_live(const struct image *image, uint32_t layer, uint32_t *ret_frames,
 		      uint64_t *ret_pages, uint64_t *ret_stored_bytes)
 {
-	struct frame_page pages[IMAGE_FRAME_PAGES];
+	const struct page_map *m = &image->map;
+	const struct layer *l = image->layers[layer];
+	struct live live = {0};
 
-	*ret_frames = 0;
-	*ret_pages = *ret_stored_bytes = 0;
-	for (uint32_t i = 0; i < image_layer_frames(image, layer); i++) {
-		uint32_t n = image_frame_pages(image, layer, i, pages);
+	for (size_t i = page_map_find_slot(m, layer, 0); i < m->n_by_slot; i++) {
+		const struct page_run *run = &m->runs[m->by_slot[i]];
+		uint64_t slot = run->slot, end = run->slot + run->n_pages;
 
-		if (!n)
-			continue;
-		*ret_frames += 1;
-		*ret_pages += n;
-		*ret_stored_bytes += layer_frame_bytes(image->layers[layer], i);
+		if (run->layer != layer)
+			break;
+		while (slot < end) {
+			uint64_t frame = slot / IMAGE_FRAME_PAGES;
+			uint64_t next = MIN(end, (frame + 1) * IMAGE_FRAME_PAGES);
+
+			if (frame != live.frame)
+				add_live_frame(l, &live);
+			live.frame = frame;
+			live.in_frame += (uint32_t)(next - slot);
+			slot = next;
+		}
 	}
+	add_live_frame(l, &live);
+	*ret_frames = live.frames;
+	*ret_pages = live.pages;
+	*ret_stored_bytes = live.bytes;
 }
 
 uint64_t image_layer_pages(const struct image *image, uint32_t layer)

@@ -134,7 +134,11 @@ int image_read_frame(const struct image *image, uint32_t layer, uint32_t frame, 
 int image_check_frame(const struct image *image, uint32_t layer, uint32_t frame, void *scratch,
 		      struct problem *problem);
 
-/** image_layer_live() - frames and pages of a layer that this image still refers to */
+/**
+ * image_layer_live() - frames and pages of a layer that this image still refers to
+ * @ret_pages:        different pages; how many gfns have each does not matter
+ * @ret_stored_bytes: of each such frame the share of its stored bytes that its live pages have
+ */
 void image_layer_live(const struct image *image, uint32_t layer, uint32_t *ret_frames,
 		      uint64_t *ret_pages, uint64_t *ret_stored_bytes);
 

@@ -3,18 +3,19 @@
  * page-map.c - the page map in memory
  *
  * Two arrays. `runs` is ordered by gfn and answers "where does this page come from" by bisection.
- * `by_slot` holds the numbers of the same runs, without the zero ones, ordered by (layer, slot),
- * and answers "which pages of the guest come from this frame". Since no two pages share a slot the
- * runs are disjoint in that order too, so a bisection for the first run that ends after a slot
- * works in both. (A later minor version of the format may let pages share a slot; then the second
- * question has more than 16 answers.)
+ * `by_slot` holds the numbers of those runs that own their slots, ordered by (layer, slot), and
+ * answers "which pages of the guest come from this frame". No two owners share a slot, so these
+ * runs are disjoint in that order too, and a bisection for the first run that ends after a slot
+ * works in both. A frame therefore has at most 16 owners, however many gfns share its pages.
+ * page-map-seal.c says how owners are found.
  *
- * Example, 40 pages, one layer whose frame 0 has 16 pages and frame 1 has 4:
+ * Example, 44 pages, one layer whose frame 0 has 16 pages and frame 1 has 4:
  *
  *     run  gfn       source            by_slot
  *     0    0..7      slot 12..19       2, 0
  *     1    8..31     zero
  *     2    32..39    slot 0..7
+ *     3    40..43    slot 2..5         (aliases of gfn 34..37)
  *
  * Frame 0 (slots 0..15) holds gfn 32..39 at index 0..7 and gfn 0..3 at index 12..15; the pages at
  * index 8..11 were replaced since and nobody refers to them.
@@ -36,16 +37,8 @@ void page_map_deinit(struct page_map *m)
 	*m = (struct page_map){0};
 }
 
-static bool continues(const struct page_run *last, uint32_t layer, uint64_t slot)
+static int resize(struct page_map *m, size_t cap)
 {
-	if (last->layer != layer)
-		return false;
-	return layer == IMAGE_LAYER_ZERO || last->slot + last->n_pages == slot;
-}
-
-static int grow(struct page_map *m)
-{
-	size_t cap = m->cap_runs ? 2 * m->cap_runs : 64;
 	struct page_run *runs;
 
 	if (cap > UINT32_MAX) /* by_slot holds 32 bits */
@@ -58,6 +51,11 @@ static int grow(struct page_map *m)
 	return 0;
 }
 
+int page_map_reserve(struct page_map *m, size_t n_runs)
+{
+	return n_runs > m->cap_runs ? resize(m, n_runs) : 0;
+}
+
 int page_map_append(struct page_map *m, uint64_t n_pages, uint32_t layer, uint64_t slot)
 {
 	int r;
@@ -67,10 +65,12 @@ int page_map_append(struct page_map *m, uint64_t n_pages, uint32_t layer, uint64
 		return error_trace(-EFBIG);
 	if (layer == IMAGE_LAYER_ZERO)
 		slot = 0;
-	if (m->n_runs && continues(&m->runs[m->n_runs - 1], layer, slot)) {
+	else if (layer > PAGE_MAP_MAX_LAYERS || slot > PAGE_MAP_MAX_SLOTS - n_pages)
+		return error_trace(-EFBIG);
+	if (m->n_runs && page_run_continues(&m->runs[m->n_runs - 1], layer, slot)) {
 		m->runs[m->n_runs - 1].n_pages += n_pages;
 	} else {
-		r = m->n_runs == m->cap_runs ? grow(m) : 0;
+		r = m->n_runs == m->cap_runs ? resize(m, MAX(2 * m->cap_runs, 64ul)) : 0;
 		if (r < 0)
 			return r;
 		m->runs[m->n_runs++] = (struct page_run){
@@ -79,38 +79,6 @@ int page_map_append(struct page_map *m, uint64_t n_pages, uint32_t layer, uint64
 	m->n_pages += n_pages;
 	if (layer != IMAGE_LAYER_ZERO)
 		m->stored_pages += n_pages;
-	return 0;
-}
-
-static int compare_slots(const void *a, const void *b, void *userdata)
-{
-	const struct page_run *runs = userdata;
-	const struct page_run *x = &runs[*(const uint32_t *)a], *y = &runs[*(const uint32_t *)b];
-
-	if (x->layer != y->layer)
-		return x->layer < y->layer ? -1 : 1;
-	return x->slot < y->slot ? -1 : x->slot > y->slot;
-}
-
-int page_map_seal(struct page_map *m, struct page_run *ret_shared)
-{
-	assert(!m->by_slot);
-	m->by_slot = malloc(MAX(m->n_runs, 1ul) * sizeof(*m->by_slot));
-	if (!m->by_slot)
-		return -ENOMEM;
-	for (size_t i = 0; i < m->n_runs; i++)
-		if (m->runs[i].layer != IMAGE_LAYER_ZERO)
-			m->by_slot[m->n_by_slot++] = (uint32_t)i;
-	qsort_r(m->by_slot, m->n_by_slot, sizeof(*m->by_slot), compare_slots, m->runs);
-	for (size_t i = 1; i < m->n_by_slot; i++) {
-		const struct page_run *a = &m->runs[m->by_slot[i - 1]];
-		const struct page_run *b = &m->runs[m->by_slot[i]];
-
-		if (a->layer == b->layer && a->slot + a->n_pages > b->slot) {
-			*ret_shared = *b;
-			return -EEXIST;
-		}
-	}
 	return 0;
 }
 
@@ -144,4 +112,15 @@ size_t page_map_find_slot(const struct page_map *m, uint32_t layer, uint64_t slo
 			hi = mid;
 	}
 	return lo;
+}
+
+uint64_t page_map_owner(const struct page_map *m, uint32_t layer, uint64_t slot)
+{
+	size_t i = page_map_find_slot(m, layer, slot);
+	const struct page_run *run;
+
+	assert(i < m->n_by_slot);
+	run = &m->runs[m->by_slot[i]];
+	assert(run->layer == layer && run->slot <= slot);
+	return run->gfn + (slot - run->slot);
 }
