@@ -20,11 +20,13 @@
 
 #include "base/fd.h"
 #include "base/file.h"
+#include "image/compact.h"
 #include "image/snapshot.h"
 #include "image/store.h"
 
 #define N_PAGES 64u
 #define OLD	"sold000000000000000aa"
+#define BASE	"sbase00000000000000aa"
 #define NEW	"snew000000000000000aa"
 
 /* ---- the wrapped calls ------------------------------------------------------------------------
@@ -65,7 +67,8 @@ WRAP(int, unlinkat, (int dirfd, const char *path, int flags), (dirfd, path, flag
 /* ---- what is done -----------------------------------------------------------------------------
  */
 
-static uint8_t memory[2][N_PAGES * DORM_PAGE_SIZE]; /* of the old snapshot and the new */
+/* of the old snapshot, the new one, and the old one's parent */
+static uint8_t memory[3][N_PAGES * DORM_PAGE_SIZE];
 
 static int write_image(struct snapshot_tmp *tmp, struct image *parent, int parent_dirfd,
 		       const uint8_t *pages, struct manifest *m, struct problem *problem)
@@ -121,6 +124,25 @@ static int do_clone(struct store *s, struct problem *problem)
 static int do_delete(struct store *s, struct problem *problem)
 {
 	return snapshot_delete(s->root_fd, "snapshots/" OLD, problem);
+}
+
+static int compact(struct store *s, const char *final, const char *id, struct problem *problem)
+{
+	const struct compact_options options = {.force = true};
+	_cleanup_fd_ int fd = file_open_dir(s->root_fd, "snapshots/" OLD);
+	struct compact_stats stats;
+
+	return snapshot_compact(s->root_fd, s->root, fd, final, !id, id, &options, problem, &stats);
+}
+
+static int do_compact(struct store *s, struct problem *problem)
+{
+	return compact(s, "snapshots/" NEW, NEW, problem);
+}
+
+static int do_compact_in_place(struct store *s, struct problem *problem)
+{
+	return compact(s, "snapshots/" OLD, NULL, problem);
 }
 
 /* ---- what must hold ---------------------------------------------------------------------------
@@ -190,17 +212,25 @@ static bool run_struck(const char *root, const struct operation *op, int n, bool
 	return WEXITSTATUS(status) == 0;
 }
 
+/* The old snapshot has two layers of its own. */
 static void prepare(const char *root)
 {
 	struct problem problem = PROBLEM_INIT;
-	struct image *zero;
+	struct image *zero, *base;
 	struct store *s;
+	int fd;
 
 	(void)file_remove_tree(AT_FDCWD, root);
 	assert_int_equal(store_open(root, &problem, &s), 0);
 	assert_int_equal(image_open_zero(N_PAGES, &zero), 0);
-	assert_int_equal(take(s, zero, -1, OLD, memory[0], &problem), 0);
+	assert_int_equal(take(s, zero, -1, BASE, memory[2], &problem), 0);
 	image_unref(zero);
+	fd = file_open_dir(s->root_fd, "snapshots/" BASE);
+	assert_int_equal(image_open(fd, NULL, &problem, &base), 0);
+	assert_int_equal(take(s, base, fd, OLD, memory[0], &problem), 0);
+	image_unref(base);
+	close(fd);
+	assert_int_equal(snapshot_delete(s->root_fd, "snapshots/" BASE, &problem), 0);
 	store_close(s);
 }
 
@@ -214,8 +244,12 @@ static void check(const char *root, const struct operation *op, bool through)
 	if (op->run == do_delete) {
 		assert_true(!through || !exists(s, "snapshots/" OLD));
 	} else {
+		const char *there = op->run == do_compact_in_place ? OLD : NEW;
+		char path[64];
+
+		(void)snprintf(path, sizeof(path), "snapshots/%s", there);
 		assert_true(exists(s, "snapshots/" OLD));
-		assert_true(!through || exists(s, "snapshots/" NEW));
+		assert_true(!through || exists(s, path));
 	}
 	assert_int_equal(unlinkat(s->root_fd, "tmp", AT_REMOVEDIR), 0); /* it was emptied */
 	store_close(s);
@@ -255,6 +289,16 @@ static void test_delete(void **state)
 	strike_everywhere(*state, (struct operation){do_delete, memory[0]}, 6);
 }
 
+static void test_compact(void **state)
+{
+	strike_everywhere(*state, (struct operation){do_compact, memory[0]}, 18);
+}
+
+static void test_compact_in_place(void **state)
+{
+	strike_everywhere(*state, (struct operation){do_compact_in_place, memory[0]}, 25);
+}
+
 static int setup(void **state)
 {
 	uint64_t seed = 4;
@@ -264,8 +308,12 @@ static int setup(void **state)
 	memcpy(memory[1], memory[0], sizeof(memory[1]));
 	for (unsigned i = 0; i < N_PAGES; i += 3)
 		fixture_page(memory[1] + i * DORM_PAGE_SIZE, 2, &seed);
+	memcpy(memory[2], memory[0], sizeof(memory[2]));
+	for (unsigned i = 0; i < N_PAGES; i += 5)
+		fixture_page(memory[2] + i * DORM_PAGE_SIZE, 2, &seed);
 	return fixture_setup(state);
 }
 
 #define CRASH_TEST(_f) cmocka_unit_test_setup_teardown(_f, setup, fixture_teardown)
-TEST_MAIN(CRASH_TEST(test_take), CRASH_TEST(test_clone), CRASH_TEST(test_delete))
+TEST_MAIN(CRASH_TEST(test_take), CRASH_TEST(test_clone), CRASH_TEST(test_delete),
+	  CRASH_TEST(test_compact), CRASH_TEST(test_compact_in_place))
