@@ -20,7 +20,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <openssl/evp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,31 +122,16 @@ struct opening {
 	bool check_only; /* sealed or not, without keys */
 };
 
-static int refuse_key(struct problem *problem, const char *hint, const char *what)
-{
-	problem_set(problem, 403, "%s", what);
-	problem_hint(problem, "%s", hint);
-	return IMAGE_E_KEY;
-}
-
 /* Authenticate the map and unwrap the layers' keys, or make sure that there is nothing sealed. */
 static int open_seal(struct image *image, const struct opening *o, const struct buf *map,
 		     const struct layer_name *names, uint32_t n, struct problem *problem)
 {
 	_cleanup_(seal_deinit) struct seal seal = {0};
-	char what[80];
-	int r = seal_read(o->dirfd, problem, &seal);
+	int r = seal_open(o->dirfd, o->keys, o->check_only, problem, &seal);
 
-	if (r == SEAL_E_ABSENT && o->keys)
-		return refuse_key(problem, "open it without a key if it never was sealed",
-				  "seal: missing: the snapshot is not sealed, but a key was given");
 	if (r)
 		return r == SEAL_E_ABSENT ? 0 : r;
 	image->sealed = true;
-	(void)snprintf(what, sizeof(what), "seal: sealed with key %s, but no key was given",
-		       seal.key_id);
-	if (!o->keys && !o->check_only)
-		return refuse_key(problem, "give the key", what);
 	if (o->keys) {
 		r = seal_unwrap(&seal, o->keys, map->data, map->len, problem, &image->keys);
 		image->n_keys = seal.n_layers;

@@ -5,7 +5,7 @@
  * authenticates map and manifest
  *
  *     image_writer:     seal_new_key() for its layer, seal_write() beside the map
- *     image_open():     seal_read(), seal_match(), seal_unwrap(): the layers' keys
+ *     image_open():     seal_open(), seal_unwrap(), seal_match(): the layers' keys
  *     snapshot_commit() seal_device_key(), seal_put_manifest()
  *     snapshot_open()   seal_check_manifest()
  *
@@ -69,6 +69,14 @@ int seal_write(int dirfd, const struct keyring *keys, const struct layer_name *n
  * Return: 0; SEAL_E_ABSENT; IMAGE_E_CORRUPT; IMAGE_E_VERSION; negative errno
  */
 int seal_read(int dirfd, struct problem *problem, struct seal *ret);
+
+/**
+ * seal_open() - seal_read(), and the rule that with keys everything is sealed and without nothing
+ * @check_only: without keys either is fine
+ * Return: 0; SEAL_E_ABSENT, which then is right; IMAGE_E_KEY; as seal_read()
+ */
+int seal_open(int dirfd, const struct keyring *keys, bool check_only, struct problem *problem,
+	      struct seal *ret);
 
 /** seal_match() - does it name exactly the map's layers? Return: 0; IMAGE_E_CORRUPT */
 int seal_match(const struct seal *s, const struct layer_name *names, uint32_t n,
