@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "image/compact-internal.h"
+#include "image/keyring.h"
 #include "image/snapshot.h"
 #include "image/store.h"
 #include "image/test-fixture.h"
@@ -107,6 +108,7 @@ struct life {
 	bool *changed;
 	uint64_t seed;
 	enum image_codec codec;
+	struct keyring *keys; /* NULL: not sealed */
 	uint32_t sleeps;
 	uint64_t stored;
 };
@@ -126,6 +128,7 @@ static void life_end(struct life *l)
 {
 	assert_int_equal(unlinkat(l->store->root_fd, "tmp", AT_REMOVEDIR), 0); /* it is empty */
 	store_close(l->store);
+	keyring_free(l->keys);
 	free(l->memory);
 	free(l->changed);
 }
@@ -165,7 +168,7 @@ static int open_dir(const struct life *l, const char *path)
 static void write_image(struct life *l, struct snapshot_tmp *tmp, struct image *parent,
 			int parent_dirfd, struct manifest *m)
 {
-	const struct image_writer_options options = {.codec = l->codec};
+	const struct image_writer_options options = {.codec = l->codec, .keys = l->keys};
 	struct problem problem = PROBLEM_INIT;
 	struct image_writer *w;
 
@@ -195,8 +198,8 @@ static void life_sleep(struct life *l)
 		struct manifest old;
 
 		parent_dirfd = open_dir(l, SANDBOX);
-		assert_int_equal(image_open(parent_dirfd, NULL, &problem, &parent), 0);
-		assert_int_equal(snapshot_open(parent_dirfd, NULL, &problem, &old), 0);
+		assert_int_equal(image_open(parent_dirfd, l->keys, &problem, &parent), 0);
+		assert_int_equal(snapshot_open(parent_dirfd, l->keys, &problem, &old), 0);
 		m.lineage_compacted = old.lineage_compacted;
 		manifest_deinit(&old);
 	} else {
@@ -207,7 +210,7 @@ static void life_sleep(struct life *l)
 	assert_int_equal(file_write_atomic(tmp.dirfd, "device", "state", 5, 0644), 0);
 	if (l->sleeps)
 		assert_int_equal(snapshot_delete(l->store->root_fd, SANDBOX, &problem), 0);
-	if (snapshot_commit(&tmp, l->store->root_fd, SANDBOX, &m, NULL, &problem))
+	if (snapshot_commit(&tmp, l->store->root_fd, SANDBOX, &m, l->keys, &problem))
 		fail_msg("%s", problem.message);
 	snapshot_abort(&tmp, l->store->root_fd);
 	image_unref(parent);
@@ -223,9 +226,9 @@ static void check_memory(const struct life *l, const char *path)
 	struct image *image;
 
 	assert_non_null(out);
-	if (snapshot_verify(fd, NULL, NULL, NULL, &problem))
+	if (snapshot_verify(fd, l->keys, NULL, NULL, &problem))
 		fail_msg("%s", problem.message);
-	assert_int_equal(image_open(fd, NULL, &problem, &image), 0);
+	assert_int_equal(image_open(fd, l->keys, &problem, &image), 0);
 	assert_int_equal(fixture_read_all(image, out, &problem), 0);
 	assert_memory_equal(out, l->memory, (size_t)l->n_pages * DORM_PAGE_SIZE);
 	image_unref(image);
@@ -234,7 +237,8 @@ static void check_memory(const struct life *l, const char *path)
 static int compact(const struct life *l, bool force, const char *to, struct compact_stats *stats,
 		   struct problem *problem)
 {
-	struct compact_options options = {.policy = policy, .force = force, .codec = l->codec};
+	struct compact_options options = {
+		.policy = policy, .force = force, .codec = l->codec, .keys = l->keys};
 	_cleanup_fd_ int fd = open_dir(l, SANDBOX);
 
 	return snapshot_compact(l->store->root_fd, l->store->root, fd, to, !strcmp(to, SANDBOX),
@@ -331,6 +335,61 @@ static void test_manifest(void **state)
 	manifest_deinit(&after);
 	check_memory(&l, COPY);
 	check_memory(&l, SANDBOX);
+	life_end(&l);
+}
+
+static struct keyring *new_ring(const char *key)
+{
+	struct problem problem = PROBLEM_INIT;
+	struct keyring *ring;
+
+	assert_int_equal(keyring_new(&ring), 0);
+	assert_int_equal(setenv("DORM_TEST_KEY", key, 1), 0);
+	assert_int_equal(keyring_add(ring, "env:DORM_TEST_KEY", &problem), 0);
+	return ring;
+}
+
+static void test_sealed(void **state)
+{
+	struct compact_options options = {.force = true};
+	struct problem problem = PROBLEM_INIT;
+	struct keyring *wrong;
+	struct compact_stats stats;
+	struct manifest m;
+	char text[8] = "";
+	struct life l;
+	int fd, device;
+
+	life_begin(&l, *state, 300, 11);
+	l.keys = new_ring("00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
+	wrong = new_ring("10112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
+	for (unsigned g = 0; g < 4; g++) {
+		touch_some(&l, 20);
+		life_sleep(&l);
+	}
+	fd = open_dir(&l, SANDBOX);
+	for (unsigned i = 0; i < 2; i++) {
+		options.keys = i ? wrong : NULL;
+		problem = PROBLEM_INIT;
+		assert_int_equal(snapshot_compact(l.store->root_fd, l.store->root, fd, SANDBOX,
+						  true, NULL, &options, &problem, &stats),
+				 IMAGE_E_KEY);
+		assert_true(problem_is_set(&problem));
+	}
+	close(fd);
+	assert_true(inspect(&l, SANDBOX).n_own > 1); /* which needs no key */
+	assert_int_equal(compact(&l, true, SANDBOX, &stats, &problem), 0);
+	check_memory(&l, SANDBOX);
+	fd = open_dir(&l, SANDBOX);
+	assert_int_equal(snapshot_open(fd, l.keys, &problem, &m), 0);
+	assert_int_equal(snapshot_open_device(fd, &m, l.keys, &problem, &device), 0);
+	assert_int_equal(read(device, text, sizeof(text)), 5);
+	assert_string_equal(text, "state");
+	assert_int_equal(snapshot_verify(fd, wrong, NULL, NULL, &problem), IMAGE_E_KEY);
+	manifest_deinit(&m);
+	close(device);
+	close(fd);
+	keyring_free(wrong);
 	life_end(&l);
 }
 
@@ -636,6 +695,7 @@ static void test_refused(void **state)
 #define COMPACT_TEST(_f) cmocka_unit_test_setup_teardown(_f, fixture_setup, fixture_teardown)
 TEST_MAIN(cmocka_unit_test(test_choose), cmocka_unit_test(test_due),
 	  COMPACT_TEST(test_random_histories), COMPACT_TEST(test_manifest),
-	  COMPACT_TEST(test_200_sleeps), COMPACT_TEST(test_200_sleeps_of_a_fork),
-	  COMPACT_TEST(test_linked_layers_stay), COMPACT_TEST(test_open_images_read_on),
-	  COMPACT_TEST(test_cancel), COMPACT_TEST(test_damaged_source), COMPACT_TEST(test_refused))
+	  COMPACT_TEST(test_sealed), COMPACT_TEST(test_200_sleeps),
+	  COMPACT_TEST(test_200_sleeps_of_a_fork), COMPACT_TEST(test_linked_layers_stay),
+	  COMPACT_TEST(test_open_images_read_on), COMPACT_TEST(test_cancel),
+	  COMPACT_TEST(test_damaged_source), COMPACT_TEST(test_refused))

@@ -12,8 +12,9 @@
  * in a crash may be either), its content is the model's, tmp/ is empty, layers/ has just the layers
  * of the map.
  *
- * The same seed does the same operations. DORM_MODEL_OPS, DORM_MODEL_SEED, DORM_MODEL_DIR. The unit
- * test does 600; build/src/image/store-model is the same program and does 10,000.
+ * The same seed does the same operations; half of all seeds seal. DORM_MODEL_OPS, DORM_MODEL_SEED,
+ * DORM_MODEL_SEALED (0 or 1), DORM_MODEL_DIR. The unit test does 600; build/src/image/store-model
+ * is the same program and does 10,000.
  */
 #include "image/test-fixture.h"
 
@@ -33,6 +34,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "image/compact.h"
+#include "image/keyring.h"
 #include "image/snapshot.h"
 #include "image/store.h"
 
@@ -43,7 +45,8 @@
 #define MAX_SNAPSHOTS 12u
 #define MAX_RUNNING   8u
 #define MAX_STRIKE    36u /* most operations make fewer calls */
-#define N_POPULAR     8u  /* contents that many guests have */
+#define DEVICE	      "state"
+#define N_POPULAR     8u /* contents that many guests have */
 
 /* ---- the calls that change the file system (wrapped by the linker) ------------------------------
  */
@@ -116,6 +119,7 @@ static struct {
 	unsigned step;
 	char root[128];
 	struct store *store;
+	struct keyring *keys; /* NULL: nothing is sealed */
 	struct snapshot snapshots[MAX_SNAPSHOTS];
 	struct snapshot *busy; /* the one that slept last; may be dead */
 	struct running running[MAX_RUNNING];
@@ -213,7 +217,7 @@ static int write_image(const struct operation *op, int dirfd, int src_dirfd, str
 	int r;
 
 	if (src_dirfd >= 0)
-		r = image_open(src_dirfd, NULL, problem, &parent);
+		r = image_open(src_dirfd, world.keys, problem, &parent);
 	else
 		r = image_open_zero(world.n_pages, &parent);
 	if (r == 0)
@@ -234,11 +238,11 @@ static int do_sleep(const struct operation *op, int src_dirfd, struct problem *p
 	if (r)
 		return r;
 	str_copy(m.id, sizeof(m.id), op->result->id);
-	r = file_write_atomic(tmp.dirfd, "device", op->result->id, ID_LEN, 0644);
+	r = file_write_atomic(tmp.dirfd, "device", DEVICE, strlen(DEVICE), 0644);
 	if (r == 0)
 		r = write_image(op, tmp.dirfd, src_dirfd, &m, problem);
 	if (r == 0)
-		r = snapshot_commit(&tmp, world.store->root_fd, op->result->path, &m, NULL,
+		r = snapshot_commit(&tmp, world.store->root_fd, op->result->path, &m, world.keys,
 				    problem);
 	snapshot_abort(&tmp, world.store->root_fd);
 	return r;
@@ -257,8 +261,8 @@ static int perform(const struct operation *op, struct problem *problem)
 	case SLEEP:
 		return do_sleep(op, fd, problem);
 	case FORK:
-		return snapshot_clone(root_fd, root, fd, NULL, op->result->path, op->result->id,
-				      problem);
+		return snapshot_clone(root_fd, root, fd, world.keys, op->result->path,
+				      op->result->id, problem);
 	case DELETE:
 		return snapshot_delete(root_fd, op->source->path, problem);
 	case COMPACT:
@@ -315,6 +319,7 @@ static void plan_sleep(struct operation *op)
 	else
 		memset(op->result->pages, 0, sizeof(op->result->pages));
 	op->writer = (struct image_writer_options){
+		.keys = world.keys,
 		.codec = (enum image_codec)pick(3),
 		.frame_pages = frame_pages[pick(ARRAY_SIZE(frame_pages))]};
 	change_pages(op);
@@ -326,6 +331,7 @@ static void plan_compaction(struct operation *op)
 {
 	op->compact = (struct compact_options){
 		.force = pick(2),
+		.keys = world.keys,
 		.codec = (enum image_codec)pick(3),
 		.policy = {.max_layers = 1 + pick(6), .max_dead_percent = 10 + pick(70)}};
 }
@@ -381,6 +387,18 @@ static unsigned count_entries(int dirfd, const char *name)
 	return n;
 }
 
+static void check_device(int dirfd, const struct manifest *m)
+{
+	struct problem problem = PROBLEM_INIT;
+	_cleanup_fd_ int fd = -1;
+	char text[8] = "";
+
+	if (snapshot_open_device(dirfd, m, world.keys, &problem, &fd))
+		fail_msg("%s", problem.message);
+	assert_int_equal(read(fd, text, sizeof(text)), strlen(DEVICE));
+	assert_string_equal(text, DEVICE);
+}
+
 static void check_snapshot(const struct snapshot *s)
 {
 	_cleanup_fd_ int fd = file_open_dir(world.store->root_fd, s->path);
@@ -390,10 +408,13 @@ static void check_snapshot(const struct snapshot *s)
 
 	if (fd < 0)
 		fail_msg("%s: is not there", s->path);
-	if (snapshot_verify(fd, NULL, NULL, NULL, &problem) ||
-	    snapshot_open(fd, NULL, &problem, &m) || image_open(fd, NULL, &problem, &image))
+	if (snapshot_verify(fd, world.keys, NULL, NULL, &problem) ||
+	    snapshot_open(fd, world.keys, &problem, &m) ||
+	    image_open(fd, world.keys, &problem, &image))
 		fail_msg("%s: %s", s->path, problem.message);
 	assert_string_equal(m.id, s->id);
+	assert_string_equal(m.seal, world.keys ? "aes-256-gcm" : "xxh3");
+	check_device(fd, &m);
 	assert_int_equal(image_n_pages(image), world.n_pages);
 	assert_int_equal(count_entries(fd, "layers"), image_n_layers(image));
 	for (unsigned i = 0; i < world.n_pages; i++)
@@ -536,7 +557,7 @@ static void step_run(void)
 		return;
 	f->image = image_unref(f->image);
 	fd = file_open_dir(world.store->root_fd, s->path);
-	if (fd < 0 || image_open(fd, NULL, &problem, &f->image))
+	if (fd < 0 || image_open(fd, world.keys, &problem, &f->image))
 		fail_msg("%s: %s", s->path, problem.message);
 	memcpy(f->pages, s->pages, sizeof(f->pages));
 }
@@ -594,12 +615,28 @@ static uint64_t number_from(const char *variable, uint64_t otherwise)
 	return text && *text ? strtoull(text, NULL, 0) : otherwise;
 }
 
+static void make_key(void)
+{
+	struct problem problem = PROBLEM_INIT;
+
+	assert_int_equal(keyring_new(&world.keys), 0);
+	assert_int_equal(setenv("DORM_MODEL_KEY",
+				"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+				1),
+			 0);
+	if (keyring_add(world.keys, "env:DORM_MODEL_KEY", &problem))
+		fail_msg("%s", problem.message);
+}
+
 static void test_model(void **state)
 {
 	const uint64_t n_steps = number_from("DORM_MODEL_OPS", MODEL_OPS);
 
+	if (number_from("DORM_MODEL_SEALED", pick(2)))
+		make_key();
 	world.n_pages = 64 + pick(MAX_PAGES / 2 - 64);
 	world.next_content = 1 + N_POPULAR;
+	print_message("%u pages, %s\n", world.n_pages, world.keys ? "sealed" : "not sealed");
 	open_store();
 	for (world.step = 0; world.step < n_steps; world.step++) {
 		step();
@@ -638,6 +675,7 @@ static int teardown(void **state)
 	for (unsigned i = 0; i < MAX_RUNNING; i++)
 		world.running[i].image = image_unref(world.running[i].image);
 	world.store = store_close(world.store);
+	world.keys = keyring_free(world.keys);
 	return file_remove_tree(AT_FDCWD, world.root);
 }
 
