@@ -31,12 +31,13 @@ struct frame_cache {
 int frame_cache_new(const struct image *image, struct frame_cache **ret)
 {
 	_cleanup_(frame_cache_freep) struct frame_cache *c = calloc(1, sizeof(*c));
+	const uint32_t n_layers = MAX(image_n_layers(image), 1u);
 	size_t bytes;
 
 	if (!c)
 		return -ENOMEM;
 	c->image = image;
-	c->n_sets = MIN(MAX(image_n_layers(image), 1u), MAX_SETS);
+	c->n_sets = MIN(n_layers, MAX_SETS);
 	bytes = (size_t)c->n_sets * N_WAYS * IMAGE_FRAME_BYTES;
 	c->memory = aligned_alloc(DORM_PAGE_SIZE, bytes + IMAGE_FRAME_BYTES + DORM_PAGE_SIZE);
 	if (!c->memory)

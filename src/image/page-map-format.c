@@ -224,13 +224,14 @@ static int decode_runs(const uint8_t *data, const struct map_header *h, struct p
 	struct page_run shared;
 	int r;
 
-	if (h->major == 1)
-		r = map_decode_runs_1(data, offset, h, m, problem);
-	else
+	if (h->major != 1) {
 		r = map_decode_runs(data, offset, h, m, problem);
+		return r ? r : page_map_seal(m, NULL);
+	}
+	r = map_decode_runs_1(data, offset, h, m, problem);
 	if (r == 0)
-		r = page_map_seal(m, &shared);
-	if (r == 0 && h->major == 1 && shared.n_pages)
+		r = page_map_seal_distinct(m, &shared);
+	if (r == -EEXIST)
 		return image_corrupt(
 			problem,
 			"map: gfn %llu (layer %u of its list, slot %llu) has a page that "

@@ -15,8 +15,8 @@
  * cursor guesses in one of two ways:
  *
  *     dense    the slot after its last run: pages stored in the order of gfns
- *     linear   the same, plus the pages of the stored runs since: the layer below goes on after
- *              the pages of it that were replaced
+ *     linear   the same, plus the pages that came from other layers since: the layer below goes on
+ *              after the pages of it that were replaced
  *
  * Whichever was right last is tried next. If the source is 3, the varint x says:
  *
@@ -73,31 +73,41 @@ struct cursor {
 	uint32_t layer; /* IMAGE_LAYER_ZERO: not in use */
 	bool linear;
 	uint64_t next;	 /* slot after its last run */
-	uint64_t stored; /* how many stored pages the map had then */
+	uint64_t others; /* how many pages came from other layers until then */
+};
+
+struct layer_so_far {
+	uint64_t front;	 /* slot after the highest that was taken */
+	uint64_t stored; /* pages that came from it */
 };
 
 struct predictor {
 	struct cursor c[N_CURSORS];
 	uint64_t stored; /* stored pages of the map so far */
-	uint64_t *front; /* per layer */
+	struct layer_so_far *layers;
 };
 
 static int predictor_init(struct predictor *p, uint32_t n_layers)
 {
-	*p = (struct predictor){.front = calloc((size_t)n_layers + 1, sizeof(*p->front))};
+	*p = (struct predictor){.layers = calloc((size_t)n_layers + 1, sizeof(*p->layers))};
 	for (unsigned i = 0; i < N_CURSORS; i++)
 		p->c[i].layer = IMAGE_LAYER_ZERO;
-	return p->front ? 0 : -ENOMEM;
+	return p->layers ? 0 : -ENOMEM;
 }
 
 static void predictor_deinit(struct predictor *p)
 {
-	free(p->front);
+	free(p->layers);
+}
+
+static inline uint64_t others(const struct predictor *p, uint32_t layer)
+{
+	return p->stored - p->layers[layer].stored;
 }
 
 static inline uint64_t guess(const struct predictor *p, const struct cursor *c, bool linear)
 {
-	return c->next + (linear ? p->stored - c->stored : 0);
+	return c->next + (linear ? others(p, c->layer) - c->others : 0);
 }
 
 static inline uint64_t next_frame(const struct cursor *c)
@@ -107,11 +117,14 @@ static inline uint64_t next_frame(const struct cursor *c)
 
 static inline void note(struct predictor *p, struct cursor *c, const struct page_run *run)
 {
+	struct layer_so_far *layer = &p->layers[run->layer];
+
 	p->stored += run->n_pages;
+	layer->stored += run->n_pages;
 	c->next = run->slot + run->n_pages;
-	c->stored = p->stored;
-	if (p->front[run->layer] < c->next)
-		p->front[run->layer] = c->next;
+	c->others = others(p, run->layer);
+	if (layer->front < c->next)
+		layer->front = c->next;
 }
 
 /* @run came from cursor @i, which guesses @linear from now on. */
@@ -190,7 +203,8 @@ static uint8_t *put_explicit(struct predictor *p, const struct page_run *run, ui
 	out = put_token(out, SOURCE_EXPLICIT, run->n_pages);
 	out += varint_put(out, x);
 	if (x >= X_NEW)
-		out += varint_put(out, varint_zigzag((int64_t)(run->slot - p->front[run->layer])));
+		out += varint_put(
+			out, varint_zigzag((int64_t)(run->slot - p->layers[run->layer].front)));
 	use_x(p, x, run);
 	return out;
 }
@@ -282,8 +296,8 @@ static bool get_new(struct decoder *d, uint64_t layer, struct page_run *run)
 		return refuse(d, "a layer that is not named");
 	if (!get_number(d, &delta))
 		return false;
-	if (__builtin_add_overflow((int64_t)d->predictor.front[layer], varint_unzigzag(delta),
-				   &slot) ||
+	if (__builtin_add_overflow((int64_t)d->predictor.layers[layer].front,
+				   varint_unzigzag(delta), &slot) ||
 	    slot < 0)
 		return refuse(d, "a slot out of range");
 	run->layer = (uint32_t)layer;

@@ -346,28 +346,50 @@ static int settle_owners(struct page_map *m, const uint32_t *at, uint32_t n_laye
 	return cut(m, &w);
 }
 
-int page_map_seal(struct page_map *m, struct page_run *ret_shared)
+/* Steps 1 and 2. Return: 0; -ENOMEM */
+static int order(struct page_map *m, uint32_t *at, uint32_t n_layers, uint32_t *ret_shared)
 {
-	const uint32_t n_layers = count_layers(m);
-	_cleanup_free_ uint32_t *at = calloc((size_t)n_layers + 1, sizeof(*at));
 	_cleanup_free_ uint32_t *next = calloc((size_t)n_layers + 1, sizeof(*next));
 	_cleanup_free_ uint64_t *end = calloc((size_t)n_layers + 1, sizeof(*end));
-	uint32_t shared = UINT32_MAX;
-	int r = 0;
 
-	assert(!m->by_slot);
-	if (!at || !next || !end)
+	if (!next || !end)
 		return -ENOMEM;
 	count_runs(m, at, n_layers);
 	m->n_by_slot = at[n_layers];
 	m->by_slot = malloc(MAX(m->n_by_slot, 1ul) * sizeof(*m->by_slot));
 	if (!m->by_slot)
 		return -ENOMEM;
-	if (!place_by_layer(m, at, n_layers, next, end))
-		r = sort_layers(m, at, n_layers, &shared);
+	if (place_by_layer(m, at, n_layers, next, end))
+		return 0;
+	return sort_layers(m, at, n_layers, ret_shared);
+}
+
+static int seal(struct page_map *m, bool may_share, struct page_run *ret_shared)
+{
+	const uint32_t n_layers = count_layers(m);
+	_cleanup_free_ uint32_t *at = calloc((size_t)n_layers + 1, sizeof(*at));
+	uint32_t shared = UINT32_MAX;
+	int r;
+
+	assert(!m->by_slot);
+	if (!at)
+		return -ENOMEM;
+	r = order(m, at, n_layers, &shared);
+	if (r < 0)
+		return error_trace(r);
 	if (ret_shared)
 		*ret_shared = shared == UINT32_MAX ? (struct page_run){0} : m->runs[shared];
-	if (r == 0 && shared != UINT32_MAX)
-		r = settle_owners(m, at, n_layers);
-	return error_trace(r);
+	if (shared == UINT32_MAX)
+		return 0;
+	return may_share ? error_trace(settle_owners(m, at, n_layers)) : -EEXIST;
+}
+
+int page_map_seal(struct page_map *m, struct page_run *ret_shared)
+{
+	return seal(m, true, ret_shared);
+}
+
+int page_map_seal_distinct(struct page_map *m, struct page_run *ret_shared)
+{
+	return seal(m, false, ret_shared);
 }

@@ -76,6 +76,10 @@ static inline bool page_run_continues(const struct page_run *last, uint32_t laye
  */
 int page_map_seal(struct page_map *m, struct page_run *ret_shared);
 
+/** page_map_seal_distinct() - the same, where no two gfns may share. Return: also -EEXIST: they do
+ */
+int page_map_seal_distinct(struct page_map *m, struct page_run *ret_shared);
+
 /** page_map_find() - number of the run that @gfn (< n_pages) lies in */
 size_t page_map_find(const struct page_map *m, uint64_t gfn);
 

@@ -12,7 +12,8 @@
  * in a crash may be either), its content is the model's, tmp/ is empty, layers/ has just the layers
  * of the map.
  *
- * The same seed does the same operations; half of all seeds seal. DORM_MODEL_OPS, DORM_MODEL_SEED,
+ * The same seed does the same operations (only the call at which a writer with its helper thread is
+ * struck may be another one); half of all seeds seal. DORM_MODEL_OPS, DORM_MODEL_SEED,
  * DORM_MODEL_SEALED (0 or 1), DORM_MODEL_DIR. The unit test does 600; build/src/image/store-model
  * is the same program and does 10,000.
  */

@@ -10,6 +10,8 @@
  *       nobody has it            read, verify, insert the whole frame, then wake
  *       being read               leave a mark; whoever reads it wakes everybody. Go on at once
  *       there                    it came between the touch and now: wake
+ *                                but a page that shares its slot with a lower one, the owner, is
+ *                                copied from the owner first; loading a frame inserts only owners
  *       known to be corrupt      the session fails
  *   zero, in a short run         zero pages into the memfd: the next VM has no event for them
  *   zero, in a run of 64 KiB or  zero pages into the VM's own range, all of the run that lies in
@@ -22,6 +24,8 @@
  *  2. An event that nobody has read yet disappears when its range is woken, and then the thread
  * looks again. An event that was read belongs to the thread that read it, which ends it with a
  * wake, with the mark LOADING_WAITED, or with the end of the session.
+ *     (A mark of its own says that the page waited for is not an owner. Then the loader wakes all
+ *     memory: it does not know which pages share the frame's slots.)
  *  3. The mark is left by compare-and-swap on LOADING, and the loader leaves LOADING by an exchange
  *     after its last insertion. So either the loader sees the mark and wakes all, or the marker
  * sees the loader's final state and deals with it.
@@ -196,12 +200,64 @@ static enum frame_state load_failed(struct fault *f, uint32_t layer, uint32_t fr
 	return e == RESIDENT_E_CORRUPT ? FRAME_FAILED : FRAME_ABSENT;
 }
 
-static void load_frame(struct fault *f, uint32_t layer, uint32_t frame)
+/* The part of @run that lies in the same frame as the page, and whose slots others own. */
+static struct page_run alias_part(const struct fault *f, const struct page_run *run)
+{
+	uint64_t slot = run->slot + (f->gfn - run->gfn);
+	uint64_t begin = MAX(run->slot, slot - slot % IMAGE_FRAME_PAGES);
+	uint64_t end =
+		MIN(run->slot + run->n_pages, slot - slot % IMAGE_FRAME_PAGES + IMAGE_FRAME_PAGES);
+
+	return (struct page_run){.gfn = run->gfn + (begin - run->slot),
+				 .n_pages = end - begin,
+				 .layer = run->layer,
+				 .slot = begin};
+}
+
+/* The frame is there: make it so of this part as well. Return: is it? */
+static bool copy_aliases(struct fault *f, const struct page_run *part, bool decoded)
+{
+	struct resident *r = f->s->resident;
+	uint64_t inserted = 0;
+	char text[512];
+	int e = resident_copy_aliases(r, &f->t->bounce, part, decoded, &inserted);
+
+	count(f->s->n.pages_inserted, inserted);
+	if (e == 0)
+		return true;
+	if (e == RESIDENT_E_POISONED) {
+		resident_poison_text(r, text);
+		pager_fail_all(f->t->p, r, text);
+		return false;
+	}
+	(void)snprintf(text, sizeof(text),
+		       "image %s gfn %llu: a page with the content of another one could not be "
+		       "copied: %s",
+		       image_id(r->image), (unsigned long long)f->gfn, strerrordesc_np(-e));
+	fail(f, text);
+	return false;
+}
+
+static void wake_loaded(struct fault *f, enum frame_wake wake, const struct frame_page *pages,
+			uint32_t n)
+{
+	if (wake == WAKE_ALL)
+		pager_wake_memory(f->t->p, f->s->resident);
+	else if (wake == WAKE_FRAME)
+		pager_wake_all(f->t->p, f->s->resident, pages, n);
+	else
+		pager_wake(f->s, pages, n);
+}
+
+/* @aliases: of the page that is waited for, if it does not own its slot; NULL: it does */
+static void load_frame(struct fault *f, uint32_t layer, uint32_t frame,
+		       const struct page_run *aliases)
 {
 	struct frame_page pages[IMAGE_FRAME_PAGES];
 	struct problem problem = PROBLEM_INIT;
 	enum frame_state state = FRAME_RESIDENT;
 	uint64_t inserted = 0, bytes = 0;
+	bool copied = true;
 	uint32_t n = 0;
 	int e = resident_load(f->s->resident, &f->t->bounce, layer, frame, pages, &n, &inserted,
 			      &bytes, &problem);
@@ -212,31 +268,43 @@ static void load_frame(struct fault *f, uint32_t layer, uint32_t frame)
 	count(f->s->n.pages_inserted, inserted);
 	if (e)
 		state = load_failed(f, layer, frame, e, &problem);
-	if (resident_settle(f->s->resident, layer, frame, state))
-		pager_wake_all(f->t->p, f->s->resident, pages, n);
-	else
-		pager_wake(f->s, pages, n);
-	if (e == 0)
+	else if (aliases)
+		copied = copy_aliases(f, aliases, true);
+	wake_loaded(f, resident_settle(f->s->resident, layer, frame, state), pages, n);
+	if (aliases)
+		session_wake(f->s, aliases->gfn, aliases->n_pages);
+	if (e == 0 && copied)
 		served(f);
+}
+
+static void serve_resident(struct fault *f, const struct page_run *aliases)
+{
+	count(f->s->n.faults_resident, 1);
+	if (!aliases)
+		serve_present(f, f->gfn, 1);
+	else if (copy_aliases(f, aliases, false))
+		serve_present(f, aliases->gfn, aliases->n_pages);
 }
 
 static void serve_stored(struct fault *f, const struct page_run *run)
 {
 	uint64_t slot = run->slot + (f->gfn - run->gfn);
 	uint32_t frame = (uint32_t)(slot / IMAGE_FRAME_PAGES);
+	bool alias = image_owner(f->s->resident->image, run->layer, slot) != f->gfn;
+	struct page_run part = alias_part(f, run);
 	char text[512];
 
-	switch (resident_claim(f->s->resident, run->layer, frame)) {
+	switch (resident_claim(f->s->resident, run->layer, frame, alias)) {
 	case FRAME_ABSENT:
-		load_frame(f, run->layer, frame);
+		load_frame(f, run->layer, frame, alias ? &part : NULL);
 		break;
 	case FRAME_LOADING:
 	case FRAME_LOADING_WAITED:
+	case FRAME_LOADING_ALIAS:
 		count(f->s->n.faults_joined, 1);
 		break;
 	case FRAME_RESIDENT:
-		count(f->s->n.faults_resident, 1);
-		serve_present(f, f->gfn, 1);
+		serve_resident(f, alias ? &part : NULL);
 		break;
 	case FRAME_FAILED:
 		resident_failure(f->s->resident, run->layer, frame, text);

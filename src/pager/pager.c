@@ -393,6 +393,15 @@ void pager_wake_all(struct pager *p, struct resident *r, const struct frame_page
 	pthread_rwlock_unlock(&p->lock);
 }
 
+void pager_wake_memory(struct pager *p, struct resident *r)
+{
+	pthread_rwlock_rdlock(&p->lock);
+	for (struct session *s = r->sessions; s; s = s->next)
+		if (session_state(s) == SESSION_SERVING)
+			session_wake(s, 0, r->n_pages);
+	pthread_rwlock_unlock(&p->lock);
+}
+
 void pager_fail(struct pager *p, struct session *s, const char *text)
 {
 	if (session_fail(s, "%s", text))

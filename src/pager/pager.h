@@ -121,6 +121,9 @@ void pager_wake(struct session *s, const struct frame_page *pages, uint32_t n_pa
 void pager_wake_all(struct pager *p, struct resident *r, const struct frame_page *pages,
 		    uint32_t n_pages);
 
+/** pager_wake_memory() - wake every VM of an image on all of its memory */
+void pager_wake_memory(struct pager *p, struct resident *r);
+
 /** pager_fail() - session_fail(), and have the control thread stop serving it */
 void pager_fail(struct pager *p, struct session *s, const char *text);
 

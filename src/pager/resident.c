@@ -15,7 +15,9 @@
  *     by no other. So EEXIST on insertion can only mean that an earlier attempt at the same frame
  *     came to an end half way (out of memory), or that a VMM broke the rule that it must register
  *     its mapping before it touches it: then the page is zeros, and it is everybody's. insert()
- *     compares, and calls the memory poisoned when it differs.
+ *     compares, and calls the memory poisoned when it differs. Aliases, pages whose slot a lower
+ *     gfn owns, are inserted by every thread that is asked for one, once the owner's page is there:
+ *     several may try at once, all with the same content, and EEXIST is the same question.
  *  3. allocated pages <= claimed_pages. claimed_pages grows before an insertion and shrinks after
  *     it by what did not happen. The audit reads the allocated pages first: what it read had been
  *     claimed by then and claims of pages that are there are never taken back. So the comparison
@@ -27,6 +29,13 @@
  * Meanwhile thread B, for another VM, faults on gfn 81: claim LOADING -> LOADING_WAITED, and B goes
  * on to other work. A settles: RESIDENT, and was told that somebody waits, so it wakes 80-83 and
  * 86-95 in all VMs of the image, not only in its own.
+ *
+ * If gfn 200 has the same content as gfn 90, and so the same slot, nothing of it is inserted by
+ * this. A fault on it finds the frame RESIDENT, reads gfn 90 from the memfd and copies it to
+ * base + 200 * 4096. Had it come first, it would have loaded the frame and taken the page from the
+ * decoded frame. Had it come while A was reading, it would have left the mark ALIAS: A wakes all
+ * memory of all VMs, since the aliases of a frame may be many and are not listed anywhere, and
+ * whoever was woken in vain faults again.
  */
 #include "pager/resident.h"
 
@@ -154,31 +163,45 @@ static uint8_t *state_of(struct resident *r, uint32_t layer, uint32_t frame)
 	return &r->states[r->first[layer] + frame];
 }
 
-enum frame_state resident_claim(struct resident *r, uint32_t layer, uint32_t frame)
+/* The state that a claim makes of @seen; the same: nothing to change. */
+static uint8_t claimed(uint8_t seen, bool alias)
+{
+	switch (seen) {
+	case FRAME_ABSENT:
+		return FRAME_LOADING;
+	case FRAME_LOADING:
+	case FRAME_LOADING_WAITED:
+		return alias ? FRAME_LOADING_ALIAS : FRAME_LOADING_WAITED;
+	default:
+		return seen;
+	}
+}
+
+enum frame_state resident_claim(struct resident *r, uint32_t layer, uint32_t frame, bool alias)
 {
 	uint8_t *state = state_of(r, layer, frame);
 	uint8_t seen = __atomic_load_n(state, __ATOMIC_ACQUIRE);
 
 	for (;;) {
-		uint8_t next;
+		uint8_t next = claimed(seen, alias);
 
-		if (seen == FRAME_ABSENT)
-			next = FRAME_LOADING;
-		else if (seen == FRAME_LOADING)
-			next = FRAME_LOADING_WAITED;
-		else
-			return seen;
-		if (__atomic_compare_exchange_n(state, &seen, next, false, __ATOMIC_ACQ_REL,
-						__ATOMIC_ACQUIRE))
+		if (next == seen || __atomic_compare_exchange_n(state, &seen, next, false,
+								__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 			return seen;
 	}
 }
 
-bool resident_settle(struct resident *r, uint32_t layer, uint32_t frame, enum frame_state state)
+enum frame_wake resident_settle(struct resident *r, uint32_t layer, uint32_t frame,
+				enum frame_state state)
 {
-	uint8_t before = __atomic_exchange_n(state_of(r, layer, frame), state, __ATOMIC_ACQ_REL);
-
-	return before == FRAME_LOADING_WAITED;
+	switch (__atomic_exchange_n(state_of(r, layer, frame), state, __ATOMIC_ACQ_REL)) {
+	case FRAME_LOADING_ALIAS:
+		return WAKE_ALL;
+	case FRAME_LOADING_WAITED:
+		return WAKE_FRAME;
+	default:
+		return WAKE_NOBODY;
+	}
 }
 
 /* ---- insertion --------------------------------------------------------------------------------
@@ -304,6 +327,36 @@ int resident_load(struct resident *r, struct bounce *b, uint32_t layer, uint32_t
 		i += len;
 	}
 	return e;
+}
+
+/* The owners' pages of some slots of a RESIDENT frame, to where decoding would have put them. */
+static int read_owners(struct resident *r, struct bounce *b, const struct page_run *part)
+{
+	const uint32_t frame = (uint32_t)(part->slot / IMAGE_FRAME_PAGES);
+	const uint32_t first = part->slot % IMAGE_FRAME_PAGES;
+	struct frame_page pages[IMAGE_FRAME_PAGES];
+	uint32_t n = image_frame_pages(r->image, part->layer, frame, pages);
+
+	for (uint32_t i = 0; i < n; i++) {
+		int e;
+
+		if (pages[i].index < first || pages[i].index >= first + part->n_pages)
+			continue;
+		e = fd_pread_full(r->memfd, (uint8_t *)b->out + pages[i].index * DORM_PAGE_SIZE,
+				  DORM_PAGE_SIZE, pages[i].gfn * DORM_PAGE_SIZE);
+		if (e < 0)
+			return error_trace(e);
+	}
+	return 0;
+}
+
+int resident_copy_aliases(struct resident *r, struct bounce *b, const struct page_run *part,
+			  bool decoded, uint64_t *ret_inserted)
+{
+	const uint8_t *src = (uint8_t *)b->out + part->slot % IMAGE_FRAME_PAGES * DORM_PAGE_SIZE;
+	int e = decoded ? 0 : read_owners(r, b, part);
+
+	return e < 0 ? e : insert(r, b, part->gfn, part->n_pages, src, ret_inserted);
 }
 
 /* ---- zero pages -------------------------------------------------------------------------------

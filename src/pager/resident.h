@@ -5,7 +5,9 @@
  *
  * One memfd per image, as large as the guest's memory and empty at first. Every VM of the image
  * maps it privately, so a page that is put here once is there for all of them. Frames come from the
- * image's layers when the first fault asks for them (resident_claim(), resident_load()).
+ * image's layers when the first fault asks for them (resident_claim(), resident_load()). Guest
+ * pages that share a slot of a frame with a lower one, its owner, are copied when they are asked
+ * for (resident_copy_aliases()).
  *
  *     resident_new() -> [resident_claim(), resident_load(), resident_settle()]* -> resident_free()
  *
@@ -39,17 +41,29 @@ enum {
  *   state            holds                                      left by
  *   ABSENT           none, or some, of its pages are there      claim -> LOADING
  *   LOADING          one thread reads and inserts it            settle -> RESIDENT|ABSENT|FAILED,
- *                                                               another thread's claim -> WAITED
- *   LOADING_WAITED   the same, and another session waits        settle -> RESIDENT|ABSENT|FAILED
- *   RESIDENT         every page of it that the image uses is there       (final)
+ *                                                               another's claim -> WAITED, ALIAS
+ *   LOADING_WAITED   the same, and another thread waits         settle -> RESIDENT|ABSENT|FAILED,
+ *                    for the page of an owner                   another's claim -> ALIAS
+ *   LOADING_ALIAS    the same, and at least one waits for an    settle -> RESIDENT|ABSENT|FAILED
+ *                    alias, which could be anywhere
+ *   RESIDENT         every owner's page of it is there; aliases may not be    (final)
  *   FAILED           its seal did not hold                               (final)
  */
 enum frame_state {
 	FRAME_ABSENT,
 	FRAME_LOADING,
 	FRAME_LOADING_WAITED,
+	FRAME_LOADING_ALIAS,
 	FRAME_RESIDENT,
 	FRAME_FAILED,
+};
+
+/* Who else must be woken when a frame was loaded. */
+enum frame_wake {
+	WAKE_NOBODY,
+	WAKE_FRAME, /* the owners' pages of the frame, in every session */
+	WAKE_ALL,   /* all memory of every session: an alias may be waited for, and it is not known
+		       which */
 };
 
 /* What a thread needs to load frames: its own, allocated in advance and locked in memory. */
@@ -105,20 +119,22 @@ DEFINE_CLEANUP(struct resident *, resident_free)
 
 /**
  * resident_claim() - who loads this frame?
+ * @alias: the page that is waited for does not own its slot
  * Return: the state found. FRAME_ABSENT: it is LOADING now and the caller must load and settle it.
- * FRAME_LOADING, FRAME_LOADING_WAITED: it is LOADING_WAITED now, and whoever loads it will wake all
+ * FRAME_LOADING*: it is marked now, and whoever loads it will wake all
  */
-enum frame_state resident_claim(struct resident *r, uint32_t layer, uint32_t frame);
+enum frame_state resident_claim(struct resident *r, uint32_t layer, uint32_t frame, bool alias);
 
 /**
  * resident_settle() - leave LOADING
  * @state: FRAME_RESIDENT, FRAME_ABSENT (could not be done now) or FRAME_FAILED
- * Return: must every session of the image be woken, because one of them waits?
+ * Return: who must be woken, because of the marks that others left
  */
-bool resident_settle(struct resident *r, uint32_t layer, uint32_t frame, enum frame_state state);
+enum frame_wake resident_settle(struct resident *r, uint32_t layer, uint32_t frame,
+				enum frame_state state);
 
 /**
- * resident_load() - read a claimed frame and insert all of its pages that the image uses
+ * resident_load() - read a claimed frame and insert all of its pages that have an owner
  * @pages:        room for IMAGE_FRAME_PAGES; ascending index
  * @ret_n_pages:  how many of them; set in every case
  * @ret_inserted: pages that were not there before
@@ -130,6 +146,17 @@ bool resident_settle(struct resident *r, uint32_t layer, uint32_t frame, enum fr
 int resident_load(struct resident *r, struct bounce *b, uint32_t layer, uint32_t frame,
 		  struct frame_page pages[IMAGE_FRAME_PAGES], uint32_t *ret_n_pages,
 		  uint64_t *ret_inserted, uint64_t *ret_bytes, struct problem *problem);
+
+/**
+ * resident_copy_aliases() - insert pages whose content belongs to other, lower ones
+ * @part:    a run of such pages, all of one frame, which is RESIDENT or was just loaded
+ * @decoded: the frame is in @b, from resident_load(); otherwise the owners' pages are read from the
+ *           memfd, never through a mapping of it
+ * @ret_inserted: pages that were not there before, added to what it holds
+ * Return: 0; RESIDENT_E_POISONED; -ENOMEM; -EAGAIN; other negative errno
+ */
+int resident_copy_aliases(struct resident *r, struct bounce *b, const struct page_run *part,
+			  bool decoded, uint64_t *ret_inserted);
 
 /** resident_run() - pages from @i on with consecutive gfn and index. Return: how many, at least 1
  */

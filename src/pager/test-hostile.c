@@ -105,6 +105,35 @@ static void test_corrupt_frame(void **state)
 	vm_end(&a);
 }
 
+/* The content of a page that shares its slot with one of a damaged frame cannot be had either. */
+static void test_corrupt_shared(void **state)
+{
+	struct rig *r = *state;
+	struct shared shared = {
+		.gfn = rig_find_run(true, 60, first_stored() + 1), .n = 1, .of = first_stored()};
+	_cleanup_fd_ int bad = rig_shared_image(r, "bad", IMAGE_CODEC_NONE, &shared, 1);
+	char layer[64], text[1024];
+	struct vm a, b, c;
+
+	vm_start(r, &a, "a", bad, 0);
+	vm_start(r, &b, "b", bad, 0);
+	vm_start(r, &c, "c", bad, 0);
+	damage_layer(bad, 4096 + 50, layer);
+	/* the first to touch the frame, and one that finds it failed */
+	vm_send(&a, VM_READ, shared.gfn);
+	assert_true(WIFSIGNALED(vm_wait(&a)));
+	rig_wait_state(r, "a", "failed");
+	vm_send(&b, VM_READ, shared.gfn);
+	assert_true(WIFSIGNALED(vm_wait(&b)));
+	rig_wait_state(r, "b", "failed");
+	rig_text(r, "b", "failure", text);
+	assert_non_null(strstr(text, layer));
+	assert_non_null(strstr(text, "frame 0"));
+	assert_int_equal(vm_do(&c, VM_READ, TEST_PAGES / 2), 0);
+	vm_end(&c);
+	rig_unshare(&shared, 1);
+}
+
 static void test_corrupt_image(void **state)
 {
 	struct rig *r = *state;
@@ -539,14 +568,14 @@ static void test_no_pager(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		RIGGED(test_corrupt_frame),	 RIGGED(test_corrupt_image),
-		RIGGED(test_poisoned_memory),	 RIGGED(test_blocking_uffd),
-		RIGGED(test_killed_pager),	 RIGGED(test_bad_handshakes),
-		RIGGED(test_slow_handshake),	 RIGGED(test_lying_machine),
-		RIGGED(test_bad_requests),	 RIGGED(test_many_clients),
-		RIGGED(test_deaf_client),	 RIGGED(test_shutdown),
-		RIGGED(test_names_and_sizes),	 RIGGED(test_closed_too_early),
-		cmocka_unit_test(test_no_pager),
+		RIGGED(test_corrupt_frame),    RIGGED(test_corrupt_image),
+		RIGGED(test_corrupt_shared),   RIGGED(test_poisoned_memory),
+		RIGGED(test_blocking_uffd),    RIGGED(test_killed_pager),
+		RIGGED(test_bad_handshakes),   RIGGED(test_slow_handshake),
+		RIGGED(test_lying_machine),    RIGGED(test_bad_requests),
+		RIGGED(test_many_clients),     RIGGED(test_deaf_client),
+		RIGGED(test_shutdown),	       RIGGED(test_names_and_sizes),
+		RIGGED(test_closed_too_early), cmocka_unit_test(test_no_pager),
 	};
 	int fd = uffd_new(0);
 

@@ -13,22 +13,6 @@
 #include "base/str.h"
 #include "sys/uffd.h"
 
-/* First gfn of a run of pages: zero or not, of at least @n. */
-static uint64_t find_run(bool zero, uint64_t n)
-{
-	uint64_t have = 0;
-
-	for (uint64_t gfn = 0; gfn < TEST_PAGES; gfn++) {
-		const uint64_t *p = (const uint64_t *)(test_model + gfn * DORM_PAGE_SIZE);
-
-		have = (*p == 0) == zero ? have + 1 : 0;
-		if (have == n)
-			return gfn + 1 - n;
-	}
-	fail_msg("the model has no such run");
-	return 0;
-}
-
 static uint64_t image_number(struct rig *r, const char *what)
 {
 	json_auto_t *stats = NULL;
@@ -216,7 +200,7 @@ static void test_removed_pages(void **state)
 {
 	struct rig *r = *state;
 	_cleanup_fd_ int image = rig_image(r, "a", IMAGE_CODEC_NONE);
-	uint64_t gfn = find_run(false, 40) + 20;
+	uint64_t gfn = rig_find_run(false, 40, 0) + 20;
 	struct vm a, b;
 
 	vm_start(r, &a, "vm1", image, UFFD_FEATURE_EVENT_REMOVE);
@@ -229,6 +213,113 @@ static void test_removed_pages(void **state)
 	assert_int_equal(vm_do(&b, VM_COMPARE, 3), 0);
 	vm_end(&a);
 	vm_end(&b);
+}
+
+/*
+ * Pages that share slots: 20 that come after their owners (of two frames or three), and eight that
+ * come before, and so are the owners themselves.
+ */
+static size_t plan_sharing(struct shared out[2])
+{
+	uint64_t low = rig_find_run(true, 60, 0), stored = rig_find_run(false, 60, low + 60);
+	uint64_t high = rig_find_run(true, 60, stored + 60);
+
+	out[0] = (struct shared){.gfn = high + 5, .n = 20, .of = stored + 3};
+	out[1] = (struct shared){.gfn = low + 5, .n = 8, .of = stored + 40};
+	return 2;
+}
+
+static uint64_t counted_faults(struct rig *r, const char *session)
+{
+	return rig_stats(r, session, "faults_stored") + rig_stats(r, session, "faults_resident") +
+	       rig_stats(r, session, "faults_joined");
+}
+
+static void test_shared_pages(void **state)
+{
+	struct rig *r = *state;
+	struct shared shared[2];
+	size_t n = plan_sharing(shared);
+	_cleanup_fd_ int image = rig_shared_image(r, "a", IMAGE_CODEC_ZSTD, shared, n);
+	uint64_t bytes, frames = count_frames(image, &bytes);
+	struct vm a, b, c;
+
+	/* an alias first: its frame is read, and only once */
+	vm_start(r, &a, "vm1", image, 0);
+	assert_int_equal(vm_do(&a, VM_READ, shared[0].gfn), 0);
+	assert_int_equal(rig_stats(r, "vm1", "frames_loaded"), 1);
+	assert_int_equal(vm_do(&a, VM_READ, shared[0].of), 0);
+	assert_int_equal(rig_stats(r, "vm1", "faults"), 1); /* came with the frame */
+	/* an owner first, then its alias: no read for that */
+	assert_int_equal(vm_do(&a, VM_READ, shared[1].gfn), 0);
+	assert_int_equal(rig_stats(r, "vm1", "faults_stored"), 2);
+	assert_int_equal(vm_do(&a, VM_READ, shared[1].of), 0);
+	assert_int_equal(rig_stats(r, "vm1", "faults_stored"), 2);
+	assert_int_equal(rig_stats(r, "vm1", "faults_resident"), 1);
+	assert_int_equal(rig_stats(r, "vm1", "frames_loaded"), 2);
+	assert_int_equal(vm_do(&a, VM_COMPARE, 0), 0);
+	assert_int_equal(rig_stats(r, "vm1", "frames_loaded"), frames);
+	assert_int_equal(rig_stats(r, "vm1", "bytes_read"), bytes);
+	/* what one VM needed is there for the next */
+	vm_start(r, &b, "vm2", image, 0);
+	assert_int_equal(vm_do(&b, VM_COMPARE, 5), 0);
+	assert_int_equal(counted_faults(r, "vm2"), 0);
+	assert_int_equal(image_number(r, "resident_pages"), image_number(r, "pages_inserted"));
+	/* copies, not the same page */
+	assert_int_equal(vm_do(&a, VM_SCRIBBLE, 3), 0);
+	vm_start(r, &c, "vm3", image, 0);
+	assert_int_equal(vm_do(&c, VM_COMPARE, 1000), 0);
+	vm_end(&a);
+	vm_end(&b);
+	vm_end(&c);
+	rig_unshare(shared, n);
+}
+
+/* Four VMs that meet on owners and aliases, again and again, from an empty memory. */
+static void test_shared_at_once(void **state)
+{
+	static const char *const none[] = {"--linger", "0", "--threads", "3", NULL};
+	struct rig *r = *state;
+	struct shared shared[2];
+	size_t n = plan_sharing(shared);
+	_cleanup_fd_ int image = rig_shared_image(r, "a", IMAGE_CODEC_ZSTD, shared, n);
+	uint64_t answer;
+
+	assert_int_equal(rig_stop_pager(r), 0);
+	assert_int_equal(rig_start_pager(r, none), 0);
+	for (unsigned round = 0; round < 20; round++) {
+		struct vm vm[4];
+		char name[8];
+
+		for (int i = 0; i < 4; i++) {
+			(void)snprintf(name, sizeof(name), "vm%d", i);
+			vm_start(r, &vm[i], name, image, 0);
+		}
+		for (uint64_t page = 0; page < shared[0].n; page += 3)
+			for (int i = 0; i < 4; i++) {
+				uint64_t of = shared[0].of + page, gfn = shared[0].gfn + page;
+
+				vm_send(&vm[i], VM_READ, (i + round) % 2 ? gfn : of);
+				vm_send(&vm[i], VM_READ, (i + round) % 2 ? of : gfn);
+			}
+		for (uint64_t page = 0; page < shared[0].n; page += 3)
+			for (int i = 0; i < 8; i++) {
+				assert_true(vm_answer(&vm[i / 2], 20000, &answer));
+				assert_int_equal(answer, 0);
+			}
+		for (int i = 0; i < 4; i++)
+			vm_send(&vm[i], VM_COMPARE, (uint64_t)i / 2 * 1000);
+		for (int i = 0; i < 4; i++) {
+			assert_true(vm_answer(&vm[i], 60000, &answer));
+			assert_int_equal(answer, 0);
+		}
+		assert_int_equal(image_number(r, "resident_pages"),
+				 image_number(r, "pages_inserted"));
+		for (int i = 0; i < 4; i++)
+			vm_end(&vm[i]);
+		rig_wait_sessions(r, 0);
+	}
+	rig_unshare(shared, n);
 }
 
 static void test_linger(void **state)
@@ -295,10 +386,11 @@ static void test_many_sessions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		RIGGED(test_page_exact),  RIGGED(test_sealed),
-		RIGGED(test_all_at_once), RIGGED(test_writes_are_private),
-		RIGGED(test_zero_image),  RIGGED(test_removed_pages),
-		RIGGED(test_linger),	  RIGGED(test_many_sessions),
+		RIGGED(test_page_exact),   RIGGED(test_sealed),
+		RIGGED(test_all_at_once),  RIGGED(test_writes_are_private),
+		RIGGED(test_zero_image),   RIGGED(test_removed_pages),
+		RIGGED(test_linger),	   RIGGED(test_many_sessions),
+		RIGGED(test_shared_pages), RIGGED(test_shared_at_once),
 	};
 	int fd = uffd_new(0);
 

@@ -108,16 +108,28 @@ static void test_states(void **state)
 {
 	struct resident *r = ((struct state *)*state)->resident;
 
-	assert_int_equal(resident_claim(r, 0, 3), FRAME_ABSENT);
-	assert_int_equal(resident_claim(r, 0, 2), FRAME_ABSENT);
+	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_ABSENT);
+	assert_int_equal(resident_claim(r, 0, 2, false), FRAME_ABSENT);
 	assert_false(resident_settle(r, 0, 2, FRAME_RESIDENT));
-	assert_int_equal(resident_claim(r, 0, 2), FRAME_RESIDENT);
-	assert_int_equal(resident_claim(r, 0, 3), FRAME_LOADING);
-	assert_int_equal(resident_claim(r, 0, 3), FRAME_LOADING_WAITED);
+	assert_int_equal(resident_claim(r, 0, 2, false), FRAME_RESIDENT);
+	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_LOADING);
+	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_LOADING_WAITED);
 	assert_true(resident_settle(r, 0, 3, FRAME_ABSENT));
-	assert_int_equal(resident_claim(r, 0, 3), FRAME_ABSENT);
+	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_ABSENT);
 	assert_false(resident_settle(r, 0, 3, FRAME_FAILED));
-	assert_int_equal(resident_claim(r, 0, 3), FRAME_FAILED);
+	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_FAILED);
+	/* one that waits for an alias is not forgotten, whoever else waits before and after */
+	assert_int_equal(resident_claim(r, 0, 4, true), FRAME_ABSENT);
+	assert_int_equal(resident_claim(r, 0, 4, false), FRAME_LOADING);
+	assert_int_equal(resident_claim(r, 0, 4, true), FRAME_LOADING_WAITED);
+	assert_int_equal(resident_claim(r, 0, 4, false), FRAME_LOADING_ALIAS);
+	assert_int_equal(resident_claim(r, 0, 4, true), FRAME_LOADING_ALIAS);
+	assert_int_equal(resident_settle(r, 0, 4, FRAME_RESIDENT), WAKE_ALL);
+	assert_int_equal(resident_claim(r, 0, 5, false), FRAME_ABSENT);
+	assert_int_equal(resident_claim(r, 0, 5, true), FRAME_LOADING);
+	assert_int_equal(resident_settle(r, 0, 5, FRAME_RESIDENT), WAKE_ALL);
+	assert_int_equal(resident_claim(r, 0, 6, true), FRAME_ABSENT);
+	assert_int_equal(resident_settle(r, 0, 6, FRAME_RESIDENT), WAKE_NOBODY);
 }
 
 static void test_load(void **state)
@@ -186,6 +198,97 @@ static void test_present_pages(void **state)
 	munmap(p, TEST_PAGES * DORM_PAGE_SIZE);
 }
 
+static void check_page(struct state *s, uint64_t gfn)
+{
+	uint8_t page[DORM_PAGE_SIZE];
+
+	assert_int_equal(
+		fd_pread_full(s->resident->memfd, page, sizeof(page), gfn * DORM_PAGE_SIZE), 0);
+	assert_memory_equal(page, test_model + gfn * DORM_PAGE_SIZE, sizeof(page));
+}
+
+/* Another image than setup() made: eight pages after their owners, in one frame of it. */
+static void share(struct state *s, struct shared *shared, struct page_run *ret_part)
+{
+	struct problem problem = PROBLEM_INIT;
+	int dirfd;
+
+	shared->of = rig_find_run(false, 64, 0) + 16;
+	shared->gfn = rig_find_run(true, 60, shared->of + 60) + 3;
+	shared->n = 1;
+	image_lookup(s->image, shared->of, ret_part);
+	ret_part->slot += shared->of - ret_part->gfn;
+	shared->of += IMAGE_FRAME_PAGES - ret_part->slot % IMAGE_FRAME_PAGES; /* next frame... */
+	ret_part->slot += IMAGE_FRAME_PAGES - ret_part->slot % IMAGE_FRAME_PAGES;
+	shared->of += 2; /* ...its third page */
+	shared->n = 8;
+	dirfd = rig_shared_image(&s->rig, "b", IMAGE_CODEC_NONE, shared, 1);
+	s->resident = resident_free(s->resident);
+	image_unref(s->image);
+	assert_int_equal(image_open(dirfd, NULL, &problem, &s->image), 0);
+	close(dirfd);
+	assert_int_equal(resident_new(s->image, &problem, &s->resident), 0);
+	image_lookup(s->image, shared->gfn, ret_part);
+	assert_int_equal(ret_part->n_pages, 8);
+	assert_int_equal(ret_part->slot % IMAGE_FRAME_PAGES, 2);
+	assert_int_equal(image_owner(s->image, ret_part->layer, ret_part->slot), shared->of);
+}
+
+static void test_aliases(void **state)
+{
+	struct state *s = *state;
+	struct shared shared;
+	struct page_run part, half;
+	uint64_t inserted, copied = 0;
+	uint32_t frame;
+
+	share(s, &shared, &part);
+	frame = (uint32_t)(part.slot / IMAGE_FRAME_PAGES);
+	assert_int_equal(load(s, frame, &inserted), 0);
+	check_frame(s, frame);
+	/* half of them from the decoded frame, all from the memfd, where half are there already */
+	half = part;
+	half.n_pages = 4;
+	assert_int_equal(resident_copy_aliases(s->resident, &s->bounce, &half, true, &copied), 0);
+	assert_int_equal(copied, 4);
+	memset(s->bounce.out, 0xee, IMAGE_FRAME_BYTES);
+	assert_int_equal(resident_copy_aliases(s->resident, &s->bounce, &part, false, &copied), 0);
+	assert_int_equal(copied, 8);
+	for (uint64_t i = 0; i < 8; i++)
+		check_page(s, shared.gfn + i);
+	assert_int_equal(s->resident->inserted_pages, inserted + 8);
+	assert_int_equal(s->resident->claimed_pages, inserted + 8);
+	assert_int_equal(resident_audit(s->resident), 0);
+	rig_unshare(&shared, 1);
+}
+
+static void test_aliases_in_trouble(void **state)
+{
+	struct state *s = *state;
+	struct shared shared;
+	struct page_run part;
+	uint64_t inserted, copied = 0;
+	uint8_t *p;
+
+	share(s, &shared, &part);
+	assert_int_equal(load(s, (uint32_t)(part.slot / IMAGE_FRAME_PAGES), &inserted), 0);
+	refuse_with = -ENOMEM;
+	refuse_times = 1000;
+	assert_int_equal(resident_copy_aliases(s->resident, &s->bounce, &part, false, &copied),
+			 -ENOMEM);
+	assert_int_equal(copied, 0);
+	assert_int_equal(s->resident->claimed_pages, inserted);
+	refuse_times = 0;
+	/* a page of zeros where an alias belongs */
+	p = mmap(NULL, TEST_PAGES * DORM_PAGE_SIZE, PROT_READ, MAP_PRIVATE, s->resident->memfd, 0);
+	assert_int_equal(*(volatile uint8_t *)(p + (shared.gfn + 5) * DORM_PAGE_SIZE), 0);
+	assert_int_equal(resident_copy_aliases(s->resident, &s->bounce, &part, false, &copied),
+			 RESIDENT_E_POISONED);
+	assert_int_equal(copied, 5);
+	munmap(p, TEST_PAGES * DORM_PAGE_SIZE);
+	rig_unshare(&shared, 1);
+}
+
 /* The audit alone finds it too, without being told where. */
 static void test_audit(void **state)
 {
@@ -231,9 +334,11 @@ static void test_zeros(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {READY(test_states),	      READY(test_load),
-					   READY(test_out_of_memory), READY(test_present_pages),
-					   READY(test_audit),	      READY(test_zeros)};
+	const struct CMUnitTest tests[] = {
+		READY(test_states),	   READY(test_load),
+		READY(test_out_of_memory), READY(test_present_pages),
+		READY(test_audit),	   READY(test_zeros),
+		READY(test_aliases),	   READY(test_aliases_in_trouble)};
 	int fd = uffd_new(0);
 
 	if (fd < 0) {

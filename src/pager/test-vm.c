@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "image/page-map.h"
 #include "sys/uffd.h"
 
 #define SIZE (TEST_PAGES * DORM_PAGE_SIZE)
@@ -158,6 +159,72 @@ int rig_sealed_image(struct rig *r, const char *name, const struct keyring *keys
 {
 	return write_image(r, name,
 			   &(struct image_writer_options){.codec = IMAGE_CODEC_ZSTD, .keys = keys});
+}
+
+uint64_t rig_find_run(bool zero, uint64_t n, uint64_t from)
+{
+	uint64_t have = 0;
+
+	for (uint64_t gfn = from; gfn < TEST_PAGES; gfn++) {
+		const uint64_t *p = (const uint64_t *)(test_model + gfn * DORM_PAGE_SIZE);
+
+		have = (*p == 0) == zero ? have + 1 : 0;
+		if (have == n)
+			return gfn + 1 - n;
+	}
+	fail_msg("the model has no such run");
+	return 0;
+}
+
+/* The gfn whose source in the image as written this page shall have. */
+static uint64_t share_of(const struct shared *shared, size_t n, uint64_t gfn)
+{
+	for (size_t i = 0; i < n; i++)
+		if (gfn >= shared[i].gfn && gfn < shared[i].gfn + shared[i].n)
+			return shared[i].of + (gfn - shared[i].gfn);
+	return gfn;
+}
+
+static void share_in_map(int dirfd, const struct shared *shared, size_t n)
+{
+	_cleanup_(page_map_deinit) struct page_map old = {0}, m = {0};
+	_cleanup_free_ struct layer_name *names = NULL;
+	_cleanup_free_ char *data = NULL;
+	_cleanup_buf_ struct buf file = {0};
+	struct problem problem = PROBLEM_INIT;
+	uint32_t n_layers;
+	size_t len;
+
+	assert_int_equal(file_read(dirfd, "map", 1u << 20, &data, &len), 0);
+	assert_int_equal(page_map_decode(data, len, &problem, &old, &names, &n_layers), 0);
+	for (uint64_t gfn = 0; gfn < TEST_PAGES; gfn++) {
+		uint64_t of = share_of(shared, n, gfn);
+		const struct page_run *run = &old.runs[page_map_find(&old, of)];
+
+		assert_true(of == gfn || run->layer != IMAGE_LAYER_ZERO);
+		assert_int_equal(page_map_append(&m, 1, run->layer, run->slot + of - run->gfn), 0);
+	}
+	assert_int_equal(page_map_encode(&m, names, n_layers, &file), 0);
+	assert_int_equal(file_write_atomic(dirfd, "map", file.data, file.len, 0444), 0);
+}
+
+int rig_shared_image(struct rig *r, const char *name, enum image_codec codec,
+		     const struct shared *shared, size_t n)
+{
+	int dirfd = rig_image(r, name, codec);
+
+	share_in_map(dirfd, shared, n);
+	for (size_t i = 0; i < n; i++)
+		memcpy(test_model + shared[i].gfn * DORM_PAGE_SIZE,
+		       test_model + shared[i].of * DORM_PAGE_SIZE, shared[i].n * DORM_PAGE_SIZE);
+	return dirfd;
+}
+
+void rig_unshare(const struct shared *shared, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		memset(test_model + shared[i].gfn * DORM_PAGE_SIZE, 0,
+		       shared[i].n * DORM_PAGE_SIZE);
 }
 
 uint64_t rig_stats(struct rig *r, const char *session, const char *what)

@@ -61,6 +61,25 @@ int rig_image(struct rig *r, const char *name, enum image_codec codec);
 /** rig_sealed_image() - the same, sealed with the first key of @keys */
 int rig_sealed_image(struct rig *r, const char *name, const struct keyring *keys);
 
+/* Pages @gfn .. @gfn + @n - 1 of the model, which are zero, get the content of @of .. @of + @n - 1
+ */
+struct shared {
+	uint64_t gfn;
+	uint64_t n;
+	uint64_t of;
+};
+
+/**
+ * rig_shared_image() - the same, with pages that have the same slots as others
+ * Changes the model; rig_unshare() changes it back. Return: the directory's descriptor
+ */
+int rig_shared_image(struct rig *r, const char *name, enum image_codec codec,
+		     const struct shared *shared, size_t n);
+void rig_unshare(const struct shared *shared, size_t n);
+
+/** rig_find_run() - first gfn from @from on of @n pages that are all zero, or all not */
+uint64_t rig_find_run(bool zero, uint64_t n, uint64_t from);
+
 /** rig_stats() - a number from a session's statistics; UINT64_MAX: no such session */
 uint64_t rig_stats(struct rig *r, const char *session, const char *what);
 

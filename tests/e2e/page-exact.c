@@ -98,6 +98,24 @@ static int change_memory(struct test *t, struct problem *problem)
 
 /* ---- judging --------------------------------------------------------------------------------- */
 
+/* Pages that share a slot with a lower one, which is filled. */
+static void copy_shared(const struct image *image, char *out)
+{
+	struct page_run run;
+
+	for (uint64_t gfn = 0; gfn < image_n_pages(image); gfn++) {
+		uint64_t owner;
+
+		image_lookup(image, gfn, &run);
+		if (run.layer == IMAGE_LAYER_ZERO)
+			continue;
+		owner = image_owner(image, run.layer, run.slot + gfn - run.gfn);
+		if (owner != gfn)
+			memcpy(out + gfn * DORM_PAGE_SIZE, out + owner * DORM_PAGE_SIZE,
+			       DORM_PAGE_SIZE);
+	}
+}
+
 /* Decode every frame of an image to where its pages belong. What no frame fills is zero. */
 static int decode_image(const struct image *image, char *out, struct problem *problem)
 {
@@ -120,6 +138,7 @@ static int decode_image(const struct image *image, char *out, struct problem *pr
 				memcpy(out + pages[i].gfn * DORM_PAGE_SIZE,
 				       frame + pages[i].index * DORM_PAGE_SIZE, DORM_PAGE_SIZE);
 		}
+	copy_shared(image, out);
 	return 0;
 }
 

@@ -14,14 +14,27 @@
 static void varints(const uint8_t *data, size_t size)
 {
 	const uint8_t *p = data, *before = p;
+	uint64_t *all = malloc((size + 1) * sizeof(*all));
 	uint8_t again[VARINT_MAX];
 	uint64_t v;
+	size_t n = 0;
+
+	assert(all);
 
 	while (p < data + size && varint_get(&p, data + size, &v) == 0) {
 		assert(varint_put(again, v) == (size_t)(p - before));
 		assert(!memcmp(again, before, (size_t)(p - before)));
 		before = p;
+		n++;
 	}
+	/* all at once: the same, and not one more */
+	p = data;
+	assert(varint_get_many(&p, data + size, all, n) == 0 && p == before);
+	for (p = data, n = 0; p < before; n++)
+		assert(varint_get(&p, data + size, &v) == 0 && v == all[n]);
+	p = data;
+	assert(varint_get_many(&p, data + size, all, n + 1) < 0 && p == data);
+	free(all);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
