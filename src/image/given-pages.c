@@ -13,6 +13,7 @@
  */
 #include "image/given-pages.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,7 @@ int given_pages_append(struct given_pages *g, uint64_t gfn, uint32_t slot)
 	r = g->n_runs == g->cap_runs ? grow(g) : 0;
 	if (r < 0)
 		return error_trace(r);
+	assert(g->runs);
 	g->runs[g->n_runs++] = (struct given_run){.gfn = (uint32_t)gfn, .n_pages = 1, .slot = slot};
 	return 0;
 }
