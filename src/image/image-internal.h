@@ -14,6 +14,9 @@ struct image {
 	struct page_map map;
 	uint32_t n_layers;
 	struct layer **layers; /* in the order of the map's layer numbers */
+	bool sealed;	       /* there is a file "seal" */
+	uint32_t n_keys;
+	uint8_t (*keys)[LAYER_KEY_BYTES]; /* of the layers; NULL when not sealed, or only checked */
 };
 
 /** image_make_id() - IMAGE_ID_LEN digits (and a zero) from the bytes of a map file */

@@ -2,21 +2,20 @@
 /*
  * image-writer.c - a new image as the difference from its parent
  *
- * The new map is built front to back while pages arrive. `map` always covers gfn 0 .. next-1:
- * whatever is skipped keeps the parent's source (copy_parent()), and each page that is given
- * becomes zero, or the parent's source when its content is the same, or the next slot of the new
- * layer.
+ * Each page that is given is one of four things: zero; what the parent has there, then nothing is
+ * noted; what was stored before, then it shares that slot; or a new page, which frame-packer.c puts
+ * into the new layer in the order of the calls. given-pages.c notes what is not the parent's.
+ * At commit, both are merged into the new map in the order of gfn, and image-commit.c does the
+ * rest.
  *
- * Frames. Pages collect in `frame`; a slot is known as soon as its page is added, because frames
- * are numbered in order. A frame closes when it has 16 pages, or at a boundary of 64 KiB of guest
- * memory when it has 8 or more. So dense memory is stored in frames that are aligned blocks of the
- * guest, which is what one fault loads, and scattered pages do not waste frames.
+ *     parent   gfn 0..99 at layer 0, slot 0..99
+ *     given    40 zero, 7 new, 8 as before, 90 the same as 7
+ *     noted    40: zero, 7: slot 0, 90: slot 0
+ *     map      0..6 of layer 0; 7 at slot 0 of layer 1; 8..39 of layer 0; 40 zero; 41..89 of
+ *              layer 0; 90 at slot 0 of layer 1; 91..99 of layer 0
  *
- * Layer numbers in `map` are the parent's while it is built, and n for the new layer where the
- * parent has n. At commit only the layers that are still referred to keep a number and get a link.
- *
- * Pages in the parent's frames are compared one frame at a time: gfns ascend, so the frame that was
- * decoded for the last page usually serves the next as well.
+ * Pages in the parent's frames are compared one frame at a time: within a sequence of ascending
+ * gfns, the frame that was decoded for the last page usually serves the next as well.
  */
 #include <assert.h>
 #include <errno.h>
@@ -28,42 +27,28 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
-#include "base/id.h"
-#include "base/str.h"
-#include "image/image-internal.h"
-#include "image/layer-writer.h"
+#include "image/frame-packer.h"
+#include "image/given-pages.h"
+#include "image/image-commit.h"
 #include "image/outcome.h"
 
-#define CLOSE_AT_BOUNDARY 8u /* pages that make a frame worth closing at 64 KiB of guest memory */
-#define NO_LAYER	  UINT32_MAX
+#define NO_LAYER UINT32_MAX
 
 struct image_writer {
-	int dirfd; /* ours, duplicated */
-	int layers_dirfd;
-	int parent_dirfd; /* ours, duplicated; -1 without */
-	struct image *parent;
+	struct image_draft draft; /* its descriptors are ours, the parent is a reference */
 	struct image_writer_options options;
 	struct image_writer_stats stats;
 	int error; /* the first failure; the writer is of no more use */
 	bool committed;
 
-	struct page_map map;
-	size_t parent_run; /* the parent's run that gfn map.n_pages lies in, or one before it */
-
-	uint8_t layer_id[LAYER_ID_BYTES];
-	struct layer_writer *layer; /* NULL until the first frame is full */
-	uint8_t layer_digest[DIGEST_BYTES];
-	uint32_t n_frames;
-	uint32_t frame_pages; /* pages in frame[] */
-	uint64_t frame_block; /* 64 KiB block of the guest that the last of them is in */
+	struct given_pages given;
+	struct frame_packer *packer;
+	size_t parent_run; /* the parent's run that was asked for last */
 
 	/* the last decoded frame of the parent */
 	uint32_t cached_layer;
 	uint32_t cached_frame;
-
-	/* buffers, in one aligned allocation */
-	uint8_t *frame;	  /* IMAGE_FRAME_BYTES */
-	uint8_t *cached;  /* IMAGE_FRAME_BYTES */
+	uint8_t *cached;  /* IMAGE_FRAME_BYTES, and after it */
 	uint8_t *scratch; /* IMAGE_FRAME_BYTES + 4096 */
 };
 
@@ -71,13 +56,15 @@ struct image_writer *image_writer_free(struct image_writer *w)
 {
 	if (!w)
 		return NULL;
-	layer_writer_free(w->layer);
-	page_map_deinit(&w->map);
-	image_unref(w->parent);
-	fd_close(w->dirfd);
-	fd_close(w->layers_dirfd);
-	fd_close(w->parent_dirfd);
-	free(w->frame);
+	frame_packer_free(w->packer);
+	explicit_bzero(w->draft.layer_key, sizeof(w->draft.layer_key));
+	given_pages_deinit(&w->given);
+	page_map_deinit(&w->draft.map);
+	image_unref(w->draft.parent);
+	fd_close(w->draft.dirfd);
+	fd_close(w->draft.layers_dirfd);
+	fd_close(w->draft.parent_dirfd);
+	free(w->cached);
 	free(w);
 	return NULL;
 }
@@ -88,31 +75,44 @@ static int duplicate(int fd, int *ret)
 	return *ret < 0 ? error_errno() : 0;
 }
 
-static int open_directories(struct image_writer *w, int dirfd, int parent_dirfd,
+static int open_directories(struct image_draft *d, int dirfd, int parent_dirfd,
 			    struct problem *problem)
 {
-	int r = duplicate(dirfd, &w->dirfd);
+	int r = duplicate(dirfd, &d->dirfd);
 
 	if (r == 0 && parent_dirfd >= 0)
-		r = duplicate(parent_dirfd, &w->parent_dirfd);
+		r = duplicate(parent_dirfd, &d->parent_dirfd);
 	if (r == 0 && mkdirat(dirfd, "layers", 0755) < 0 && errno != EEXIST)
 		r = error_errno();
 	if (r == 0) {
-		w->layers_dirfd = file_open_dir(dirfd, "layers");
-		r = MIN(w->layers_dirfd, 0);
+		d->layers_dirfd = file_open_dir(dirfd, "layers");
+		r = MIN(d->layers_dirfd, 0);
 	}
 	if (r < 0)
 		problem_errno(problem, r, "layers: the directory for a new layer");
 	return r;
 }
 
-static int allocate_buffers(struct image_writer *w)
+static int prepare(struct image_writer *w, struct problem *problem)
 {
-	w->frame = aligned_alloc(DORM_PAGE_SIZE, 3 * IMAGE_FRAME_BYTES + DORM_PAGE_SIZE);
-	if (!w->frame)
+	struct layer_options layer = {.codec = w->options.codec, .level = w->options.level};
+	int r = image_begin_seal(&w->draft, problem);
+
+	if (r < 0)
+		return r;
+	layer.key = w->draft.keys ? w->draft.layer_key : NULL;
+	r = given_pages_init(&w->given, image_n_pages(w->draft.parent));
+
+	if (r == 0)
+		r = frame_packer_new(w->draft.layers_dirfd, &layer, w->options.frame_pages, problem,
+				     &w->packer);
+	if (r < 0)
+		return r;
+	w->cached = aligned_alloc(DORM_PAGE_SIZE, 2 * IMAGE_FRAME_BYTES + DORM_PAGE_SIZE);
+	if (!w->cached)
 		return -ENOMEM;
-	w->cached = w->frame + IMAGE_FRAME_BYTES;
 	w->scratch = w->cached + IMAGE_FRAME_BYTES;
+	w->cached_layer = NO_LAYER;
 	return 0;
 }
 
@@ -125,93 +125,19 @@ int image_writer_new(int dirfd, struct image *parent, int parent_dirfd,
 
 	if (!w)
 		return -ENOMEM;
-	w->dirfd = w->layers_dirfd = w->parent_dirfd = -1;
-	w->cached_layer = NO_LAYER;
-	w->parent = image_ref(parent);
+	w->draft.dirfd = w->draft.layers_dirfd = w->draft.parent_dirfd = -1;
+	w->draft.parent = image_ref(parent);
 	w->options = options ? *options : (struct image_writer_options){.codec = IMAGE_CODEC_ZSTD};
-	id_random(w->layer_id, sizeof(w->layer_id));
-	r = open_directories(w, dirfd, parent_dirfd, problem);
+	w->draft.keys = w->options.keys;
+	r = open_directories(&w->draft, dirfd, parent_dirfd, problem);
 	if (r == 0)
-		r = allocate_buffers(w);
+		r = prepare(w, problem);
 	if (r < 0) {
 		problem_errno(problem, r, "image: beginning to write it");
 		return error_trace(r);
 	}
 	*ret = take_ptr(w);
 	return 0;
-}
-
-/* ---- the map ----------------------------------------------------------------------------------
- */
-
-/* The parent's run that gfn map.n_pages lies in. Gfns only ascend, so the walk is short. */
-static const struct page_run *parent_run(struct image_writer *w)
-{
-	const struct page_map *m = &w->parent->map;
-	uint64_t gfn = w->map.n_pages;
-
-	while (gfn >= m->runs[w->parent_run].gfn + m->runs[w->parent_run].n_pages)
-		w->parent_run++;
-	return &m->runs[w->parent_run];
-}
-
-/* Keep the parent's sources of all pages before @end. */
-static int copy_parent(struct image_writer *w, uint64_t end)
-{
-	while (w->map.n_pages < end) {
-		const struct page_run *run = parent_run(w);
-		uint64_t skip = w->map.n_pages - run->gfn;
-		uint64_t n = MIN(run->n_pages - skip, end - w->map.n_pages);
-		int r = page_map_append(&w->map, n, run->layer, run->slot + skip);
-
-		if (r < 0)
-			return error_trace(r);
-	}
-	return 0;
-}
-
-/* ---- the new layer ----------------------------------------------------------------------------
- */
-
-static int close_frame(struct image_writer *w, struct problem *problem)
-{
-	int r;
-
-	if (!w->layer) {
-		const struct layer_options options = {.codec = w->options.codec,
-						      .level = w->options.level};
-
-		r = layer_writer_new(w->layers_dirfd, w->layer_id, &options, problem, &w->layer);
-		if (r < 0)
-			return r;
-	}
-	r = layer_writer_add(w->layer, w->frame, w->frame_pages, problem);
-	if (r < 0)
-		return r;
-	w->n_frames++;
-	w->frame_pages = 0;
-	return 0;
-}
-
-static int store_page(struct image_writer *w, uint64_t gfn, const void *page,
-		      struct problem *problem)
-{
-	const uint64_t block = gfn / IMAGE_FRAME_PAGES;
-	int r;
-
-	if (w->frame_pages >= CLOSE_AT_BOUNDARY && block != w->frame_block) {
-		r = close_frame(w, problem);
-		if (r < 0)
-			return r;
-	}
-	memcpy(w->frame + w->frame_pages * DORM_PAGE_SIZE, page, DORM_PAGE_SIZE);
-	r = page_map_append(&w->map, 1, image_n_layers(w->parent),
-			    (uint64_t)w->n_frames * IMAGE_FRAME_PAGES + w->frame_pages);
-	if (r < 0)
-		return error_trace(r);
-	w->stats.pages_stored++;
-	w->frame_block = block;
-	return ++w->frame_pages == IMAGE_FRAME_PAGES ? close_frame(w, problem) : 0;
 }
 
 /* ---- comparing --------------------------------------------------------------------------------
@@ -226,18 +152,30 @@ static bool page_is_zero(const void *page)
 	       !memcmp(page, (const uint8_t *)page + sizeof(first), DORM_PAGE_SIZE - sizeof(first));
 }
 
-/* Is @page, the next one of the map, what the parent has there? The parent's is not zero. */
-static int equals_parent(struct image_writer *w, const struct page_run *run, const void *page,
-			 bool *ret, struct problem *problem)
+/* The parent's run that @gfn lies in: mostly the one of the last page, or the next one. */
+static const struct page_run *parent_run(struct image_writer *w, uint64_t gfn)
 {
-	uint64_t slot = run->slot + (w->map.n_pages - run->gfn);
+	const struct page_map *m = &w->draft.parent->map;
+
+	for (unsigned step = 0; step < 2 && w->parent_run < m->n_runs; step++, w->parent_run++)
+		if (gfn - m->runs[w->parent_run].gfn < m->runs[w->parent_run].n_pages)
+			return &m->runs[w->parent_run];
+	w->parent_run = page_map_find(m, gfn);
+	return &m->runs[w->parent_run];
+}
+
+/* Is @page what the parent has there? The parent's is not zero. */
+static int equals_parent(struct image_writer *w, const struct page_run *run, uint64_t gfn,
+			 const void *page, bool *ret, struct problem *problem)
+{
+	uint64_t slot = run->slot + (gfn - run->gfn);
 	uint32_t frame = (uint32_t)(slot / IMAGE_FRAME_PAGES), n_pages;
 	int r;
 
 	if (w->cached_layer != run->layer || w->cached_frame != frame) {
 		w->cached_layer = NO_LAYER;
-		r = image_read_frame(w->parent, run->layer, frame, w->scratch, w->cached, &n_pages,
-				     problem);
+		r = image_read_frame(w->draft.parent, run->layer, frame, w->scratch, w->cached,
+				     &n_pages, problem);
 		if (r)
 			return r;
 		w->cached_layer = run->layer;
@@ -247,39 +185,65 @@ static int equals_parent(struct image_writer *w, const struct page_run *run, con
 	return 0;
 }
 
-static int add_page(struct image_writer *w, uint64_t gfn, const void *page, struct problem *problem)
+/* ---- adding -----------------------------------------------------------------------------------
+ */
+
+static int store_page(struct image_writer *w, uint64_t gfn, const uint8_t *page,
+		      struct problem *problem)
 {
-	const struct page_run *run = parent_run(w);
-	bool same = false;
+	uint32_t slot;
+	int r = frame_packer_put(w->packer, gfn, page, &slot, problem);
+
+	if (r < 0)
+		return r;
+	if (r)
+		w->stats.pages_shared++;
+	else
+		w->stats.pages_stored++;
+	return given_pages_append(&w->given, gfn, slot);
+}
+
+static int add_page(struct image_writer *w, uint64_t gfn, const uint8_t *page,
+		    struct problem *problem)
+{
+	const struct page_run *run = parent_run(w, gfn);
+	const bool zero = page_is_zero(page);
+	bool same = zero;
 	int r;
 
 	w->stats.pages_given++;
-	if (page_is_zero(page)) {
-		w->stats.pages_zero++;
-		return page_map_append(&w->map, 1, IMAGE_LAYER_ZERO, 0);
-	}
+	w->stats.pages_zero += zero;
+	if (zero && run->layer != IMAGE_LAYER_ZERO)
+		return given_pages_append(&w->given, gfn, GIVEN_ZERO);
 	if (run->layer != IMAGE_LAYER_ZERO) {
-		r = equals_parent(w, run, page, &same, problem);
+		r = equals_parent(w, run, gfn, page, &same, problem);
 		if (r)
 			return r;
 	}
 	if (!same)
 		return store_page(w, gfn, page, problem);
-	w->stats.pages_unchanged++;
-	return copy_parent(w, gfn + 1);
+	w->stats.pages_unchanged += !zero;
+	return 0;
 }
 
 static int check_range(const struct image_writer *w, uint64_t gfn, uint64_t n_pages,
 		       struct problem *problem)
 {
-	uint64_t limit = image_n_pages(w->parent);
+	uint64_t limit = image_n_pages(w->draft.parent);
 
-	if (gfn >= w->map.n_pages && gfn <= limit && n_pages <= limit - gfn)
+	if (gfn <= limit && n_pages <= limit - gfn)
 		return 0;
-	problem_set(
-		problem, 500,
-		"image: pages %llu (and %llu more) given out of order or beyond the %llu there are",
-		(unsigned long long)gfn, (unsigned long long)n_pages, (unsigned long long)limit);
+	problem_set(problem, 500, "image: pages %llu (and %llu more) are beyond the %llu there are",
+		    (unsigned long long)gfn, (unsigned long long)n_pages,
+		    (unsigned long long)limit);
+	return error_trace(-EINVAL);
+}
+
+static int mark(struct image_writer *w, uint64_t gfn, struct problem *problem)
+{
+	if (given_pages_mark(&w->given, gfn))
+		return 0;
+	problem_set(problem, 500, "image: page %llu was given twice", (unsigned long long)gfn);
 	return error_trace(-EINVAL);
 }
 
@@ -288,10 +252,12 @@ static int add(struct image_writer *w, uint64_t gfn, uint64_t n_pages, const uin
 {
 	int r = check_range(w, gfn, n_pages, problem);
 
-	if (r == 0)
-		r = copy_parent(w, gfn);
-	for (uint64_t i = 0; r == 0 && i < n_pages; i++)
-		r = add_page(w, gfn + i, pages + i * DORM_PAGE_SIZE, problem);
+	for (uint64_t i = 0; r == 0 && i < n_pages; i++) {
+		r = mark(w, gfn + i, problem);
+		if (r == 0)
+			r = add_page(w, gfn + i, pages + i * DORM_PAGE_SIZE, problem);
+	}
+	frame_packer_settle(w->packer);
 	return r;
 }
 
@@ -310,136 +276,47 @@ int image_writer_add(struct image_writer *w, uint64_t gfn, uint64_t n_pages, con
 /* ---- committing -------------------------------------------------------------------------------
  */
 
-static int finish_layer(struct image_writer *w, struct problem *problem)
+/* Append the parent's sources of all pages before @end to the map. */
+static int copy_parent(struct image_writer *w, uint64_t end)
 {
-	int r;
+	struct page_map *map = &w->draft.map;
 
-	r = w->frame_pages ? close_frame(w, problem) : 0;
-	if (r < 0 || !w->layer)
-		return r;
-	return layer_writer_commit(w->layer, w->layer_digest, &w->stats.bytes_stored, problem);
-}
+	while (map->n_pages < end) {
+		const struct page_run *run = parent_run(w, map->n_pages);
+		uint64_t skip = map->n_pages - run->gfn;
+		uint64_t n = MIN(run->n_pages - skip, end - map->n_pages);
+		int r = page_map_append(map, n, run->layer, run->slot + skip);
 
-/* Give the layers that the map uses the numbers 0, 1, ... in their old order. */
-static uint32_t renumber_layers(struct image_writer *w, uint32_t *number, uint32_t n)
-{
-	uint32_t next = 0;
-
-	for (uint32_t i = 0; i < n; i++)
-		number[i] = NO_LAYER;
-	for (size_t i = 0; i < w->map.n_runs; i++)
-		if (w->map.runs[i].layer != IMAGE_LAYER_ZERO)
-			number[w->map.runs[i].layer] = 0;
-	for (uint32_t i = 0; i < n; i++)
-		if (number[i] != NO_LAYER)
-			number[i] = next++;
-	for (size_t i = 0; i < w->map.n_runs; i++)
-		if (w->map.runs[i].layer != IMAGE_LAYER_ZERO)
-			w->map.runs[i].layer = number[w->map.runs[i].layer];
-	return next;
-}
-
-static int link_layer(struct image_writer *w, int from_dirfd, uint32_t layer,
-		      struct problem *problem)
-{
-	const char *name = image_layer_id(w->parent, layer);
-	int r = plain_file_link(from_dirfd, w->layers_dirfd, name);
-
-	if (r == -ENOENT) {
-		problem_set(problem, 500, "layer %s: gone from the parent's directory", name);
-		problem_hint(problem, "was the parent deleted while this was written? try again");
-	} else if (r < 0) {
-		problem_errno(problem, r, "layer %s: cannot be linked", name);
-	}
-	return error_trace(r);
-}
-
-/* Link and name the parent's layers that have a number. */
-static int keep_layers(struct image_writer *w, const uint32_t *number, struct layer_name *names,
-		       struct problem *problem)
-{
-	_cleanup_fd_ int from_dirfd = -1;
-	int r;
-
-	for (uint32_t i = 0; i < image_n_layers(w->parent); i++) {
-		if (number[i] == NO_LAYER)
-			continue;
-		if (from_dirfd < 0) {
-			from_dirfd = file_open_dir(w->parent_dirfd, "layers");
-			if (from_dirfd < 0) {
-				problem_errno(problem, from_dirfd,
-					      "layers: the parent's directory");
-				return error_trace(from_dirfd);
-			}
-		}
-		r = link_layer(w, from_dirfd, i, problem);
 		if (r < 0)
-			return r;
-		r = str_unhex(image_layer_id(w->parent, i), names[number[i]].id, LAYER_ID_BYTES);
-		assert(r == 0); /* we made this text from bytes */
-		memcpy(names[number[i]].digest, image_layer_digest(w->parent, i), DIGEST_BYTES);
+			return error_trace(r);
 	}
 	return 0;
 }
 
-static int write_map(struct image_writer *w, const struct layer_name *names, uint32_t n,
-		     char *ret_id, struct problem *problem)
+static int make_map(struct image_writer *w)
 {
-	_cleanup_buf_ struct buf map = {0};
-	int r;
+	const uint32_t new_layer = image_n_layers(w->draft.parent);
+	int r = given_pages_sort(&w->given);
 
-	r = page_map_encode(&w->map, names, n, &map);
-	if (r == -EFBIG)
-		problem_set(problem, 500,
-			    "map: %zu runs do not fit into its %u bytes: the memory is "
-			    "too fragmented",
-			    w->map.n_runs, PAGE_MAP_MAX_BYTES);
-	if (r < 0)
-		return error_trace(r);
-	r = image_make_id(map.data, map.len, ret_id);
-	if (r < 0)
-		return error_trace(r);
-	r = fd_sync(w->layers_dirfd);
-	if (r < 0) {
-		problem_errno(problem, r, "layers: fsync");
-		return r;
+	for (size_t i = 0; r == 0 && i < w->given.n_runs; i++) {
+		const struct given_run *run = &w->given.runs[i];
+
+		r = copy_parent(w, run->gfn);
+		if (r == 0)
+			r = page_map_append(&w->draft.map, run->n_pages,
+					    run->slot == GIVEN_ZERO ? IMAGE_LAYER_ZERO : new_layer,
+					    run->slot);
 	}
-	r = file_write_atomic(w->dirfd, "map", map.data, map.len, 0444); /* syncs dirfd as well */
-	if (r < 0)
-		problem_errno(problem, r, "map: writing %zu bytes", map.len);
-	w->stats.map_bytes = map.len;
-	return error_trace(r);
+	return r < 0 ? error_trace(r) : copy_parent(w, image_n_pages(w->draft.parent));
 }
 
 static int commit(struct image_writer *w, char *ret_id, struct problem *problem)
 {
-	const uint32_t n = image_n_layers(w->parent) + 1; /* the last is the new one */
-	_cleanup_free_ struct layer_name *names = calloc(n, sizeof(*names));
-	_cleanup_free_ uint32_t *number = calloc(n, sizeof(*number));
-	uint32_t n_used;
-	int r;
+	int r = frame_packer_finish(w->packer, &w->draft.layer, &w->stats.bytes_stored, problem);
 
-	if (!names || !number)
-		return -ENOMEM;
-	r = copy_parent(w, image_n_pages(w->parent));
-	if (r < 0)
-		return error_trace(r);
-	r = finish_layer(w, problem);
-	if (r < 0)
-		return r;
-	n_used = renumber_layers(w, number, n);
-	if (n_used > PAGE_MAP_MAX_LAYERS) {
-		problem_set(problem, 500, "image: more than %u layers", PAGE_MAP_MAX_LAYERS);
-		return error_trace(-E2BIG);
-	}
-	r = keep_layers(w, number, names, problem);
-	if (r < 0)
-		return r;
-	if (number[n - 1] != NO_LAYER) {
-		memcpy(names[number[n - 1]].id, w->layer_id, LAYER_ID_BYTES);
-		memcpy(names[number[n - 1]].digest, w->layer_digest, DIGEST_BYTES);
-	}
-	return write_map(w, names, n_used, ret_id, problem);
+	if (r == 0)
+		r = make_map(w);
+	return r < 0 ? r : image_commit(&w->draft, ret_id, &w->stats.map_bytes, problem);
 }
 
 int image_writer_commit(struct image_writer *w, struct image_writer_stats *ret_stats,

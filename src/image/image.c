@@ -7,6 +7,11 @@
  * is checked against its tag when it is read. So one altered bit anywhere is found either here or
  * at the read, and the image id, which is a digest of the map file, stands for all of it.
  *
+ * A sealed image has a file "seal" beside the map, which authenticates the map and holds the
+ * layers' keys. What an attacker could do without it is refused by one rule: with keys, everything
+ * must be sealed; without, nothing may be (image_open_for_check() is the exception, and hands out
+ * no page).
+ *
  * After opening, the map and the indexes have been checked against each other: each slot that the
  * map names exists. That makes image_lookup() and image_frame_pages() plain arithmetic.
  */
@@ -24,6 +29,7 @@
 #include "base/str.h"
 #include "image/image-internal.h"
 #include "image/outcome.h"
+#include "image/seal.h"
 
 #define ull(_v) ((unsigned long long)(_v))
 
@@ -40,6 +46,9 @@ struct image *image_unref(struct image *image)
 	for (uint32_t i = 0; i < image->n_layers; i++)
 		layer_close(image->layers[i]);
 	free(image->layers);
+	if (image->keys)
+		explicit_bzero(image->keys, image->n_keys * sizeof(*image->keys));
+	free(image->keys);
 	page_map_deinit(&image->map);
 	free(image);
 	return NULL;
@@ -106,8 +115,48 @@ static int check_digest(const struct layer *l, const struct layer_name *name,
 			     layer_id(l), have, want);
 }
 
-static int open_layers(struct image *image, int dirfd, const struct layer_name *names, uint32_t n,
-		       struct problem *problem)
+/* What to expect of the seal. */
+struct opening {
+	int dirfd;
+	const struct keyring *keys;
+	bool check_only; /* sealed or not, without keys */
+};
+
+/* Authenticate the map and unwrap the layers' keys, or make sure that there is nothing sealed. */
+static int open_seal(struct image *image, const struct opening *o, const struct buf *map,
+		     const struct layer_name *names, uint32_t n, struct problem *problem)
+{
+	_cleanup_(seal_deinit) struct seal seal = {0};
+	int r = seal_open(o->dirfd, o->keys, o->check_only, problem, &seal);
+
+	if (r)
+		return r == SEAL_E_ABSENT ? 0 : r;
+	image->sealed = true;
+	if (o->keys) {
+		r = seal_unwrap(&seal, o->keys, map->data, map->len, problem, &image->keys);
+		image->n_keys = seal.n_layers;
+	}
+	return r ? r : seal_match(&seal, names, n, problem);
+}
+
+/* A layer that does not go with the others: with a key layer_open() has looked already. */
+static int check_layer_seal(const struct image *image, const struct layer *l,
+			    const struct opening *o, struct problem *problem)
+{
+	if (layer_is_sealed(l) == image->sealed)
+		return 0;
+	if (!o->check_only) {
+		problem_set(problem, 403,
+			    "layer %s: sealed, but the snapshot's file \"seal\" is missing",
+			    layer_id(l));
+		return IMAGE_E_KEY;
+	}
+	return image_corrupt(problem, "layer %s: %s, unlike the snapshot", layer_id(l),
+			     image->sealed ? "not sealed" : "sealed");
+}
+
+static int open_layers(struct image *image, const struct opening *o, const struct layer_name *names,
+		       uint32_t n, struct problem *problem)
 {
 	_cleanup_fd_ int layers_dirfd = -1;
 	int r;
@@ -117,15 +166,18 @@ static int open_layers(struct image *image, int dirfd, const struct layer_name *
 	image->layers = calloc(n, sizeof(*image->layers));
 	if (!image->layers)
 		return -ENOMEM;
-	r = plain_dir_open(dirfd, "layers", problem, &layers_dirfd);
+	r = plain_dir_open(o->dirfd, "layers", problem, &layers_dirfd);
 	if (r)
 		return r;
 	for (uint32_t i = 0; i < n; i++) {
-		r = layer_open(layers_dirfd, names[i].id, NULL, problem, &image->layers[i]);
+		r = layer_open(layers_dirfd, names[i].id, image->keys ? image->keys[i] : NULL,
+			       problem, &image->layers[i]);
 		if (r)
 			return r;
 		image->n_layers++;
-		r = check_digest(image->layers[i], &names[i], problem);
+		r = check_layer_seal(image, image->layers[i], o, problem);
+		if (r == 0)
+			r = check_digest(image->layers[i], &names[i], problem);
 		if (r)
 			return r;
 	}
@@ -170,7 +222,7 @@ static int check_runs(const struct image *image, struct problem *problem)
 	return 0;
 }
 
-static int open_image(int dirfd, struct problem *problem, struct image **ret)
+static int open_image(const struct opening *o, struct problem *problem, struct image **ret)
 {
 	_cleanup_(image_unrefp) struct image *image = image_new();
 	_cleanup_free_ struct layer_name *names = NULL;
@@ -180,14 +232,17 @@ static int open_image(int dirfd, struct problem *problem, struct image **ret)
 
 	if (!image)
 		return -ENOMEM;
-	r = read_map_file(dirfd, &map, problem);
+	r = read_map_file(o->dirfd, &map, problem);
 	if (r)
 		return r;
 	r = page_map_decode(map.data, map.len, problem, &image->map, &names, &n_layers);
 	if (r)
 		return error_trace(r);
 	image->map_bytes = map.len;
-	r = open_layers(image, dirfd, names, n_layers, problem);
+	r = open_seal(image, o, &map, names, n_layers, problem);
+	if (r)
+		return error_trace(r);
+	r = open_layers(image, o, names, n_layers, problem);
 	if (r)
 		return r;
 	r = check_runs(image, problem);
@@ -200,13 +255,23 @@ static int open_image(int dirfd, struct problem *problem, struct image **ret)
 	return 0;
 }
 
-int image_open(int dirfd, const struct keyring *keys, struct problem *problem, struct image **ret)
+static int open_or_say_why(const struct opening *o, struct problem *problem, struct image **ret)
 {
-	int r = open_image(dirfd, problem, ret);
+	int r = open_image(o, problem, ret);
 
 	if (r < 0)
 		problem_errno(problem, r, "image: cannot be opened");
 	return error_trace(r);
+}
+
+int image_open(int dirfd, const struct keyring *keys, struct problem *problem, struct image **ret)
+{
+	return open_or_say_why(&(struct opening){.dirfd = dirfd, .keys = keys}, problem, ret);
+}
+
+int image_open_for_check(int dirfd, struct problem *problem, struct image **ret)
+{
+	return open_or_say_why(&(struct opening){.dirfd = dirfd, .check_only = true}, problem, ret);
 }
 
 /* Its id is that of the map file it would have, so that content and id agree here as well. */
@@ -343,11 +408,6 @@ int image_read_page(const struct image *image, uint64_t gfn, void *out, struct p
 	return 0;
 }
 
-int image_open_for_check(int dirfd, struct problem *problem, struct image **ret)
-{
-	return image_open(dirfd, NULL, problem, ret);
-}
-
 uint64_t image_owner(const struct image *image, uint32_t layer, uint64_t slot)
 {
 	return page_map_owner(&image->map, layer, slot);
@@ -421,5 +481,5 @@ uint64_t image_layer_pages(const struct image *image, uint32_t layer)
 
 bool image_is_sealed(const struct image *image)
 {
-	return image->n_layers && layer_is_sealed(image->layers[0]);
+	return image->sealed;
 }

@@ -2,6 +2,7 @@
 #include "image/layer-format.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -9,13 +10,30 @@
 #include "image/outcome.h"
 
 /* Codec numbers in the file; equal to enum image_codec by accident, mapped on purpose. */
-#define FILE_CODEC_NONE 0
-#define FILE_CODEC_ZSTD 1
+#define FILE_CODEC_NONE	 0
+#define FILE_CODEC_ZSTD	 1
+#define FILE_CODEC_LZ4	 2
+
+#define FILE_SEAL_XXH3	 0
+#define FILE_SEAL_AES256 1
 
 static const char header_magic[] = "DORMLAY";  /* eight bytes with its zero */
 static const char footer_magic[] = "DORMLEND"; /* eight bytes without its zero */
 
 #define ull(_v) ((unsigned long long)(_v))
+
+static uint8_t file_codec(uint8_t codec)
+{
+	switch ((enum image_codec)codec) {
+	case IMAGE_CODEC_ZSTD:
+		return FILE_CODEC_ZSTD;
+	case IMAGE_CODEC_LZ4:
+		return FILE_CODEC_LZ4;
+	case IMAGE_CODEC_NONE:
+		break;
+	}
+	return FILE_CODEC_NONE;
+}
 
 uint64_t layer_tag(const uint8_t id[LAYER_ID_BYTES], uint32_t frame, const void *stored, size_t len)
 {
@@ -23,22 +41,37 @@ uint64_t layer_tag(const uint8_t id[LAYER_ID_BYTES], uint32_t frame, const void 
 	return XXH3_64bits_withSeed(stored, len, le_get64(id) + frame);
 }
 
+void layer_about(const uint8_t id[LAYER_ID_BYTES], uint32_t frame, const struct layer_frame *f,
+		 uint8_t ret[LAYER_ABOUT_BYTES])
+{
+	memcpy(ret, id, LAYER_ID_BYTES);
+	le_put32(ret + 16, frame);
+	le_put32(ret + 20, f->stored_len);
+	ret[24] = file_codec(f->codec);
+	ret[25] = f->n_pages;
+}
+
 /*
- * header   0 magic 8 | 8 major 2 | 10 minor 2 | 12 zero 4 | 16 id 16 | 32 zero 24 | 56 XXH3-64 8
+ * header   0 magic 8 | 8 major 2 | 10 minor 2 | 12 zero 4 | 16 id 16 | 32 seal 1 | 33 zero 23 |
+ *          56 XXH3-64 8
  */
-void layer_header_encode(const uint8_t id[LAYER_ID_BYTES], uint8_t out[LAYER_HEADER_BYTES])
+void layer_header_encode(const uint8_t id[LAYER_ID_BYTES], enum layer_seal seal,
+			 uint8_t out[LAYER_HEADER_BYTES])
 {
 	memset(out, 0, LAYER_HEADER_BYTES);
 	memcpy(out, header_magic, 8);
 	le_put16(out + 8, FORMAT_MAJOR);
 	le_put16(out + 10, FORMAT_MINOR);
 	memcpy(out + 16, id, LAYER_ID_BYTES);
+	out[32] = seal == LAYER_SEAL_AES256 ? FILE_SEAL_AES256 : FILE_SEAL_XXH3;
 	le_put64(out + 56, XXH3_64bits(out, 56));
 }
 
 int layer_header_decode(const uint8_t in[LAYER_HEADER_BYTES], const char *what,
-			uint8_t ret_id[LAYER_ID_BYTES], struct problem *problem)
+			uint8_t ret_id[LAYER_ID_BYTES], enum layer_seal *ret_seal,
+			struct problem *problem)
 {
+	bool sealed = le_get16(in + 8) >= 2 && in[32] != FILE_SEAL_XXH3; /* 1.x: reserved */
 	uint64_t sum = XXH3_64bits(in, 56);
 	int r;
 
@@ -53,18 +86,23 @@ int layer_header_decode(const uint8_t in[LAYER_HEADER_BYTES], const char *what,
 				     "%s: header at offset 0: checksum mismatch (stored 0x%016llx, "
 				     "read 0x%016llx)",
 				     what, ull(le_get64(in + 56)), ull(sum));
+	if (sealed && in[32] != FILE_SEAL_AES256)
+		return image_corrupt(problem, "%s: header at offset 0: unknown seal %u", what,
+				     in[32]);
 	memcpy(ret_id, in + 16, LAYER_ID_BYTES);
+	*ret_seal = sealed ? LAYER_SEAL_AES256 : LAYER_SEAL_XXH3;
 	return 0;
 }
 
 /*
  * entry    0 offset 8 | 8 stored length 4 | 12 codec 1 | 13 pages 1 | 14 zero 2 | 16 tag 8
+ *          sealed: | 24 tag of AES-256-GCM 16
  */
 void layer_entry_encode(const struct layer_frame *f, uint8_t out[LAYER_ENTRY_BYTES])
 {
 	le_put64(out, f->offset);
 	le_put32(out + 8, f->stored_len);
-	out[12] = f->codec == IMAGE_CODEC_ZSTD ? FILE_CODEC_ZSTD : FILE_CODEC_NONE;
+	out[12] = file_codec(f->codec);
 	out[13] = f->n_pages;
 	le_put16(out + 14, 0);
 	le_put64(out + 16, f->tag);
@@ -93,7 +131,8 @@ int layer_entry_decode(const uint8_t in[LAYER_ENTRY_BYTES], struct layer_frame *
 			return -EBADMSG;
 		break;
 	case FILE_CODEC_ZSTD:
-		f.codec = IMAGE_CODEC_ZSTD;
+	case FILE_CODEC_LZ4:
+		f.codec = in[12] == FILE_CODEC_ZSTD ? IMAGE_CODEC_ZSTD : IMAGE_CODEC_LZ4;
 		*ret_why = "a compressed frame that is empty or not shorter than its pages";
 		if (f.stored_len == 0 || f.stored_len >= plain)
 			return -EBADMSG;
@@ -124,8 +163,8 @@ void layer_footer_encode(const struct layer_footer *f, uint8_t out[LAYER_FOOTER_
 	le_put64(out + 72, XXH3_64bits(out, 72));
 }
 
-static int check_extent(const struct layer_footer *f, uint64_t file_bytes, const char *what,
-			struct problem *problem)
+static int check_extent(const struct layer_footer *f, uint64_t file_bytes, enum layer_seal seal,
+			const char *what, struct problem *problem)
 {
 	uint64_t offset = file_bytes - LAYER_FOOTER_BYTES;
 
@@ -133,8 +172,9 @@ static int check_extent(const struct layer_footer *f, uint64_t file_bytes, const
 		return image_corrupt(problem,
 				     "%s: footer at offset %llu: %u frames, limits 1 to %u", what,
 				     ull(offset), f->n_frames, LAYER_MAX_FRAMES);
-	if (f->index_len != (uint64_t)f->n_frames * LAYER_ENTRY_BYTES || f->index_len > offset ||
-	    f->index_offset != offset - f->index_len || f->index_offset < LAYER_HEADER_BYTES)
+	if (f->index_len != (uint64_t)f->n_frames * layer_entry_bytes(seal) ||
+	    f->index_len > offset || f->index_offset != offset - f->index_len ||
+	    f->index_offset < LAYER_HEADER_BYTES)
 		return image_corrupt(problem,
 				     "%s: footer at offset %llu: an index of %llu bytes at offset "
 				     "%llu does not fit",
@@ -143,7 +183,7 @@ static int check_extent(const struct layer_footer *f, uint64_t file_bytes, const
 }
 
 int layer_footer_decode(const uint8_t in[LAYER_FOOTER_BYTES], uint64_t file_bytes, const char *what,
-			struct layer_footer *ret, struct problem *problem)
+			enum layer_seal seal, struct layer_footer *ret, struct problem *problem)
 {
 	struct layer_footer f = {
 		.n_frames = le_get32(in + 12),
@@ -167,7 +207,7 @@ int layer_footer_decode(const uint8_t in[LAYER_FOOTER_BYTES], uint64_t file_byte
 				     "%s: footer at offset %llu: checksum mismatch (stored "
 				     "0x%016llx, read 0x%016llx)",
 				     what, ull(offset), ull(le_get64(in + 72)), ull(sum));
-	r = check_extent(&f, file_bytes, what, problem);
+	r = check_extent(&f, file_bytes, seal, what, problem);
 	if (r)
 		return r;
 	memcpy(f.id, in + 16, LAYER_ID_BYTES);

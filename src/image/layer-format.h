@@ -5,7 +5,7 @@
  *
  *     0      header                  LAYER_HEADER_BYTES
  *     64     frames, each at the offset that the index gives it
- *     ...    index                   n_frames * LAYER_ENTRY_BYTES
+ *     ...    index                   n_frames * layer_entry_bytes()
  *     end-80 footer                  LAYER_FOOTER_BYTES
  *
  * Pure functions on buffers: no I/O. The byte-exact description is docs/format-image.md.
@@ -20,8 +20,15 @@
 #define LAYER_KEY_BYTES	   32 /* AES-256 */
 #define LAYER_HEADER_BYTES 64u
 #define LAYER_ENTRY_BYTES  24u
+#define LAYER_SEAL_BYTES   16u /* more in the entries of a sealed layer: the tag of AES-256-GCM */
 #define LAYER_FOOTER_BYTES 80u
 #define LAYER_MAX_FRAMES   (1u << 27) /* a full 4 TiB, were every frame only half full */
+
+/* How frames are protected. */
+enum layer_seal {
+	LAYER_SEAL_XXH3,   /* a checksum */
+	LAYER_SEAL_AES256, /* encrypted and authenticated, with the checksum of what is stored */
+};
 
 /* One frame as the index describes it. */
 struct layer_frame {
@@ -45,12 +52,21 @@ struct layer_footer {
 uint64_t layer_tag(const uint8_t id[LAYER_ID_BYTES], uint32_t frame, const void *stored,
 		   size_t len);
 
-void layer_header_encode(const uint8_t id[LAYER_ID_BYTES], uint8_t out[LAYER_HEADER_BYTES]);
+/** layer_entry_bytes() - of one entry of the index; a sealed one ends with its LAYER_SEAL_BYTES */
+static inline uint32_t layer_entry_bytes(enum layer_seal seal)
+{
+	return seal == LAYER_SEAL_AES256 ? LAYER_ENTRY_BYTES + LAYER_SEAL_BYTES : LAYER_ENTRY_BYTES;
+}
+
+void layer_header_encode(const uint8_t id[LAYER_ID_BYTES], enum layer_seal seal,
+			 uint8_t out[LAYER_HEADER_BYTES]);
 
 /** layer_header_decode() - @what names the file in @problem. Return: 0 or an image outcome */
 int layer_header_decode(const uint8_t in[LAYER_HEADER_BYTES], const char *what,
-			uint8_t ret_id[LAYER_ID_BYTES], struct problem *problem);
+			uint8_t ret_id[LAYER_ID_BYTES], enum layer_seal *ret_seal,
+			struct problem *problem);
 
+/** layer_entry_encode() - the first LAYER_ENTRY_BYTES of an entry */
 void layer_entry_encode(const struct layer_frame *f, uint8_t out[LAYER_ENTRY_BYTES]);
 
 /**
@@ -64,7 +80,17 @@ void layer_footer_encode(const struct layer_footer *f, uint8_t out[LAYER_FOOTER_
 
 /**
  * layer_footer_decode() - and check it against the size of the file
+ * @seal: what the header says
  * Return: 0 or an image outcome
  */
 int layer_footer_decode(const uint8_t in[LAYER_FOOTER_BYTES], uint64_t file_bytes, const char *what,
-			struct layer_footer *ret, struct problem *problem);
+			enum layer_seal seal, struct layer_footer *ret, struct problem *problem);
+
+#define LAYER_ABOUT_BYTES 26
+
+/**
+ * layer_about() - what AES-256-GCM authenticates along with a frame, beside its nonce: id, number,
+ * stored length, codec and number of pages
+ */
+void layer_about(const uint8_t id[LAYER_ID_BYTES], uint32_t frame, const struct layer_frame *f,
+		 uint8_t ret[LAYER_ABOUT_BYTES]);

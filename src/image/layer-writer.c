@@ -2,10 +2,15 @@
 /*
  * layer-writer.c - writing layer files
  *
- * Everything goes through one buffer of 1 MiB, so that the file is written in few large calls
- * whatever the size of its frames. `offset` is the position in the file of the next byte that is
- * put. Plain frames begin at a multiple of 4096, the gap before them is filled with zero bytes;
- * compressed ones follow each other without gaps.
+ * Everything goes through write-behind.h, so that the file is written in few large calls whatever
+ * the size of its frames, and compression does not wait for the disk. `offset` is the position in
+ * the file of the next byte that is put. Plain frames begin at a multiple of 4096, the gap before
+ * them is filled with zero bytes; compressed ones follow each other without gaps.
+ *
+ * In a sealed layer a frame is compressed, then encrypted, then tagged: the checksum in the index
+ * is of what is in the file, so that damage can be found without the key. The nonce is the number
+ * of the frame, which is safe because no other layer has the same key and no frame is written
+ * twice.
  */
 #include "image/layer-writer.h"
 
@@ -21,11 +26,11 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "image/aead.h"
 #include "image/codec.h"
 #include "image/le.h"
 #include "image/outcome.h"
-
-#define BUFFER_BYTES (1u << 20)
+#include "image/write-behind.h"
 
 struct layer_writer {
 	int fd;
@@ -36,68 +41,59 @@ struct layer_writer {
 	uint32_t n_frames;
 	uint64_t n_pages;
 	struct buf index;
-	size_t buffered;
-	uint8_t *buffer; /* BUFFER_BYTES */
+	struct write_behind *out;
+	enum layer_seal seal;
+	struct aead_key key; /* of a sealed layer */
 	uint8_t encoded[IMAGE_FRAME_BYTES];
+	uint8_t encrypted[IMAGE_FRAME_BYTES];
 };
 
 struct layer_writer *layer_writer_free(struct layer_writer *w)
 {
 	if (!w)
 		return NULL;
+	write_behind_free(w->out);
 	fd_close(w->fd);
 	codec_encoder_free(w->encoder);
 	buf_deinit(&w->index);
-	free(w->buffer);
+	aead_key_wipe(&w->key);
 	free(w);
 	return NULL;
 }
 
-static int flush(struct layer_writer *w, struct problem *problem)
+static int write_error(struct layer_writer *w, int r, struct problem *problem)
 {
-	int r = fd_write_full(w->fd, w->buffer, w->buffered);
-
-	if (r < 0) {
-		problem_errno(problem, r, "layers/%s: writing %zu bytes at offset %llu", w->id_hex,
-			      w->buffered, (unsigned long long)(w->offset - w->buffered));
-		return error_trace(r);
-	}
-	w->buffered = 0;
-	return 0;
+	problem_errno(problem, r, "layers/%s: writing at offset %llu", w->id_hex,
+		      (unsigned long long)write_behind_written(w->out));
+	return error_trace(r);
 }
 
 /* @data NULL stands for zeros. */
 static int put(struct layer_writer *w, const void *data, size_t len, struct problem *problem)
 {
-	for (size_t done = 0; done < len;) {
-		size_t n = MIN(len - done, (size_t)BUFFER_BYTES - w->buffered);
-		int r;
+	int r = write_behind_put(w->out, data, len);
 
-		if (data)
-			memcpy(w->buffer + w->buffered, (const uint8_t *)data + done, n);
-		else
-			memset(w->buffer + w->buffered, 0, n);
-		w->buffered += n;
-		w->offset += n;
-		done += n;
-		if (w->buffered == BUFFER_BYTES && (r = flush(w, problem)) < 0)
-			return r;
-	}
+	if (r < 0)
+		return write_error(w, r, problem);
+	w->offset += len;
 	return 0;
 }
 
 static int create(struct layer_writer *w, int layers_dirfd, struct problem *problem)
 {
 	uint8_t header[LAYER_HEADER_BYTES];
+	int r;
 
 	w->fd = openat(layers_dirfd, w->id_hex, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
 	if (w->fd < 0) {
-		int r = error_errno();
-
+		r = error_errno();
 		problem_errno(problem, r, "layers/%s: cannot be created", w->id_hex);
 		return r;
 	}
-	layer_header_encode(w->id, header);
+	r = write_behind_new(w->fd, &w->out);
+	if (r < 0)
+		return r;
+	layer_header_encode(w->id, w->seal, header);
 	return put(w, header, sizeof(header), problem);
 }
 
@@ -113,9 +109,10 @@ int layer_writer_new(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES],
 	w->fd = -1;
 	memcpy(w->id, id, LAYER_ID_BYTES);
 	str_hex(id, LAYER_ID_BYTES, w->id_hex);
-	w->buffer = malloc(BUFFER_BYTES);
-	if (!w->buffer)
-		return -ENOMEM;
+	if (options->key) {
+		w->seal = LAYER_SEAL_AES256;
+		aead_key_init(&w->key, options->key);
+	}
 	r = codec_encoder_new(options->codec, options->level, &w->encoder);
 	if (r < 0)
 		return error_trace(r);
@@ -126,13 +123,15 @@ int layer_writer_new(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES],
 	return 0;
 }
 
-static int index_frame(struct layer_writer *w, const struct layer_frame *f)
+static int index_frame(struct layer_writer *w, const struct layer_frame *f,
+		       const uint8_t seal[LAYER_SEAL_BYTES])
 {
-	uint8_t entry[LAYER_ENTRY_BYTES];
+	uint8_t entry[LAYER_ENTRY_BYTES + LAYER_SEAL_BYTES];
 	int r;
 
 	layer_entry_encode(f, entry);
-	r = buf_append(&w->index, entry, sizeof(entry));
+	memcpy(entry + LAYER_ENTRY_BYTES, seal, LAYER_SEAL_BYTES);
+	r = buf_append(&w->index, entry, layer_entry_bytes(w->seal));
 	if (r < 0)
 		return error_trace(r);
 	w->n_frames++;
@@ -140,39 +139,63 @@ static int index_frame(struct layer_writer *w, const struct layer_frame *f)
 	return 0;
 }
 
+static int encrypt(struct layer_writer *w, const struct layer_frame *f, const void *in,
+		   uint8_t ret_seal[LAYER_SEAL_BYTES])
+{
+	uint8_t data[LAYER_ABOUT_BYTES];
+	struct aead_about about = {.data = data, .len = sizeof(data)};
+
+	layer_about(w->id, w->n_frames, f, data);
+	le_put32(about.nonce, w->n_frames);
+	return aead_seal(&w->key, &about, in, f->stored_len, w->encrypted, ret_seal);
+}
+
+static int check_number(const struct layer_writer *w, struct problem *problem)
+{
+	if (w->n_frames < LAYER_MAX_FRAMES)
+		return 0;
+	problem_set(problem, 500, "layers/%s: more than %u frames", w->id_hex, LAYER_MAX_FRAMES);
+	return error_trace(-EFBIG);
+}
+
+/* Store @stored, which is as the codec left it, as the frame that @f describes. */
+static int put_frame(struct layer_writer *w, struct layer_frame *f, const void *stored,
+		     struct problem *problem)
+{
+	uint8_t seal[LAYER_SEAL_BYTES] = {0};
+	int r = 0;
+
+	if (f->codec == IMAGE_CODEC_NONE)
+		r = put(w, NULL, (size_t)(-w->offset % DORM_PAGE_SIZE), problem);
+	if (r == 0 && w->seal == LAYER_SEAL_AES256) {
+		r = encrypt(w, f, stored, seal);
+		stored = w->encrypted;
+	}
+	if (r < 0)
+		return r;
+	f->offset = w->offset;
+	f->tag = layer_tag(w->id, w->n_frames, stored, f->stored_len);
+	r = put(w, stored, f->stored_len, problem);
+	return r < 0 ? r : index_frame(w, f, seal);
+}
+
 int layer_writer_add(struct layer_writer *w, const void *pages, uint32_t n_pages,
 		     struct problem *problem)
 {
-	const size_t plain = n_pages * DORM_PAGE_SIZE;
-	size_t len = plain;
-	struct layer_frame f;
+	size_t len = n_pages * DORM_PAGE_SIZE;
+	struct layer_frame f = {.n_pages = (uint8_t)n_pages};
 	int codec, r;
 
 	assert(n_pages >= 1 && n_pages <= IMAGE_FRAME_PAGES);
-	if (w->n_frames == LAYER_MAX_FRAMES) {
-		problem_set(problem, 500, "layers/%s: more than %u frames", w->id_hex,
-			    LAYER_MAX_FRAMES);
-		return error_trace(-EFBIG);
-	}
-	codec = codec_encode(w->encoder, pages, plain, w->encoded, &len);
+	r = check_number(w, problem);
+	if (r < 0)
+		return r;
+	codec = codec_encode(w->encoder, pages, len, w->encoded, &len);
 	if (codec < 0)
 		return error_trace(codec);
-	if (codec == IMAGE_CODEC_NONE) {
-		r = put(w, NULL, (size_t)(-w->offset % DORM_PAGE_SIZE), problem);
-		if (r < 0)
-			return r;
-	} else {
-		pages = w->encoded;
-	}
-	f = (struct layer_frame){
-		.offset = w->offset,
-		.stored_len = (uint32_t)len,
-		.codec = (uint8_t)codec,
-		.n_pages = (uint8_t)n_pages,
-		.tag = layer_tag(w->id, w->n_frames, pages, len),
-	};
-	r = put(w, pages, len, problem);
-	return r < 0 ? r : index_frame(w, &f);
+	f.codec = (uint8_t)codec;
+	f.stored_len = (uint32_t)len;
+	return put_frame(w, &f, codec == IMAGE_CODEC_NONE ? pages : w->encoded, problem);
 }
 
 static int put_end(struct layer_writer *w, uint8_t *ret_digest, struct problem *problem)
@@ -210,9 +233,9 @@ int layer_writer_commit(struct layer_writer *w, uint8_t *ret_digest, uint64_t *r
 	r = put_end(w, ret_digest, problem);
 	if (r < 0)
 		return r;
-	r = flush(w, problem);
+	r = write_behind_finish(w->out);
 	if (r < 0)
-		return r;
+		return write_error(w, r, problem);
 	r = fchmod(w->fd, 0444) < 0 ? error_errno() : fd_sync(w->fd);
 	if (r < 0) {
 		problem_errno(problem, r, "layers/%s: fsync", w->id_hex);

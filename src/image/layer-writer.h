@@ -3,9 +3,9 @@
 /*
  * layer-writer.h - writing one layer file
  *
- * layer_writer_new() creates the file; frames are appended through a large buffer; commit adds
- * index and footer, makes the file read-only and fsyncs it. One thread. After an error only free is
- * allowed; the unfinished file stays for the owner of the directory to remove.
+ * layer_writer_new() creates the file; frames are appended; commit adds index and footer, makes
+ * the file read-only and fsyncs it. One thread, which may have a helper of its own. After an error
+ * only free is allowed; the unfinished file stays for the owner of the directory to remove.
  */
 #include <stdint.h>
 

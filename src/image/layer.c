@@ -8,6 +8,12 @@
  * So a decoded index is a fact: layer_read_frame() never computes with an unchecked number, and
  * what it reads from the file it compares with the frame's tag before anything decodes it.
  *
+ * A sealed layer has two tags per frame. With the key the one of AES-256-GCM is checked, which
+ * covers everything; without, the checksum of the stored bytes, and no frame can be had.
+ *
+ * No byte is moved twice: a plain frame is read to where the caller wants it, an encrypted one is
+ * decrypted to there, and only what is compressed passes through the scratch buffer.
+ *
  * The index is read in pieces and each entry is checked as it comes, so that a file that claims a
  * gigantic index (they may be sparse) costs address space, not memory.
  *
@@ -25,7 +31,9 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "image/aead.h"
 #include "image/codec.h"
+#include "image/le.h"
 #include "image/outcome.h"
 
 #define INDEX_PIECE 4096u /* entries read at once */
@@ -41,6 +49,10 @@ struct layer {
 	uint8_t digest[DIGEST_BYTES];
 	uint32_t n_frames;
 	struct layer_frame *frames;
+	enum layer_seal seal;
+	uint8_t (*seals)[LAYER_SEAL_BYTES]; /* sealed: each frame's tag of AES-256-GCM */
+	bool has_key;
+	struct aead_key key;
 };
 
 struct layer *layer_close(struct layer *l)
@@ -48,7 +60,9 @@ struct layer *layer_close(struct layer *l)
 	if (!l)
 		return NULL;
 	fd_close(l->fd);
+	aead_key_wipe(&l->key);
 	free(l->frames);
+	free(l->seals);
 	free(l);
 	return NULL;
 }
@@ -78,7 +92,7 @@ static int check_id(const struct layer *l, const uint8_t id[LAYER_ID_BYTES], con
 	return image_corrupt(problem, "%s: the %s says that this is layer %s", l->what, part, hex);
 }
 
-static int read_header(const struct layer *l, struct problem *problem)
+static int read_header(struct layer *l, struct problem *problem)
 {
 	uint8_t raw[LAYER_HEADER_BYTES], id[LAYER_ID_BYTES];
 	int r;
@@ -89,7 +103,7 @@ static int read_header(const struct layer *l, struct problem *problem)
 	r = read_at(l, raw, sizeof(raw), 0, "header", problem);
 	if (r)
 		return r;
-	r = layer_header_decode(raw, l->what, id, problem);
+	r = layer_header_decode(raw, l->what, id, &l->seal, problem);
 	return r ? r : check_id(l, id, "header", problem);
 }
 
@@ -100,7 +114,7 @@ static int read_footer(const struct layer *l, struct layer_footer *ret, struct p
 
 	if (r)
 		return r;
-	r = layer_footer_decode(raw, l->bytes, l->what, ret, problem);
+	r = layer_footer_decode(raw, l->bytes, l->what, l->seal, ret, problem);
 	return r ? r : check_id(l, ret->id, "footer", problem);
 }
 
@@ -114,12 +128,17 @@ static int decode_entries(struct layer *l, const uint8_t *raw, uint32_t first, u
 			  const struct layer_footer *footer, struct index_progress *progress,
 			  struct problem *problem)
 {
+	const size_t entry_bytes = layer_entry_bytes(l->seal);
+
 	for (uint32_t i = 0; i < n; i++) {
 		struct layer_frame *f = &l->frames[first + i];
+		const uint8_t *entry = raw + i * entry_bytes;
 		const char *why = NULL;
-		uint64_t at = footer->index_offset + (uint64_t)(first + i) * LAYER_ENTRY_BYTES;
+		uint64_t at = footer->index_offset + (first + i) * entry_bytes;
 
-		if (layer_entry_decode(raw + (size_t)i * LAYER_ENTRY_BYTES, f, &why) < 0)
+		if (l->seals)
+			memcpy(l->seals[first + i], entry + LAYER_ENTRY_BYTES, LAYER_SEAL_BYTES);
+		if (layer_entry_decode(entry, f, &why) < 0)
 			return image_corrupt(problem, "%s: index entry %u at offset %llu: %s",
 					     l->what, first + i, ull(at), why);
 		if (f->offset < progress->end || f->offset > footer->index_offset ||
@@ -165,20 +184,23 @@ static void xxh3_freep(XXH3_state_t **state)
 static int read_index(struct layer *l, const struct layer_footer *footer, struct problem *problem)
 {
 	_cleanup_(xxh3_freep) XXH3_state_t *hash = XXH3_createState();
-	_cleanup_free_ uint8_t *raw = malloc((size_t)INDEX_PIECE * LAYER_ENTRY_BYTES);
+	const size_t entry_bytes = layer_entry_bytes(l->seal);
+	_cleanup_free_ uint8_t *raw = malloc(INDEX_PIECE * entry_bytes);
 	struct index_progress progress = {.end = LAYER_HEADER_BYTES};
 	int r;
 
 	l->frames = malloc((size_t)footer->n_frames * sizeof(*l->frames));
-	if (!hash || !raw || !l->frames)
+	if (l->seal == LAYER_SEAL_AES256)
+		l->seals = malloc((size_t)footer->n_frames * sizeof(*l->seals));
+	if (!hash || !raw || !l->frames || (l->seal == LAYER_SEAL_AES256 && !l->seals))
 		return -ENOMEM;
 	(void)XXH3_128bits_reset(hash); /* fails only for NULL */
 	for (uint32_t first = 0; first < footer->n_frames; first += INDEX_PIECE) {
 		uint32_t n = MIN(footer->n_frames - first, INDEX_PIECE);
-		size_t len = (size_t)n * LAYER_ENTRY_BYTES;
+		size_t len = n * entry_bytes;
 
-		r = read_at(l, raw, len, footer->index_offset + (uint64_t)first * LAYER_ENTRY_BYTES,
-			    "index", problem);
+		r = read_at(l, raw, len, footer->index_offset + first * entry_bytes, "index",
+			    problem);
 		if (r)
 			return r;
 		(void)XXH3_128bits_update(hash, raw, len); /* fails only for NULL */
@@ -189,6 +211,19 @@ static int read_index(struct layer *l, const struct layer_footer *footer, struct
 	l->n_frames = footer->n_frames;
 	memcpy(l->digest, footer->digest, DIGEST_BYTES);
 	return check_index(l, footer, &progress, XXH3_128bits_digest(hash), problem);
+}
+
+static int take_key(struct layer *l, const uint8_t *key, struct problem *problem)
+{
+	if (!key)
+		return 0;
+	if (l->seal == LAYER_SEAL_XXH3) {
+		problem_set(problem, 403, "%s: not sealed although the snapshot is", l->what);
+		return IMAGE_E_KEY;
+	}
+	aead_key_init(&l->key, key);
+	l->has_key = true;
+	return 0;
 }
 
 int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
@@ -208,6 +243,8 @@ int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTE
 	str_hex(id, LAYER_ID_BYTES, l->id_hex);
 	(void)snprintf(l->what, sizeof(l->what), "layer %s", l->id_hex); /* always fits */
 	r = read_header(l, problem);
+	if (r == 0)
+		r = take_key(l, key, problem);
 	if (r)
 		return r;
 	r = read_footer(l, &footer, problem);
@@ -271,35 +308,103 @@ static int frame_io_error(const struct layer *l, uint32_t frame, int r, struct p
 	return error_trace(r);
 }
 
-int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
-		     uint32_t *ret_n_pages, struct problem *problem)
+static int read_stored(const struct layer *l, uint32_t frame, void *buf, struct problem *problem)
 {
-	const struct layer_frame *f;
-	uint64_t tag;
+	const struct layer_frame *f = &l->frames[frame];
+	int r = fd_pread_full(l->fd, buf, f->stored_len, f->offset);
+
+	return r < 0 ? frame_io_error(l, frame, r, problem) : 0;
+}
+
+/* @stored: as it is in the file, encrypted or not */
+static int check_tag(const struct layer *l, uint32_t frame, const void *stored,
+		     struct problem *problem)
+{
+	const struct layer_frame *f = &l->frames[frame];
+	uint64_t tag = layer_tag(l->id, frame, stored, f->stored_len);
+
+	if (tag == f->tag)
+		return 0;
+	return image_corrupt(problem,
+			     "%s: frame %u at offset %llu: checksum mismatch (stored 0x%016llx, "
+			     "read 0x%016llx)",
+			     l->what, frame, ull(f->offset), ull(f->tag), ull(tag));
+}
+
+static int decrypt(const struct layer *l, uint32_t frame, const void *stored, void *out,
+		   struct problem *problem)
+{
+	const struct layer_frame *f = &l->frames[frame];
+	uint8_t data[LAYER_ABOUT_BYTES];
+	struct aead_about about = {.data = data, .len = sizeof(data)};
 	int r;
 
-	assert(frame < l->n_frames);
-	f = &l->frames[frame];
-	r = fd_pread_full(l->fd, scratch, f->stored_len, f->offset);
+	layer_about(l->id, frame, f, data);
+	le_put32(about.nonce, frame);
+	r = aead_open(&l->key, &about, stored, f->stored_len, out, l->seals[frame]);
+	if (r == -EBADMSG)
+		return image_corrupt(
+			problem,
+			"%s: frame %u at offset %llu: its seal does not hold: altered, "
+			"or another frame",
+			l->what, frame, ull(f->offset));
 	if (r < 0)
-		return frame_io_error(l, frame, r, problem);
-	tag = layer_tag(l->id, frame, scratch, f->stored_len);
-	if (tag != f->tag)
-		return image_corrupt(problem,
-				     "%s: frame %u at offset %llu: checksum mismatch (stored "
-				     "0x%016llx, read 0x%016llx)",
-				     l->what, frame, ull(f->offset), ull(f->tag), ull(tag));
-	r = codec_decode(f->codec, scratch, f->stored_len, out, f->n_pages * DORM_PAGE_SIZE);
+		problem_errno(problem, r, "%s: decrypting frame %u", l->what, frame);
+	return error_trace(r);
+}
+
+static int decode(const struct layer *l, uint32_t frame, const void *encoded, void *out,
+		  struct problem *problem)
+{
+	const struct layer_frame *f = &l->frames[frame];
+	int r = codec_decode(f->codec, encoded, f->stored_len, out, f->n_pages * DORM_PAGE_SIZE);
+
 	if (r == -EBADMSG)
 		return image_corrupt(problem,
 				     "%s: frame %u at offset %llu: does not decode to %u "
 				     "pages",
 				     l->what, frame, ull(f->offset), f->n_pages);
-	if (r < 0) {
+	if (r < 0)
 		problem_errno(problem, r, "%s: decoding frame %u", l->what, frame);
-		return error_trace(r);
+	return error_trace(r);
+}
+
+/* Read, verify and decode; on failure @out may have anything. */
+static int read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
+		      struct problem *problem)
+{
+	const bool sealed = l->seal == LAYER_SEAL_AES256;
+	const bool plain = l->frames[frame].codec == IMAGE_CODEC_NONE;
+	void *stored = plain && !sealed ? out : scratch;
+	int r = read_stored(l, frame, stored, problem);
+
+	if (r == 0 && sealed)
+		r = decrypt(l, frame, stored, plain ? out : scratch, problem);
+	else if (r == 0)
+		r = check_tag(l, frame, stored, problem);
+	if (r == 0 && !plain)
+		r = decode(l, frame, scratch, out, problem);
+	return r;
+}
+
+int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
+		     uint32_t *ret_n_pages, struct problem *problem)
+{
+	int r;
+
+	assert(frame < l->n_frames);
+	if (l->seal == LAYER_SEAL_AES256 && !l->has_key) {
+		problem_set(problem, 403,
+			    "%s: sealed, and open for checking only: no key was given", l->what);
+		return IMAGE_E_KEY;
 	}
-	*ret_n_pages = f->n_pages;
+	r = read_frame(l, frame, scratch, out, problem);
+	if (r) {
+		/* nobody shall make use of what does not hold */
+		memset(out, 0, l->frames[frame].n_pages * DORM_PAGE_SIZE);
+		return r;
+	}
+	*ret_n_pages = l->frames[frame].n_pages;
 	return 0;
 }
 
@@ -314,18 +419,25 @@ uint64_t layer_n_pages(const struct layer *l)
 
 bool layer_is_sealed(const struct layer *l)
 {
-	return false;
+	return l->seal == LAYER_SEAL_AES256;
 }
 
 uint32_t layer_frame_bytes(const struct layer *l, uint32_t frame)
 {
+	assert(frame < l->n_frames);
 	return l->frames[frame].stored_len;
 }
 
 int layer_check_frame(const struct layer *l, uint32_t frame, void *scratch, struct problem *problem)
 {
-	uint32_t n_pages;
+	uint8_t *stored = (uint8_t *)scratch + IMAGE_FRAME_BYTES;
+	int r;
 
-	return layer_read_frame(l, frame, (uint8_t *)scratch + IMAGE_FRAME_BYTES, scratch, &n_pages,
-				problem);
+	assert(frame < l->n_frames);
+	r = read_stored(l, frame, stored, problem);
+	if (r == 0)
+		r = check_tag(l, frame, stored, problem);
+	if (r == 0 && l->seal == LAYER_SEAL_XXH3 && l->frames[frame].codec != IMAGE_CODEC_NONE)
+		r = decode(l, frame, stored, scratch, problem);
+	return r;
 }

@@ -18,8 +18,10 @@ struct layer;
 /**
  * layer_open() - open the layer @id of a snapshot
  * @layers_dirfd: the directory that has a file of this name
- * @key: LAYER_KEY_BYTES of a sealed layer; NULL without, then a sealed one can only be checked
- * Return: 0; IMAGE_E_CORRUPT; IMAGE_E_VERSION; negative errno
+ * @key: LAYER_KEY_BYTES of a sealed layer, copied; NULL without, then a sealed one can only be
+ * checked
+ * Return: 0; IMAGE_E_CORRUPT; IMAGE_E_VERSION; IMAGE_E_KEY when a key is given for a layer that is
+ * not sealed; negative errno
  */
 int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], const uint8_t *key,
 	       struct problem *problem, struct layer **ret);
@@ -42,7 +44,7 @@ uint32_t layer_n_frames(const struct layer *l);
 /** layer_frame_pages() - pages in a frame; @frame < layer_n_frames() */
 uint32_t layer_frame_pages(const struct layer *l, uint32_t frame);
 
-/** layer_read_frame() - see image_read_frame() */
+/** layer_read_frame() - see image_read_frame(); IMAGE_E_KEY of a sealed layer without a key */
 int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
 		     uint32_t *ret_n_pages, struct problem *problem);
 

@@ -24,11 +24,13 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "image/outcome.h"
+#include "image/seal.h"
 #include "image/snapshot-files.h"
 
 struct clone {
 	int src_dirfd;
 	int dst_dirfd;
+	const struct keyring *keys;
 	struct problem *problem;
 };
 
@@ -96,9 +98,46 @@ static int write_manifest(const struct clone *c, const char *text)
 	if (fd < 0)
 		return error_errno();
 	r = fd_write_full(fd, text, strlen(text));
-	if (r == 0 && (fchmod(fd, 0444) < 0 || fsync(fd) < 0)) /* whatever the umask is */
+	if (r == 0 && fchmod(fd, 0444) < 0) /* whatever the umask is */
 		r = error_errno();
-	return error_trace(r);
+	return r < 0 ? error_trace(r) : fd_sync(fd);
+}
+
+static int link_device(const struct clone *c, const struct manifest *m)
+{
+	return m->device_bytes ? link_at(c, c->src_dirfd, c->dst_dirfd, "", "device") : 0;
+}
+
+int snapshot_link_device(int src_dirfd, int dst_dirfd, const struct manifest *m,
+			 struct problem *problem)
+{
+	const struct clone c = {.src_dirfd = src_dirfd, .dst_dirfd = dst_dirfd, .problem = problem};
+
+	return link_device(&c, m);
+}
+
+int snapshot_link_rest(int src_dirfd, int dst_dirfd, const struct manifest *m,
+		       struct problem *problem)
+{
+	const struct clone c = {.src_dirfd = src_dirfd, .dst_dirfd = dst_dirfd, .problem = problem};
+	int r = link_optional(&c, "working-set");
+
+	return r ? r : link_disks(&c, m);
+}
+
+/* The clone's own manifest, authenticated with the source's keys; the source's must be genuine. */
+static int put_seal(const struct clone *c, const char *text, size_t len, const char *changed)
+{
+	_cleanup_(seal_deinit) struct seal seal = {0};
+	int r = seal_open(c->src_dirfd, c->keys, false, c->problem, &seal);
+
+	if (r)
+		return r == SEAL_E_ABSENT ? 0 : r;
+	r = seal_check_manifest(&seal, c->keys, text, len, c->problem);
+	if (r)
+		return r;
+	return seal_put_manifest(&seal, c->dst_dirfd, c->keys, changed, strlen(changed),
+				 c->problem);
 }
 
 static int put_manifest(const struct clone *c, const char *text, size_t len, const char *id)
@@ -109,6 +148,8 @@ static int put_manifest(const struct clone *c, const char *text, size_t len, con
 	if (!id)
 		return link_at(c, c->src_dirfd, c->dst_dirfd, "", "manifest.json");
 	r = manifest_replace_id(text, len, id, &changed);
+	if (r == 0)
+		r = put_seal(c, text, len, changed);
 	if (r == 0)
 		r = write_manifest(c, changed);
 	if (r < 0)
@@ -146,8 +187,10 @@ static int link_all(const struct clone *c, const char *id)
 		r = manifest_decode(text, len, c->problem, &m, &files);
 	if (r == 0)
 		r = link_at(c, c->src_dirfd, c->dst_dirfd, "", "map");
-	if (r == 0 && m.device_bytes)
-		r = link_at(c, c->src_dirfd, c->dst_dirfd, "", "device");
+	if (r == 0)
+		r = link_device(c, &m);
+	if (r == 0 && !id)
+		r = link_optional(c, "seal");
 	if (r == 0)
 		r = link_optional(c, "working-set");
 	if (r == 0)
@@ -155,9 +198,9 @@ static int link_all(const struct clone *c, const char *id)
 	if (r == 0)
 		r = link_disks(c, &m);
 	if (r == 0)
-		r = snapshot_check_files(c->dst_dirfd, &m, &files, c->problem);
-	if (r == 0)
 		r = put_manifest(c, text, len, id);
+	if (r == 0)
+		r = snapshot_check_files(c->dst_dirfd, &m, &files, c->problem);
 	return r ? r : sync_names(c, &m, &files);
 }
 
@@ -165,7 +208,7 @@ int snapshot_clone(int root_fd, const char *root, int src_dirfd, const struct ke
 		   const char *final, const char *id, struct problem *problem)
 {
 	struct snapshot_tmp tmp;
-	struct clone c = {.src_dirfd = src_dirfd, .problem = problem};
+	struct clone c = {.src_dirfd = src_dirfd, .keys = keys, .problem = problem};
 	int r;
 
 	if (id && !id_is_valid(id)) {
@@ -182,5 +225,5 @@ int snapshot_clone(int root_fd, const char *root, int src_dirfd, const struct ke
 	if (r < 0)
 		problem_errno(problem, r, "%s: cloning a snapshot to it", final);
 	snapshot_abort(&tmp, root_fd);
-	return error_trace(r > 0 ? -EBADMSG : r);
+	return error_trace(snapshot_error(r));
 }

@@ -6,6 +6,10 @@
  * manifest last, one rename, fsync of both parents. Before the rename there is only something below
  * tmp/, which store_open() empties; after it there is everything. Deleting is the same backwards:
  * one rename into tmp/, then removal at leisure.
+ *
+ * Of a sealed snapshot the device state is encrypted here, before it is described, and the manifest
+ * is authenticated in the file "seal" before it is written. The plain device state was on the disk
+ * until then; docs/format-image.md says what that means.
  */
 #include "image/snapshot.h"
 
@@ -22,10 +26,12 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "image/device-file.h"
 #include "image/image-internal.h"
 #include "image/manifest.h"
 #include "image/outcome.h"
 #include "image/qcow2.h"
+#include "image/seal.h"
 #include "image/snapshot-files.h"
 
 #define ull(_v) ((unsigned long long)(_v))
@@ -97,7 +103,7 @@ static int open_parent(int root_fd, const char *path)
 	return file_open_dir(root_fd, parent);
 }
 
-static int fsync_parent(int root_fd, const char *path)
+int snapshot_fsync_parent(int root_fd, const char *path)
 {
 	_cleanup_fd_ int fd = open_parent(root_fd, path);
 
@@ -116,15 +122,15 @@ int snapshot_publish(struct snapshot_tmp *tmp, int root_fd, const char *final,
 		problem_errno(problem, r, "%s: renaming %s to it", final, path);
 		return r;
 	}
-	r = fsync_parent(root_fd, final);
+	r = snapshot_fsync_parent(root_fd, final);
 	if (r == 0)
-		r = fsync_parent(root_fd, path);
+		r = snapshot_fsync_parent(root_fd, path);
 	if (r < 0) {
 		problem_errno(problem, r, "%s: making the rename durable", final);
 		/* taken back for good before snapshot_abort() empties it, or a power cut could
 		 * bring back its name without its contents */
 		if (renameat(root_fd, final, root_fd, path) == 0 &&
-		    fsync_parent(root_fd, final) == 0)
+		    snapshot_fsync_parent(root_fd, final) == 0)
 			return error_trace(r);
 		/* it stays where it is: complete at @final, or for store_open() to remove */
 	}
@@ -174,6 +180,11 @@ static int seal_tree(int dirfd, int depth, struct problem *problem)
 	return r > 0 ? -EBADMSG : r;
 }
 
+static bool has_device(int dirfd)
+{
+	return faccessat(dirfd, "device", F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
 /* Size and digest of the device state, which the caller need not know. */
 static int describe_device(int dirfd, struct manifest *m, struct problem *problem)
 {
@@ -182,7 +193,7 @@ static int describe_device(int dirfd, struct manifest *m, struct problem *proble
 
 	m->device_bytes = 0;
 	m->device_digest[0] = 0;
-	if (faccessat(dirfd, "device", F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+	if (!has_device(dirfd))
 		return 0;
 	r = plain_file_open(dirfd, "device", "device", problem, &fd, &m->device_bytes);
 	if (r)
@@ -223,15 +234,37 @@ static int check_image(const struct image *image, const struct manifest *m, stru
 	return 0;
 }
 
-static int describe(int dirfd, struct manifest *m, struct manifest_files *ret,
-		    struct problem *problem)
+static int encrypt_device(int dirfd, const struct keyring *keys, struct problem *problem)
+{
+	_cleanup_(seal_deinit) struct seal seal = {0};
+	_cleanup_fd_ int fd = -1;
+	uint8_t key[LAYER_KEY_BYTES];
+	int r;
+
+	if (!keys || !has_device(dirfd))
+		return 0;
+	r = plain_file_open(dirfd, "device", "device", problem, &fd, NULL);
+	if (r == 0)
+		r = seal_read(dirfd, problem, &seal);
+	if (r == 0)
+		r = seal_device_key(&seal, keys, problem, key);
+	if (r == 0)
+		r = device_file_seal(dirfd, key, problem);
+	explicit_bzero(key, sizeof(key));
+	return error_trace(r);
+}
+
+static int describe(int dirfd, const struct keyring *keys, struct manifest *m,
+		    struct manifest_files *ret, struct problem *problem)
 {
 	_cleanup_(image_unrefp) struct image *image = NULL;
 	int r;
 
-	r = image_open(dirfd, NULL, problem, &image);
+	r = image_open(dirfd, keys, problem, &image);
 	if (r == 0)
 		r = check_image(image, m, problem);
+	if (r == 0)
+		r = encrypt_device(dirfd, keys, problem);
 	if (r == 0)
 		r = describe_device(dirfd, m, problem);
 	if (r == 0)
@@ -262,16 +295,30 @@ static int make_text(int dirfd, const struct manifest *m, const struct manifest_
 	return 0;
 }
 
+static int authenticate(int dirfd, const struct keyring *keys, const char *text,
+			struct problem *problem)
+{
+	_cleanup_(seal_deinit) struct seal seal = {0};
+	int r;
+
+	if (!keys)
+		return 0;
+	r = seal_read(dirfd, problem, &seal);
+	return r ? r : seal_put_manifest(&seal, dirfd, keys, text, strlen(text), problem);
+}
+
 static int commit(struct snapshot_tmp *tmp, int root_fd, const char *final, struct manifest *m,
-		  struct problem *problem)
+		  const struct keyring *keys, struct problem *problem)
 {
 	_cleanup_(manifest_files_deinit) struct manifest_files files = {0};
 	_cleanup_free_ char *text = NULL;
 	int r;
 
-	r = describe(tmp->dirfd, m, &files, problem);
+	r = describe(tmp->dirfd, keys, m, &files, problem);
 	if (r == 0)
 		r = make_text(tmp->dirfd, m, &files, problem, &text);
+	if (r == 0)
+		r = authenticate(tmp->dirfd, keys, text, problem);
 	if (r == 0)
 		r = seal_tree(tmp->dirfd, 0, problem);
 	if (r)
@@ -289,11 +336,14 @@ int snapshot_commit(struct snapshot_tmp *tmp, int root_fd, const char *final,
 		    struct problem *problem)
 {
 	struct manifest m = *manifest; /* its "prepare" stays the caller's */
-	int r = commit(tmp, root_fd, final, &m, problem);
+	int r;
+
+	str_copy(m.seal, sizeof(m.seal), keys ? SEAL_NAME_AES256 : SEAL_NAME_XXH3);
+	r = commit(tmp, root_fd, final, &m, keys, problem);
 
 	if (r < 0)
 		problem_errno(problem, r, "%s: committing the snapshot", final);
-	return error_trace(r > 0 ? -EBADMSG : r);
+	return error_trace(snapshot_error(r));
 }
 
 /* ---- opening ----------------------------------------------------------------------------------
@@ -348,16 +398,72 @@ static int check_disks(int dirfd, const struct manifest *m, struct problem *prob
 	return r ? r : disk_check_chain(disks_dirfd, m->disks, m->n_disks, problem);
 }
 
+static int check_there(int dirfd, const char *name, struct problem *problem)
+{
+	_cleanup_fd_ int fd = -1;
+
+	return plain_file_open(dirfd, name, name, problem, &fd, NULL);
+}
+
 int snapshot_check_files(int dirfd, const struct manifest *m, const struct manifest_files *files,
 			 struct problem *problem)
 {
 	int r = check_size(dirfd, "map", "map", files->map_bytes, problem);
 
+	if (r == 0 && !strcmp(m->seal, SEAL_NAME_AES256))
+		r = check_there(dirfd, "seal", problem);
 	if (r == 0 && m->device_bytes)
 		r = check_size(dirfd, "device", "device", m->device_bytes, problem);
 	if (r == 0)
 		r = check_layers(dirfd, files, problem);
 	return r ? r : check_disks(dirfd, m, problem);
+}
+
+/* The manifest's word and the file "seal" must agree: either could have been taken away. */
+static int check_seal_name(const struct manifest *m, bool sealed, struct problem *problem)
+{
+	bool says = !strcmp(m->seal, SEAL_NAME_AES256);
+
+	if (says == sealed)
+		return 0;
+	problem_set(problem, 403,
+		    says ? "manifest.json: the snapshot is sealed, but its file \"seal\" is missing"
+			 : "manifest.json: says that the snapshot is not sealed, but it is");
+	return IMAGE_E_KEY;
+}
+
+int snapshot_read_manifest(int dirfd, const struct keyring *keys, bool check_only,
+			   struct problem *problem, struct manifest *ret,
+			   struct manifest_files *ret_files)
+{
+	_cleanup_(manifest_files_deinit) struct manifest_files files = {0};
+	_cleanup_(manifest_deinit) struct manifest m = {0};
+	_cleanup_(seal_deinit) struct seal seal = {0};
+	_cleanup_free_ char *text = NULL;
+	bool sealed = false;
+	size_t len;
+	int r;
+
+	r = manifest_read_text(dirfd, problem, &text, &len);
+	if (r)
+		return r;
+	r = seal_open(dirfd, keys, check_only, problem, &seal);
+	sealed = r == 0;
+	if (r == SEAL_E_ABSENT)
+		r = 0;
+	if (r == 0 && keys)
+		r = seal_check_manifest(&seal, keys, text, len, problem);
+	if (r == 0)
+		r = manifest_decode(text, len, problem, &m, &files);
+	if (r == 0)
+		r = check_seal_name(&m, sealed, problem);
+	if (r)
+		return r;
+	*ret = m;
+	m.prepare = NULL;
+	*ret_files = files;
+	files = (struct manifest_files){0};
+	return 0;
 }
 
 int snapshot_open(int dirfd, const struct keyring *keys, struct problem *problem,
@@ -367,7 +473,7 @@ int snapshot_open(int dirfd, const struct keyring *keys, struct problem *problem
 	_cleanup_(manifest_deinit) struct manifest m = {0};
 	int r;
 
-	r = manifest_read(dirfd, problem, &m, &files);
+	r = snapshot_read_manifest(dirfd, keys, false, problem, &m, &files);
 	if (r == 0)
 		r = snapshot_check_files(dirfd, &m, &files, problem);
 	if (r < 0)
@@ -394,7 +500,7 @@ int snapshot_delete(int root_fd, const char *path, struct problem *problem)
 		problem_errno(problem, r, "%s: cannot be deleted", path);
 		return r;
 	}
-	r = fsync_parent(root_fd, path);
+	r = snapshot_fsync_parent(root_fd, path);
 	if (r == 0)
 		r = file_remove_tree(root_fd, grave);
 	if (r < 0)

@@ -164,8 +164,9 @@ static int put_layer(struct check *c, int donor_fd, const char *donor_path, int 
 
 	(void)snprintf(tmp, sizeof(tmp), "%s.new.%d.%lx", name, getpid(),
 		       (unsigned long)pthread_self());
-	if (fsync(donor_fd) < 0) /* a backup may just have written it */
-		return error_errno();
+	r = fd_sync(donor_fd); /* a backup may just have written it */
+	if (r < 0)
+		return r;
 	r = link_or_copy(c, donor_fd, donor_path, layers_dirfd, tmp);
 	if (r < 0)
 		return r;

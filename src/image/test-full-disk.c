@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test-full-disk.c - a snapshot on a file system that becomes full, at every possible place, and
- * the index on one that is full or read-only
+ * test-full-disk.c - a snapshot, and a compaction, on a file system that becomes full, at every
+ * possible place, and the index on one that is full or read-only
  *
  * A small tmpfs in a mount namespace of our own. Needs root; without, the test is skipped.
  */
@@ -20,6 +20,7 @@
 
 #include "base/fd.h"
 #include "base/file.h"
+#include "image/compact.h"
 #include "image/snapshot.h"
 #include "image/store-check.h"
 #include "image/store-index.h"
@@ -36,23 +37,27 @@ static uint64_t free_pages(struct store *store)
 	return bytes / DORM_PAGE_SIZE;
 }
 
-static int write_image(struct snapshot_tmp *tmp, const uint8_t *memory, struct manifest *m,
-		       struct problem *problem)
+/* A first image, or the difference from the snapshot @parent_dirfd. */
+static int write_image(struct snapshot_tmp *tmp, int parent_dirfd, const uint8_t *memory,
+		       struct manifest *m, struct problem *problem)
 {
 	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
-	_cleanup_(image_unrefp) struct image *zero = NULL;
+	_cleanup_(image_unrefp) struct image *parent = NULL;
 	struct image_writer_options options = {.codec = IMAGE_CODEC_NONE};
 	int r;
 
-	assert_int_equal(image_open_zero(N_PAGES, &zero), 0);
-	r = image_writer_new(tmp->dirfd, zero, -1, &options, problem, &w);
+	if (parent_dirfd >= 0)
+		assert_int_equal(image_open(parent_dirfd, NULL, problem, &parent), 0);
+	else
+		assert_int_equal(image_open_zero(N_PAGES, &parent), 0);
+	r = image_writer_new(tmp->dirfd, parent, parent_dirfd, &options, problem, &w);
 	for (unsigned i = 0; r == 0 && i < N_PAGES; i += 100)
 		r = image_writer_add(w, i, 100, memory + i * DORM_PAGE_SIZE, problem);
 	return r ? r : image_writer_commit(w, &m->stats, m->image_id, problem);
 }
 
-static int take_snapshot(struct store *store, const uint8_t *memory, const char *final,
-			 struct problem *problem)
+static int take_snapshot(struct store *store, int parent_dirfd, const uint8_t *memory,
+			 const char *final, struct problem *problem)
 {
 	struct manifest m = {.memory_bytes = N_PAGES * DORM_PAGE_SIZE};
 	struct snapshot_tmp tmp;
@@ -62,7 +67,7 @@ static int take_snapshot(struct store *store, const uint8_t *memory, const char 
 	r = snapshot_begin(store->root_fd, store->root, problem, &tmp);
 	if (r)
 		return r;
-	r = write_image(&tmp, memory, &m, problem);
+	r = write_image(&tmp, parent_dirfd, memory, &m, problem);
 	if (r == 0)
 		r = snapshot_commit(&tmp, store->root_fd, final, &m, NULL, problem);
 	snapshot_abort(&tmp, store->root_fd);
@@ -82,8 +87,11 @@ static void fill(struct store *store, uint64_t n)
 	assert_int_equal(free_pages(store), n);
 }
 
-static bool try_with(struct store *store, const uint8_t *memory, uint64_t n)
+/* @src_dirfd: compact this snapshot; -1: take one */
+static bool try_with(struct store *store, const uint8_t *memory, int src_dirfd, uint64_t n)
 {
+	const struct compact_options options = {.force = true};
+	struct compact_stats stats;
 	struct problem problem = PROBLEM_INIT;
 	char final[64] = "snapshots/", *id = final + strlen(final);
 	struct stat st;
@@ -91,7 +99,11 @@ static bool try_with(struct store *store, const uint8_t *memory, uint64_t n)
 
 	id_new('s', id);
 	fill(store, n);
-	r = take_snapshot(store, memory, final, &problem);
+	if (src_dirfd < 0)
+		r = take_snapshot(store, -1, memory, final, &problem);
+	else
+		r = snapshot_compact(store->root_fd, store->root, src_dirfd, final, false, id,
+				     &options, &problem, &stats);
 	if (r == 0) {
 		int fd = file_open_dir(store->root_fd, final);
 
@@ -125,9 +137,9 @@ static void test_full(void **state)
 		fixture_page(memory + i * DORM_PAGE_SIZE, 2, &seed);
 	assert_int_equal(store_open(f->path, &problem, &store), 0);
 	for (n = 0; n < 590; n += 118) /* within the frames */
-		assert_false(try_with(store, memory, n));
+		assert_false(try_with(store, memory, -1, n));
 	for (; !done && n < 700; n++) /* the end of the layer, the map, the manifest */
-		done = try_with(store, memory, n);
+		done = try_with(store, memory, -1, n);
 	assert_true(done);
 	assert_true(n > N_PAGES);
 	store_close(store);
@@ -257,6 +269,41 @@ static void test_index_read_only(void **state)
 	store_close(store);
 }
 
+static void test_full_compaction(void **state)
+{
+	static const char *const paths[] = {"snapshots/sa0000000000000000000",
+					    "snapshots/sb0000000000000000000"};
+	struct fixture *f = *state;
+	uint8_t *memory = malloc((size_t)N_PAGES * DORM_PAGE_SIZE);
+	struct problem problem = PROBLEM_INIT;
+	uint64_t seed = 5, n;
+	struct store *store;
+	bool done = false;
+	int fd = -1;
+
+	assert_non_null(memory);
+	assert_int_equal(store_open(f->path, &problem, &store), 0);
+	for (unsigned g = 0; g < 2; g++) {
+		for (unsigned i = 0; i < N_PAGES; i += g + 1)
+			fixture_page(memory + i * DORM_PAGE_SIZE, 2, &seed);
+		assert_int_equal(take_snapshot(store, fd, memory, paths[g], &problem), 0);
+		if (fd >= 0)
+			close(fd);
+		fd = file_open_dir(store->root_fd, paths[g]);
+		assert_true(fd >= 0);
+	}
+	assert_int_equal(snapshot_delete(store->root_fd, paths[0], &problem), 0);
+	for (n = 0; n < 590; n += 118) /* within the frames */
+		assert_false(try_with(store, memory, fd, n));
+	for (; !done && n < 700; n++)
+		done = try_with(store, memory, fd, n);
+	assert_true(done);
+	assert_true(n > N_PAGES);
+	close(fd);
+	store_close(store);
+	free(memory);
+}
+
 static int setup(void **state)
 {
 	char options[32];
@@ -280,6 +327,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_full_compaction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_index_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_index_read_only, setup, teardown)};
 

@@ -3,7 +3,8 @@
  * verify.c - read everything of a snapshot once
  *
  * Every frame of every layer, also those that this snapshot's map no longer refers to: the layer is
- * shared, and damage in it is worth knowing.
+ * shared, and damage in it is worth knowing. Without keys the checksums of what is stored are
+ * compared, so that a store can be checked by who may not read it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,8 +13,10 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "image/device-file.h"
 #include "image/image-internal.h"
 #include "image/outcome.h"
+#include "image/seal.h"
 #include "image/snapshot-files.h"
 
 #define PROGRESS_FRAMES 256u /* 16 MiB: often enough to look alive */
@@ -22,6 +25,7 @@
 
 struct verify {
 	const struct image *image;
+	bool with_keys;
 	uint64_t done, total; /* frames */
 	snapshot_progress progress;
 	void *userdata;
@@ -44,8 +48,11 @@ static int verify_frames(struct verify *v, struct problem *problem)
 		return -ENOMEM;
 	for (uint32_t layer = 0; layer < image_n_layers(v->image); layer++)
 		for (uint32_t i = 0; i < image_layer_frames(v->image, layer); i++) {
-			int r = image_read_frame(v->image, layer, i, frame + IMAGE_FRAME_BYTES,
-						 frame, &n_pages, problem);
+			int r = v->with_keys
+					? image_read_frame(v->image, layer, i,
+							   frame + IMAGE_FRAME_BYTES, frame,
+							   &n_pages, problem)
+					: image_check_frame(v->image, layer, i, frame, problem);
 
 			if (r)
 				return r;
@@ -54,14 +61,15 @@ static int verify_frames(struct verify *v, struct problem *problem)
 	return 0;
 }
 
-int snapshot_open_device(int dirfd, const struct manifest *m, const struct keyring *keys,
-			 struct problem *problem, int *ret)
+/* The file as it is, with the digest that the manifest says. */
+static int open_stored_device(int dirfd, const struct manifest *m, struct problem *problem,
+			      int *ret, uint64_t *ret_bytes)
 {
 	_cleanup_fd_ int fd = -1;
 	char digest[DIGEST_LEN + 1];
 	int r;
 
-	r = plain_file_open(dirfd, "device", "device", problem, &fd, NULL);
+	r = plain_file_open(dirfd, "device", "device", problem, &fd, ret_bytes);
 	if (r != 0)
 		return r;
 	r = plain_file_digest(fd, digest);
@@ -76,12 +84,42 @@ int snapshot_open_device(int dirfd, const struct manifest *m, const struct keyri
 	return 0;
 }
 
+int snapshot_open_device(int dirfd, const struct manifest *m, const struct keyring *keys,
+			 struct problem *problem, int *ret)
+{
+	_cleanup_(seal_deinit) struct seal seal = {0};
+	_cleanup_fd_ int fd = -1;
+	uint8_t key[LAYER_KEY_BYTES];
+	uint64_t bytes;
+	int r;
+
+	r = seal_open(dirfd, keys, false, problem, &seal);
+	if (r != 0 && r != SEAL_E_ABSENT)
+		return error_trace(r);
+	r = open_stored_device(dirfd, m, problem, &fd, &bytes);
+	if (r)
+		return r;
+	if (!keys) {
+		*ret = take_fd(fd);
+		return 0;
+	}
+	r = seal_device_key(&seal, keys, problem, key);
+	if (r == 0)
+		r = device_file_open(fd, bytes, key, problem, ret);
+	explicit_bzero(key, sizeof(key));
+	return r;
+}
+
 static int verify_device(int dirfd, const struct manifest *m, const struct keyring *keys,
 			 struct problem *problem)
 {
 	_cleanup_fd_ int fd = -1;
+	uint64_t bytes;
 
-	return m->device_bytes ? snapshot_open_device(dirfd, m, keys, problem, &fd) : 0;
+	if (!m->device_bytes)
+		return 0;
+	return keys ? snapshot_open_device(dirfd, m, keys, problem, &fd)
+		    : open_stored_device(dirfd, m, problem, &fd, &bytes);
 }
 
 static int verify_layers(const struct image *image, const struct manifest_files *files,
@@ -121,14 +159,15 @@ int snapshot_verify(int dirfd, const struct keyring *keys, snapshot_progress pro
 	_cleanup_(manifest_files_deinit) struct manifest_files files = {0};
 	_cleanup_(manifest_deinit) struct manifest m = {0};
 	_cleanup_(image_unrefp) struct image *image = NULL;
-	struct verify v = {.progress = progress, .userdata = userdata};
+	struct verify v = {.with_keys = keys, .progress = progress, .userdata = userdata};
 	int r;
 
-	r = manifest_read(dirfd, problem, &m, &files);
+	r = snapshot_read_manifest(dirfd, keys, true, problem, &m, &files);
 	if (r == 0)
 		r = snapshot_check_files(dirfd, &m, &files, problem);
 	if (r == 0)
-		r = image_open(dirfd, keys, problem, &image);
+		r = keys ? image_open(dirfd, keys, problem, &image)
+			 : image_open_for_check(dirfd, problem, &image);
 	if (r == 0)
 		r = verify_image(image, &m, &files, problem);
 	if (r == 0)

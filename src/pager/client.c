@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "image/keyring.h"
 #include "pager/wire.h"
 
 #define CONNECT_PAUSE_MS 5
@@ -81,13 +82,22 @@ static int wait_for(int sock, short events, uint64_t deadline_ns)
 	return r == 0 ? -ETIMEDOUT : 0;
 }
 
-static int exchange(struct pager_client *c, const json_t *request, int fd, uint64_t deadline_ns,
-		    json_t **ret, int *ret_fd)
+/* What goes with a request. */
+struct descriptors {
+	int fds[WIRE_MAX_FDS];
+	size_t n;
+};
+
+static const struct descriptors no_descriptors;
+
+static int exchange(struct pager_client *c, const json_t *request, const struct descriptors *d,
+		    uint64_t deadline_ns, json_t **ret, int *ret_fd)
 {
+	int fds[WIRE_MAX_FDS] = {-1, -1};
 	int r = connect_client(c, deadline_ns);
 
 	while (r == 0) {
-		r = wire_send(c->sock, request, fd);
+		r = wire_send(c->sock, request, d->fds, d->n);
 		if (r != -EAGAIN)
 			break;
 		r = wait_for(c->sock, POLLOUT, deadline_ns);
@@ -95,11 +105,13 @@ static int exchange(struct pager_client *c, const json_t *request, int fd, uint6
 	while (r == 0) {
 		r = wait_for(c->sock, POLLIN, deadline_ns);
 		if (r == 0)
-			r = wire_receive(c->sock, ret, ret_fd);
+			r = wire_receive(c->sock, ret, fds);
 		if (r != -EAGAIN)
 			break;
 		r = 0;
 	}
+	fd_close(fds[1]); /* no reply has two */
+	*ret_fd = fds[0];
 	return r;
 }
 
@@ -123,8 +135,8 @@ static int failure(const json_t *reply, struct problem *problem)
  * a late reply would be taken for the next one's. When the pager was restarted since the last call,
  * the old connection says EPIPE; nothing was done then, so try once more on a new one.
  */
-static int call(struct pager_client *c, const json_t *request, int fd, uint64_t deadline_ns,
-		struct problem *problem, json_t **ret, int *ret_fd)
+static int call(struct pager_client *c, const json_t *request, const struct descriptors *d,
+		uint64_t deadline_ns, struct problem *problem, json_t **ret, int *ret_fd)
 {
 	json_auto_t *reply = NULL;
 	_cleanup_fd_ int reply_fd = -1;
@@ -137,11 +149,11 @@ static int call(struct pager_client *c, const json_t *request, int fd, uint64_t 
 		return -ETIMEDOUT;
 	}
 	was_connected = c->sock >= 0;
-	r = exchange(c, request, fd, deadline_ns, &reply, &reply_fd);
+	r = exchange(c, request, d, deadline_ns, &reply, &reply_fd);
 	if (r < 0)
 		c->sock = fd_close(c->sock);
 	if (was_connected && (r == -EPIPE || r == -ECONNRESET)) {
-		r = exchange(c, request, fd, deadline_ns, &reply, &reply_fd);
+		r = exchange(c, request, d, deadline_ns, &reply, &reply_fd);
 		if (r < 0)
 			c->sock = fd_close(c->sock);
 	}
@@ -162,7 +174,7 @@ static int call(struct pager_client *c, const json_t *request, int fd, uint64_t 
 int pager_client_ping(struct pager_client *c, uint64_t deadline_ns, int *ret_pid)
 {
 	json_auto_t *request = json_pack("{s:s}", "op", "ping"), *reply = NULL;
-	int r = call(c, request, -1, deadline_ns, NULL, &reply, NULL);
+	int r = call(c, request, &no_descriptors, deadline_ns, NULL, &reply, NULL);
 
 	if (r == 0 && ret_pid)
 		*ret_pid = (int)json_integer_value(json_object_get(reply, "pid"));
@@ -174,15 +186,27 @@ int pager_client_open(struct pager_client *c, const char *session, int image_dir
 		      struct problem *problem, struct pager_session *ret)
 {
 	json_auto_t *request = NULL, *reply = NULL;
-	_cleanup_fd_ int fd = -1;
+	_cleanup_fd_ int fd = -1, keys_fd = -1;
+	struct descriptors d = {.fds = {image_dirfd, -1}, .n = image_dirfd >= 0};
 	const char *path, *id;
-	int r;
+	int r = 0;
 
-	request = json_pack("{s:s, s:s, s:I, s:b}", "op", "open", "session", session, "n_pages",
-			    (json_int_t)n_pages, "zero", image_dirfd < 0);
+	if (image_dirfd < 0)
+		keys = NULL; /* zeros are no secret */
+	request =
+		json_pack("{s:s, s:s, s:I, s:b, s:b}", "op", "open", "session", session, "n_pages",
+			  (json_int_t)n_pages, "zero", image_dirfd < 0, "keys", keys != NULL);
 	if (!request)
 		return -EINVAL; /* a name that is not UTF-8 */
-	r = call(c, request, image_dirfd, deadline_ns, problem, &reply, &fd);
+	if (keys) {
+		r = keyring_to_fd(keys, &keys_fd);
+		if (r < 0) {
+			problem_errno(problem, r, "handing the keys to the pager");
+			return r;
+		}
+		d.fds[d.n++] = keys_fd;
+	}
+	r = call(c, request, &d, deadline_ns, problem, &reply, &fd);
 	if (r)
 		return r;
 	path = json_string_value(json_object_get(reply, "socket"));
@@ -203,7 +227,8 @@ int pager_client_close_session(struct pager_client *c, const char *session, uint
 	json_auto_t *request = NULL, *reply = NULL;
 
 	request = json_pack("{s:s, s:s}", "op", "close", "session", session);
-	return request ? call(c, request, -1, deadline_ns, NULL, &reply, NULL) : -EINVAL;
+	return request ? call(c, request, &no_descriptors, deadline_ns, NULL, &reply, NULL)
+		       : -EINVAL;
 }
 
 static int get_stats(struct pager_client *c, const json_t *request, uint64_t deadline_ns,
@@ -211,7 +236,7 @@ static int get_stats(struct pager_client *c, const json_t *request, uint64_t dea
 {
 	json_auto_t *reply = NULL;
 	json_t *stats;
-	int r = call(c, request, -1, deadline_ns, NULL, &reply, NULL);
+	int r = call(c, request, &no_descriptors, deadline_ns, NULL, &reply, NULL);
 
 	if (r)
 		return r;

@@ -42,8 +42,9 @@ int pager_client_ping(struct pager_client *c, uint64_t deadline_ns, int *ret_pid
  * pager_client_open() - prepare to serve one VM
  * @session:  a sandbox id; unique among open sessions
  * @image_dirfd: snapshot directory of the image; borrowed; -1 for an image of zeros
+ * @keys: NULL for a snapshot that is not sealed; only used during the call, on both sides
  * @n_pages:  guest memory; must equal the image's
- * Return: 0; IMAGE_E_CORRUPT, IMAGE_E_VERSION; negative errno; @problem explains
+ * Return: 0; IMAGE_E_CORRUPT, IMAGE_E_VERSION, IMAGE_E_KEY; negative errno; @problem explains
  */
 int pager_client_open(struct pager_client *c, const char *session, int image_dirfd,
 		      const struct keyring *keys, uint64_t n_pages, uint64_t deadline_ns,

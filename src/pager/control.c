@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "image/keyring.h"
 #include "pager/door.h"
 #include "pager/wire.h"
 #include "sys/memfd.h"
@@ -228,10 +229,27 @@ static void door_event(struct control *c, struct door *d)
 /* ---- requests ---------------------------------------------------------------------------------
  */
 
-static int open_image(const json_t *request, int dirfd, uint64_t n_pages, struct problem *problem,
-		      struct image **ret)
+/* The key ring that came as the second descriptor, if the request speaks of one: or neither. */
+static int get_keys(const json_t *request, const int fds[WIRE_MAX_FDS], struct problem *problem,
+		    struct keyring **ret)
+{
+	bool wanted = json_is_true(json_object_get(request, "keys"));
+
+	if (wanted == (fds[1] >= 0))
+		return wanted ? keyring_from_fd(fds[1], problem, ret) : 0;
+	problem_set(problem, 400,
+		    wanted ? "open: no key ring came with the request"
+			   : "open: a second descriptor came, but the request has no \"keys\"");
+	return -EINVAL;
+}
+
+/* Afterwards only the layers' own keys are here, inside the image. */
+static int open_image(const json_t *request, const int fds[WIRE_MAX_FDS], uint64_t n_pages,
+		      struct problem *problem, struct image **ret)
 {
 	_cleanup_(image_unrefp) struct image *image = NULL;
+	_cleanup_(keyring_freep) struct keyring *keys = NULL;
+	const int dirfd = fds[0];
 	struct stat st;
 	int r;
 
@@ -243,7 +261,10 @@ static int open_image(const json_t *request, int dirfd, uint64_t n_pages, struct
 		problem_set(problem, 400, "open: the descriptor is not a directory");
 		return -ENOTDIR;
 	}
-	r = dirfd < 0 ? image_open_zero(n_pages, &image) : image_open(dirfd, NULL, problem, &image);
+	r = get_keys(request, fds, problem, &keys);
+	if (r == 0)
+		r = dirfd < 0 ? image_open_zero(n_pages, &image)
+			      : image_open(dirfd, keys, problem, &image);
 	if (r)
 		return r;
 	if (image_n_pages(image) != n_pages) {
@@ -275,8 +296,8 @@ static int open_session(struct control *c, const char *name, struct image *image
 	return 0;
 }
 
-static int op_open(struct control *c, const json_t *request, int dirfd, struct problem *problem,
-		   json_t **reply, int *reply_fd)
+static int op_open(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
+		   struct problem *problem, json_t **reply, int *reply_fd)
 {
 	_cleanup_(image_unrefp) struct image *image = NULL;
 	const char *name = json_string_value(json_object_get(request, "session"));
@@ -293,7 +314,7 @@ static int op_open(struct control *c, const json_t *request, int dirfd, struct p
 			    (unsigned long long)IMAGE_MAX_PAGES);
 		return -EINVAL;
 	}
-	r = open_image(request, dirfd, (uint64_t)n_pages, problem, &image);
+	r = open_image(request, fds, (uint64_t)n_pages, problem, &image);
 	if (r)
 		return r;
 	r = open_session(c, name, image, problem, &d);
@@ -342,15 +363,15 @@ static int op_session(struct control *c, const json_t *request, struct problem *
 	return 0;
 }
 
-static int serve_request(struct control *c, const json_t *request, int fd, struct problem *problem,
-			 json_t **reply, int *reply_fd)
+static int serve_request(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
+			 struct problem *problem, json_t **reply, int *reply_fd)
 {
 	const char *op = json_string_value(json_object_get(request, "op"));
 
 	if (!op)
 		op = "";
 	if (!strcmp(op, "open"))
-		return op_open(c, request, fd, problem, reply, reply_fd);
+		return op_open(c, request, fds, problem, reply, reply_fd);
 	if (!strcmp(op, "close"))
 		return op_close(c, request, problem);
 	if (!strcmp(op, "session"))
@@ -376,9 +397,10 @@ static int serve_request(struct control *c, const json_t *request, int fd, struc
 static int client_ready(struct control *c, int sock)
 {
 	json_auto_t *request = NULL, *reply = NULL;
-	_cleanup_fd_ int fd = -1, reply_fd = -1;
+	_cleanup_fd_ int reply_fd = -1;
 	struct problem problem = PROBLEM_INIT;
-	int r = wire_receive(sock, &request, &fd);
+	int fds[WIRE_MAX_FDS] = {-1, -1};
+	int r = wire_receive(sock, &request, fds);
 
 	if (r == -EAGAIN)
 		return 0;
@@ -388,12 +410,14 @@ static int client_ready(struct control *c, int sock)
 		problem_set(&problem, 400, "the message is not one JSON object of at most %u bytes",
 			    WIRE_MAX_MESSAGE);
 	else
-		r = serve_request(c, request, fd, &problem, &reply, &reply_fd);
+		r = serve_request(c, request, fds, &problem, &reply, &reply_fd);
 	if (r == 0 && !reply)
 		reply = json_pack("{s:b}", "ok", 1);
+	fd_close(fds[0]);
+	fd_close(fds[1]);
 	if (r)
 		reply = wire_error(r, &problem);
-	return reply ? wire_send(sock, reply, reply_fd) : -ENOMEM;
+	return reply ? wire_send(sock, reply, &reply_fd, reply_fd >= 0) : -ENOMEM;
 }
 
 static void refuse_client(int sock)
@@ -405,7 +429,7 @@ static void refuse_client(int sock)
 		    CONTROL_MAX_CLIENTS);
 	reply = wire_error(-EBUSY, &problem);
 	if (reply)
-		(void)wire_send(sock, reply, -1); /* it is sent away in any case */
+		(void)wire_send(sock, reply, NULL, 0); /* it is sent away in any case */
 	fd_close(sock);
 }
 

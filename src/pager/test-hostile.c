@@ -393,16 +393,16 @@ static int control(struct rig *r)
 /* Sends a message and returns the code of the answer. */
 static void ask(struct rig *r, const char *text, size_t len, int fd, size_t n_fds, const char *want)
 {
-	_cleanup_fd_ int s = control(r), got = -1;
+	_cleanup_fd_ int s = control(r);
+	int fds[8], got[WIRE_MAX_FDS];
 	json_auto_t *reply = NULL;
-	int fds[8];
 	const char *code;
 
 	for (int i = 0; i < 8; i++)
 		fds[i] = fd;
 	assert_int_equal(fd_send(s, text, len, fds, n_fds), 0);
 	assert_true(fd_poll(s, POLLIN, soon()) > 0);
-	assert_int_equal(wire_receive(s, &reply, &got), 0);
+	assert_int_equal(wire_receive(s, &reply, got), 0);
 	assert_false(json_is_true(json_object_get(reply, "ok")));
 	code = json_string_value(json_object_get(reply, "code"));
 	assert_string_equal(code, want);
@@ -412,9 +412,12 @@ static void ask(struct rig *r, const char *text, size_t len, int fd, size_t n_fd
 static void test_bad_requests(void **state)
 {
 	static const char open_x[] = "{\"op\":\"open\",\"session\":\"x\",\"n_pages\":1}";
+	static const char open_keys[] =
+		"{\"op\":\"open\",\"session\":\"x\",\"n_pages\":1,\"keys\":true}";
 	static char big[WIRE_MAX_MESSAGE + 100];
 	struct rig *r = *state;
 	_cleanup_fd_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	_cleanup_fd_ int dir = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int fds = rig_pager_fds(r);
 #define ASK(_text, _want) ask(r, _text, strlen(_text), -1, 0, _want)
 
@@ -433,6 +436,12 @@ static void test_bad_requests(void **state)
 	ASK("{\"op\":\"session\",\"session\":\"x\"}", "ENOENT");
 	ASK("{\"op\":\"session\"}", "ENOENT");
 	ask(r, open_x, strlen(open_x), null, 1, "ENOTDIR");
+	ask(r, open_x, strlen(open_x), null, 2, "ENOTDIR");
+	ask(r, open_x, strlen(open_x), dir, 2, "EINVAL"); /* nobody spoke of keys */
+	ask(r, open_keys, strlen(open_keys), dir, 1, "EINVAL");
+	ask(r, open_keys, strlen(open_keys), dir, 2, "EINVAL"); /* a directory is no key ring */
+	ask(r, open_keys, strlen(open_keys), -1, 0, "EINVAL");
+	ask(r, "{}", 2, null, 3, "EPROTO");
 	ask(r, "{}", 2, null, 8, "EPROTO");
 	memset(big, ' ', sizeof(big));
 	ask(r, big, sizeof(big), -1, 0, "EPROTO");
@@ -462,13 +471,13 @@ static void test_many_clients(void **state)
 static void test_shutdown(void **state)
 {
 	struct rig *r = *state;
-	_cleanup_fd_ int s = control(r), fd = -1;
+	_cleanup_fd_ int s = control(r);
 	json_auto_t *reply = NULL;
-	int status;
+	int status, got[WIRE_MAX_FDS];
 
 	assert_int_equal(fd_send(s, "{\"op\":\"shutdown\"}", 17, NULL, 0), 0);
 	assert_true(fd_poll(s, POLLIN, soon()) > 0);
-	assert_int_equal(wire_receive(s, &reply, &fd), 0);
+	assert_int_equal(wire_receive(s, &reply, got), 0);
 	assert_true(json_is_true(json_object_get(reply, "ok")));
 	assert_int_equal(waitpid(r->pager, &status, 0), r->pager);
 	assert_int_equal(status, 0);

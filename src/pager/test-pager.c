@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -77,6 +78,55 @@ static void test_page_exact(void **state)
 	assert_int_equal(image_number(r, "resident_pages"), image_number(r, "pages_inserted"));
 	assert_int_equal(image_number(r, "sessions"), 1);
 	vm_end(&c);
+}
+
+static void ring_of(char digit, struct keyring **ret)
+{
+	struct problem problem = PROBLEM_INIT;
+	char text[65] = "";
+
+	memset(text, digit, 64);
+	assert_int_equal(setenv("DORM_TEST_KEY", text, 1), 0);
+	assert_int_equal(keyring_new(ret), 0);
+	assert_int_equal(keyring_add(*ret, "env:DORM_TEST_KEY", &problem), 0);
+}
+
+static void expect_key(struct rig *r, int image, const struct keyring *keys, const char *text)
+{
+	struct problem problem = PROBLEM_INIT;
+	struct pager_session session;
+
+	assert_int_equal(pager_client_open(r->client, "x", image, keys, TEST_PAGES,
+					   deadline_after_ms(10000), &problem, &session),
+			 IMAGE_E_KEY);
+	if (!strstr(problem.message, text))
+		fail_msg("\"%s\" is not in \"%s\"", text, problem.message);
+	assert_int_equal(problem.status, 403);
+}
+
+/* The pager gets the ring with the request, and decrypts what is touched. */
+static void test_sealed(void **state)
+{
+	struct rig *r = *state;
+	_cleanup_(keyring_freep) struct keyring *a = NULL, *b = NULL;
+	_cleanup_fd_ int image = -1, plain = rig_image(r, "plain", IMAGE_CODEC_ZSTD);
+	int fds = rig_pager_fds(r);
+	struct vm vm;
+
+	ring_of('a', &a);
+	ring_of('b', &b);
+	image = rig_sealed_image(r, "sealed", a);
+	expect_key(r, image, b, keyring_id(a, 0));
+	expect_key(r, image, b, keyring_id(b, 0));
+	expect_key(r, image, NULL, "no key was given");
+	expect_key(r, plain, a, "not sealed");
+	assert_int_equal(rig_pager_fds(r), fds); /* no ring stays open */
+	vm_start_sealed(r, &vm, "vm1", image, a);
+	assert_int_equal(vm_do(&vm, VM_COMPARE, 5), 0);
+	assert_true(rig_stats(r, "vm1", "frames_loaded") > 0);
+	/* what another one with the right key reads already does not open it to others */
+	expect_key(r, image, b, keyring_id(b, 0));
+	vm_end(&vm);
 }
 
 static void test_all_at_once(void **state)
@@ -336,11 +386,11 @@ static void test_many_sessions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		RIGGED(test_page_exact),	 RIGGED(test_all_at_once),
-		RIGGED(test_writes_are_private), RIGGED(test_zero_image),
-		RIGGED(test_removed_pages),	 RIGGED(test_linger),
-		RIGGED(test_many_sessions),	 RIGGED(test_shared_pages),
-		RIGGED(test_shared_at_once),
+		RIGGED(test_page_exact),   RIGGED(test_sealed),
+		RIGGED(test_all_at_once),  RIGGED(test_writes_are_private),
+		RIGGED(test_zero_image),   RIGGED(test_removed_pages),
+		RIGGED(test_linger),	   RIGGED(test_many_sessions),
+		RIGGED(test_shared_pages), RIGGED(test_shared_at_once),
 	};
 	int fd = uffd_new(0);
 

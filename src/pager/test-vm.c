@@ -129,11 +129,10 @@ int rig_teardown(void **state)
 	return 0;
 }
 
-int rig_image(struct rig *r, const char *name, enum image_codec codec)
+static int write_image(struct rig *r, const char *name, const struct image_writer_options *options)
 {
 	_cleanup_(image_unrefp) struct image *zero = NULL;
 	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
-	struct image_writer_options options = {.codec = codec};
 	struct image_writer_stats stats;
 	struct problem problem = PROBLEM_INIT;
 	_cleanup_free_ char *path = str_printf("%s/%s", r->dir, name);
@@ -144,11 +143,22 @@ int rig_image(struct rig *r, const char *name, enum image_codec codec)
 	fd = file_open_dir(AT_FDCWD, path);
 	assert_true(fd >= 0);
 	assert_int_equal(image_open_zero(TEST_PAGES, &zero), 0);
-	assert_int_equal(image_writer_new(fd, zero, -1, &options, &problem, &w), 0);
+	assert_int_equal(image_writer_new(fd, zero, -1, options, &problem, &w), 0);
 	assert_int_equal(image_writer_add(w, 0, TEST_PAGES, test_model, &problem), 0);
 	assert_int_equal(image_writer_commit(w, &stats, id, &problem), 0);
 	assert_true(stats.pages_zero > TEST_PAGES / 5 && stats.pages_stored > TEST_PAGES / 5);
 	return fd;
+}
+
+int rig_image(struct rig *r, const char *name, enum image_codec codec)
+{
+	return write_image(r, name, &(struct image_writer_options){.codec = codec});
+}
+
+int rig_sealed_image(struct rig *r, const char *name, const struct keyring *keys)
+{
+	return write_image(r, name,
+			   &(struct image_writer_options){.codec = IMAGE_CODEC_ZSTD, .keys = keys});
 }
 
 uint64_t rig_find_run(bool zero, uint64_t n, uint64_t from)
@@ -387,12 +397,13 @@ static void be_a_machine(const struct pager_session *session, uint64_t features,
 	_exit(0);
 }
 
-void vm_start(struct rig *r, struct vm *vm, const char *name, int image_dirfd, uint64_t features)
+static void start(struct rig *r, struct vm *vm, const char *name, int image_dirfd,
+		  const struct keyring *keys, uint64_t features)
 {
 	struct problem problem = PROBLEM_INIT;
 	struct pager_session session;
 	int orders[2], answers[2];
-	int e = pager_client_open(r->client, name, image_dirfd, NULL, TEST_PAGES, soon(), &problem,
+	int e = pager_client_open(r->client, name, image_dirfd, keys, TEST_PAGES, soon(), &problem,
 				  &session);
 
 	if (e)
@@ -413,6 +424,17 @@ void vm_start(struct rig *r, struct vm *vm, const char *name, int image_dirfd, u
 	close(answers[1]);
 	close(session.memory_fd);
 	rig_wait_state(r, name, "serving");
+}
+
+void vm_start(struct rig *r, struct vm *vm, const char *name, int image_dirfd, uint64_t features)
+{
+	start(r, vm, name, image_dirfd, NULL, features);
+}
+
+void vm_start_sealed(struct rig *r, struct vm *vm, const char *name, int image_dirfd,
+		     const struct keyring *keys)
+{
+	start(r, vm, name, image_dirfd, keys, 0);
 }
 
 void vm_send(struct vm *vm, enum vm_order order, uint64_t arg)

@@ -19,6 +19,7 @@
 
 #include "base/test.h"
 #include "image/image.h"
+#include "image/keyring.h"
 #include "pager/client.h"
 
 #define TEST_PAGES 4096u /* 16 MiB of guest memory */
@@ -57,6 +58,9 @@ int rig_stop_pager(struct rig *r);
 /** rig_image() - a snapshot directory with the model's image. Return: its descriptor */
 int rig_image(struct rig *r, const char *name, enum image_codec codec);
 
+/** rig_sealed_image() - the same, sealed with the first key of @keys */
+int rig_sealed_image(struct rig *r, const char *name, const struct keyring *keys);
+
 /* Pages @gfn .. @gfn + @n - 1 of the model, which are zero, get the content of @of .. @of + @n - 1
  */
 struct shared {
@@ -93,6 +97,10 @@ int rig_pager_fds(struct rig *r);
 
 /** vm_start() - open a session and start a process that attaches to it; @features of its uffd */
 void vm_start(struct rig *r, struct vm *vm, const char *name, int image_dirfd, uint64_t features);
+
+/** vm_start_sealed() - the same with an image that needs @keys */
+void vm_start_sealed(struct rig *r, struct vm *vm, const char *name, int image_dirfd,
+		     const struct keyring *keys);
 
 /** vm_send() - give an order; vm_answer() - wait for what it answers. Return: false when too late
  */

@@ -2,6 +2,7 @@
 #include "pager/wire.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -23,6 +24,8 @@ const char *wire_code(int r)
 		return "corrupt";
 	if (r == IMAGE_E_VERSION)
 		return "version";
+	if (r == IMAGE_E_KEY)
+		return "key";
 	name = r < 0 ? strerrorname_np(-r) : NULL;
 	return name ? name : "EIO";
 }
@@ -35,6 +38,8 @@ int wire_result(const char *code)
 		return IMAGE_E_CORRUPT;
 	if (!strcmp(code, "version"))
 		return IMAGE_E_VERSION;
+	if (!strcmp(code, "key"))
+		return IMAGE_E_KEY;
 	for (int e = 1; e < ERRNO_END; e++) {
 		const char *name = strerrorname_np(e);
 
@@ -54,21 +59,21 @@ json_t *wire_error(int r, const struct problem *problem)
 			 p.message, "hint", p.hint, "status", p.status);
 }
 
-static int send_in_memfd(int sock, const char *text, size_t len, int fd)
+static int send_in_memfd(int sock, const char *text, size_t len)
 {
 	_cleanup_fd_ int memfd = -1;
 	json_auto_t *note = NULL;
 
-	if (fd >= 0 || len > WIRE_MAX_REPLY)
+	if (len > WIRE_MAX_REPLY)
 		return -EMSGSIZE;
 	memfd = memfd_from_bytes("dorm-pager-reply", text, len);
 	if (memfd < 0)
 		return memfd;
 	note = json_pack("{s:b, s:I}", "ok", 1, "reply_in_fd", (json_int_t)len);
-	return note ? wire_send(sock, note, memfd) : -ENOMEM;
+	return note ? wire_send(sock, note, &memfd, 1) : -ENOMEM;
 }
 
-int wire_send(int sock, const json_t *msg, int fd)
+int wire_send(int sock, const json_t *msg, const int *fds, size_t n_fds)
 {
 	_cleanup_free_ char *text = json_dumps(msg, JSON_COMPACT);
 	size_t len;
@@ -77,8 +82,8 @@ int wire_send(int sock, const json_t *msg, int fd)
 		return -ENOMEM;
 	len = strlen(text);
 	if (len > WIRE_MAX_INLINE)
-		return send_in_memfd(sock, text, len, fd);
-	return fd_send(sock, text, len, &fd, fd >= 0 ? 1 : 0); /* sockets here do not block */
+		return n_fds ? -EMSGSIZE : send_in_memfd(sock, text, len);
+	return fd_send(sock, text, len, fds, n_fds); /* sockets here do not block */
 }
 
 static int parse_object(const char *text, size_t len, json_t **ret)
@@ -110,42 +115,60 @@ static int read_memfd(int fd, json_int_t len, json_t **ret)
 	return r < 0 ? r : parse_object(text, (size_t)len, ret);
 }
 
-int wire_receive(int sock, json_t **ret, int *ret_fd)
+/* The message itself, with up to one descriptor more than there may be, to see that. */
+static int receive_text(int sock, char *text, size_t *ret_len, int fds[WIRE_MAX_FDS + 1])
+{
+	size_t n_fds = 0;
+	ssize_t n = fd_recv(sock, text, WIRE_MAX_MESSAGE + 1, fds, WIRE_MAX_FDS + 1, &n_fds);
+
+	if (n <= 0)
+		return n == 0 || n == -ECONNRESET ? -EPIPE : (int)n;
+	if ((size_t)n > WIRE_MAX_MESSAGE || n_fds > WIRE_MAX_FDS)
+		return -EPROTO;
+	*ret_len = (size_t)n;
+	return 0;
+}
+
+/* Replace the note "reply_in_fd" by the reply that it speaks of. */
+static int resolve(json_t **msg, const int fds[WIRE_MAX_FDS])
+{
+	json_t *in_fd = json_object_get(*msg, "reply_in_fd"), *reply = NULL;
+	int r;
+
+	if (fds[0] < 0 || fds[1] >= 0)
+		return -EPROTO;
+	r = read_memfd(fds[0], json_integer_value(in_fd), &reply);
+	if (r < 0)
+		return r;
+	json_decref(*msg);
+	*msg = reply;
+	return 0;
+}
+
+int wire_receive(int sock, json_t **ret, int ret_fds[WIRE_MAX_FDS])
 {
 	_cleanup_free_ char *text = malloc(WIRE_MAX_MESSAGE + 1);
-	_cleanup_fd_ int fd = -1;
-	json_t *msg = NULL, *in_fd;
-	int fds[2] = {-1, -1};
-	size_t n_fds = 0;
-	ssize_t n;
+	int fds[WIRE_MAX_FDS + 1] = {-1, -1, -1};
+	json_auto_t *msg = NULL;
+	size_t len = 0;
+	bool keep;
 	int r;
 
 	if (!text)
 		return -ENOMEM;
-	n = fd_recv(sock, text, WIRE_MAX_MESSAGE + 1, fds, ARRAY_SIZE(fds), &n_fds);
-	fd = fds[0];
-	if (n_fds > 1) {
-		fd_close(fds[1]);
-		return -EPROTO;
+	r = receive_text(sock, text, &len, fds);
+	if (r == 0)
+		r = parse_object(text, len, &msg);
+	keep = r == 0 && !json_object_get(msg, "reply_in_fd");
+	if (r == 0 && !keep)
+		r = resolve(&msg, fds);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		if (!keep)
+			fds[i] = fd_close(fds[i]);
+		if (r == 0 && i < WIRE_MAX_FDS)
+			ret_fds[i] = fds[i];
 	}
-	if (n <= 0)
-		return n == 0 || n == -ECONNRESET ? -EPIPE : (int)n;
-	if ((size_t)n > WIRE_MAX_MESSAGE)
-		return -EPROTO;
-	r = parse_object(text, (size_t)n, &msg);
-	if (r < 0)
-		return r;
-	in_fd = json_object_get(msg, "reply_in_fd");
-	if (in_fd) {
-		json_int_t len = json_integer_value(in_fd);
-
-		json_decref(msg);
-		r = fd >= 0 ? read_memfd(fd, len, &msg) : -EPROTO;
-		if (r < 0)
-			return r;
-		fd = fd_close(fd);
-	}
-	*ret = msg;
-	*ret_fd = take_fd(fd);
-	return 0;
+	if (r == 0)
+		*ret = take_ptr(msg);
+	return r;
 }

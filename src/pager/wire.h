@@ -13,6 +13,7 @@
 #define WIRE_MAX_MESSAGE 65536u /* one record */
 #define WIRE_MAX_INLINE	 32768u /* replies above go into a memfd */
 #define WIRE_MAX_REPLY	 (64u << 20)
+#define WIRE_MAX_FDS	 2u /* with one message */
 
 /** wire_code() - the name of a result: "EEXIST", "corrupt"... */
 const char *wire_code(int r);
@@ -26,15 +27,15 @@ json_t *wire_error(int r, const struct problem *problem);
 /**
  * wire_send() - one message, never waiting
  * @msg: borrowed
- * @fd:  goes with it; borrowed; -1: none
+ * @fds: @n_fds of them (at most WIRE_MAX_FDS) go with it; borrowed
  * Return: 0; -EAGAIN when the peer does not read; -EMSGSIZE; negative errno
  */
-int wire_send(int sock, const json_t *msg, int fd);
+int wire_send(int sock, const json_t *msg, const int *fds, size_t n_fds);
 
 /**
  * wire_receive() - one message, never waiting
- * @ret_fd: the descriptor that came with it, owned by the caller, or -1
+ * @ret_fds: the descriptors that came with it, owned by the caller; -1 where there is none
  * Return: 0; -EAGAIN nothing there; -EPIPE the peer is gone; -EPROTO not an object, too long, or
- * with more than one descriptor; negative errno
+ * with more than WIRE_MAX_FDS descriptors; negative errno
  */
-int wire_receive(int sock, json_t **ret, int *ret_fd);
+int wire_receive(int sock, json_t **ret, int ret_fds[WIRE_MAX_FDS]);

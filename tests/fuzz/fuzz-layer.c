@@ -3,8 +3,10 @@
  * fuzz-layer.c - any bytes as a layer file
  *
  * Header, index and footer get fitting checksums, and every frame a fitting tag, so that what the
- * fuzzer changes gets as far as the checks behind them and into the decompressor.
+ * fuzzer changes gets as far as the checks behind them and into the decompressors. A sealed layer
+ * is read once with a key, which fits nothing, and once without, for checking.
  */
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,10 +26,13 @@ static void require(bool ok)
 		abort();
 }
 
-static void fit_tags(uint8_t *file, uint8_t *index, uint64_t n_frames, uint64_t index_offset)
+static void fit_tags(uint8_t *file, uint8_t *index, uint64_t index_len, uint64_t index_offset)
 {
-	for (uint64_t i = 0; i < n_frames; i++) {
-		uint8_t *entry = index + i * LAYER_ENTRY_BYTES;
+	bool sealed = le_get16(file + 8) >= 2 && file[32];
+	uint32_t entry_bytes = layer_entry_bytes(sealed ? LAYER_SEAL_AES256 : LAYER_SEAL_XXH3);
+
+	for (uint64_t i = 0; i < index_len / entry_bytes; i++) {
+		uint8_t *entry = index + i * entry_bytes;
 		uint64_t offset = le_get64(entry), stored = le_get32(entry + 8);
 
 		if (offset <= index_offset && stored <= index_offset - offset)
@@ -44,7 +49,7 @@ static void fit(uint8_t *file, size_t len)
 
 	memcpy(footer + 16, file + 16, LAYER_ID_BYTES);
 	if (offset <= len && index_len <= len - offset) {
-		fit_tags(file, file + offset, index_len / LAYER_ENTRY_BYTES, offset);
+		fit_tags(file, file + offset, index_len, offset);
 		XXH128_canonicalFromHash(&digest, XXH3_128bits(file + offset, index_len));
 		memcpy(footer + 48, digest.digest, DIGEST_BYTES);
 	}
@@ -54,7 +59,7 @@ static void fit(uint8_t *file, size_t len)
 
 static void read_frames(const struct layer *l)
 {
-	static uint8_t scratch[IMAGE_FRAME_BYTES + DORM_PAGE_SIZE], out[IMAGE_FRAME_BYTES];
+	static uint8_t scratch[2 * IMAGE_FRAME_BYTES + DORM_PAGE_SIZE], out[IMAGE_FRAME_BYTES];
 
 	for (uint32_t i = 0; i < layer_n_frames(l); i++) {
 		struct problem problem = PROBLEM_INIT;
@@ -62,13 +67,27 @@ static void read_frames(const struct layer *l)
 		int r = layer_read_frame(l, i, scratch, out, &n_pages, &problem);
 
 		require(r == 0 ? n_pages == layer_frame_pages(l, i) : problem_is_set(&problem));
+		require(r != 0 || !layer_is_sealed(l));
+		problem = PROBLEM_INIT;
+		r = layer_check_frame(l, i, scratch, &problem);
+		require(r == 0 || problem_is_set(&problem));
 	}
+}
+
+static void open_with(int fd, size_t len, const uint8_t *id, const uint8_t *key)
+{
+	_cleanup_(layer_closep) struct layer *l = NULL;
+	struct problem problem = PROBLEM_INIT;
+
+	if (layer_open_fd_consume(dup(fd), len, id, key, &problem, &l) == 0)
+		read_frames(l);
+	else
+		require(problem_is_set(&problem));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	_cleanup_(layer_closep) struct layer *l = NULL;
-	struct problem problem = PROBLEM_INIT;
+	static const uint8_t key[LAYER_KEY_BYTES];
 	uint8_t id[LAYER_ID_BYTES] = {0}, *file = malloc(len + 1);
 	int fd = memfd_create("layer", MFD_CLOEXEC);
 
@@ -81,9 +100,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	}
 	require(fd_write_full(fd, file, len) == 0);
 	free(file);
-	if (layer_open_fd_consume(fd, len, id, NULL, &problem, &l) == 0)
-		read_frames(l);
-	else
-		require(problem_is_set(&problem));
+	open_with(fd, len, id, NULL);
+	open_with(fd, len, id, key);
+	close(fd);
 	return 0;
 }

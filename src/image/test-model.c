@@ -1,0 +1,705 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test-model.c - random operations on a store, compared with a model of it
+ *
+ * The model of a snapshot is one number per page, from which the page's bytes are made: 0 is the
+ * zero page, equal numbers are equal pages. Operations: sleep (a child with random changes), fork,
+ * delete, compact in place or to a copy, keep an image open and read from it ("a running fork")
+ * while all of that happens, check, and crash: a process of its own is killed, or gets EIO, at a
+ * random one of the calls that change the file system, and the store is opened again.
+ *
+ * Always true: a directory exists exactly if the model says so (one that was being made or deleted
+ * in a crash may be either), its content is the model's, tmp/ is empty, layers/ has just the layers
+ * of the map.
+ *
+ * The same seed does the same operations (only the call at which a writer with its helper thread is
+ * struck may be another one); half of all seeds seal. DORM_MODEL_OPS, DORM_MODEL_SEED,
+ * DORM_MODEL_SEALED (0 or 1), DORM_MODEL_DIR. The unit test does 600; build/src/image/store-model
+ * is the same program and does 10,000.
+ */
+#include "image/test-fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "image/compact.h"
+#include "image/keyring.h"
+#include "image/snapshot.h"
+#include "image/store.h"
+
+#ifndef MODEL_OPS
+#define MODEL_OPS 600
+#endif
+#define MAX_PAGES     1024u
+#define MAX_SNAPSHOTS 12u
+#define MAX_RUNNING   8u
+#define MAX_STRIKE    36u /* most operations make fewer calls */
+#define DEVICE	      "state"
+#define N_POPULAR     8u /* contents that many guests have */
+
+/* ---- the calls that change the file system (wrapped by the linker) ------------------------------
+ */
+
+static int calls_left = -1; /* -1: do nothing */
+static bool die;	    /* killed, or EIO */
+
+static bool strike(void)
+{
+	if (calls_left < 0 || calls_left-- > 0)
+		return false;
+	if (die)
+		(void)kill(getpid(), SIGKILL);
+	errno = EIO;
+	return true;
+}
+
+#define WRAP(_type, _name, _params, _args)                                                         \
+	_type __real_##_name _params;                                                              \
+	_type __wrap_##_name _params;                                                              \
+	_type __wrap_##_name _params                                                               \
+	{                                                                                          \
+		return strike() ? -1 : __real_##_name _args;                                       \
+	}
+
+WRAP(int, fsync, (int fd), (fd))
+WRAP(int, fchmod, (int fd, mode_t mode), (fd, mode))
+WRAP(ssize_t, write, (int fd, const void *buf, size_t len), (fd, buf, len))
+WRAP(int, mkdirat, (int dirfd, const char *path, mode_t mode), (dirfd, path, mode))
+WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
+     (a, from, b, to, flags))
+WRAP(int, renameat, (int a, const char *from, int b, const char *to), (a, from, b, to))
+WRAP(int, renameat2, (int a, const char *from, int b, const char *to, unsigned flags),
+     (a, from, b, to, flags))
+WRAP(int, unlinkat, (int dirfd, const char *path, int flags), (dirfd, path, flags))
+
+/* ---- the model --------------------------------------------------------------------------------
+ */
+
+struct snapshot {
+	bool alive;
+	char id[ID_LEN + 1];
+	char path[64];
+	uint64_t pages[MAX_PAGES];
+};
+
+struct running {
+	struct image *image; /* NULL: free */
+	uint64_t pages[MAX_PAGES];
+};
+
+enum verb { SLEEP, FORK, DELETE, COMPACT, COMPACT_IN_PLACE };
+static const char *const verb_names[] = {"sleep", "fork", "delete", "compact", "compact in place"};
+
+/* All that is random about an operation is decided before it is done, maybe in another process. */
+struct operation {
+	enum verb verb;
+	struct snapshot *source; /* NULL: a first boot */
+	struct snapshot *result; /* what comes or goes */
+	bool given[MAX_PAGES];	 /* of a sleep: pages handed to the writer */
+	bool first[MAX_PAGES];	 /* of those: in its first pass, the working set */
+	struct image_writer_options writer;
+	struct compact_options compact;
+};
+
+static struct {
+	uint64_t seed; /* as begun with */
+	uint64_t random;
+	unsigned n_pages;
+	unsigned step;
+	char root[128];
+	struct store *store;
+	struct keyring *keys; /* NULL: nothing is sealed */
+	struct snapshot snapshots[MAX_SNAPSHOTS];
+	struct snapshot *busy; /* the one that slept last; may be dead */
+	struct running running[MAX_RUNNING];
+	uint64_t next_content;
+	struct operation op;
+	unsigned counts[16];
+	unsigned n_crashes, n_struck;
+} world;
+
+/* splitmix64 */
+static uint64_t scramble(uint64_t *state)
+{
+	uint64_t z = *state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+static unsigned pick(unsigned n)
+{
+	return (unsigned)(scramble(&world.random) % n);
+}
+
+static void make_page(uint64_t content, uint8_t *out)
+{
+	uint64_t state = content, words[DORM_PAGE_SIZE / 8] = {0};
+	const unsigned n = content % 3 ? 16 : DORM_PAGE_SIZE / 8; /* most compress well */
+
+	for (unsigned i = 0; content && i < n; i++)
+		words[i * (ARRAY_SIZE(words) / n)] = scramble(&state);
+	memcpy(out, words, sizeof(words));
+}
+
+static struct snapshot *pick_living(void)
+{
+	for (unsigned i = pick(MAX_SNAPSHOTS), n = 0; n < MAX_SNAPSHOTS; n++, i++)
+		if (world.snapshots[i % MAX_SNAPSHOTS].alive)
+			return &world.snapshots[i % MAX_SNAPSHOTS];
+	return NULL;
+}
+
+/* Some sandboxes sleep again and again. */
+static struct snapshot *pick_busy(void)
+{
+	return world.busy && world.busy->alive && pick(4) ? world.busy : pick_living();
+}
+
+/* A place for another, with an id and a path. */
+static struct snapshot *new_snapshot(void)
+{
+	for (unsigned i = 0; i < MAX_SNAPSHOTS; i++) {
+		struct snapshot *s = &world.snapshots[i];
+
+		if (s->alive)
+			continue;
+		s->id[0] = 's';
+		for (unsigned k = 1; k < ID_LEN; k++)
+			s->id[k] = "0123456789abcdefghijklmnopqrstuvwxyz"[pick(36)];
+		str_copy(s->path, sizeof(s->path), pick(2) ? "snapshots/" : "sandboxes/");
+		str_copy(s->path + strlen(s->path), sizeof(s->id), s->id);
+		return s;
+	}
+	return NULL;
+}
+
+/* ---- doing an operation: no asserts here, it may be another process -----------------------------
+ */
+
+static int add_pass(const struct operation *op, struct image_writer *w, bool first,
+		    struct problem *problem)
+{
+	static uint8_t pages[24 * DORM_PAGE_SIZE];
+	int r = 0;
+
+	for (unsigned gfn = 0; r == 0 && gfn < world.n_pages;) {
+		unsigned n = 0;
+
+		for (; gfn + n < world.n_pages && n < 24 && op->given[gfn + n] &&
+		       op->first[gfn + n] == first;
+		     n++)
+			make_page(op->result->pages[gfn + n], pages + n * DORM_PAGE_SIZE);
+		if (n)
+			r = image_writer_add(w, gfn, n, pages, problem);
+		gfn += MAX(n, 1u);
+	}
+	return r;
+}
+
+static int write_image(const struct operation *op, int dirfd, int src_dirfd, struct manifest *m,
+		       struct problem *problem)
+{
+	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
+	_cleanup_(image_unrefp) struct image *parent = NULL;
+	int r;
+
+	if (src_dirfd >= 0)
+		r = image_open(src_dirfd, world.keys, problem, &parent);
+	else
+		r = image_open_zero(world.n_pages, &parent);
+	if (r == 0)
+		r = image_writer_new(dirfd, parent, src_dirfd, &op->writer, problem, &w);
+	if (r == 0)
+		r = add_pass(op, w, true, problem);
+	if (r == 0)
+		r = add_pass(op, w, false, problem);
+	return r ? r : image_writer_commit(w, &m->stats, m->image_id, problem);
+}
+
+static int do_sleep(const struct operation *op, int src_dirfd, struct problem *problem)
+{
+	struct manifest m = {.memory_bytes = world.n_pages * DORM_PAGE_SIZE};
+	struct snapshot_tmp tmp;
+	int r = snapshot_begin(world.store->root_fd, world.store->root, problem, &tmp);
+
+	if (r)
+		return r;
+	str_copy(m.id, sizeof(m.id), op->result->id);
+	r = file_write_atomic(tmp.dirfd, "device", DEVICE, strlen(DEVICE), 0644);
+	if (r == 0)
+		r = write_image(op, tmp.dirfd, src_dirfd, &m, problem);
+	if (r == 0)
+		r = snapshot_commit(&tmp, world.store->root_fd, op->result->path, &m, world.keys,
+				    problem);
+	snapshot_abort(&tmp, world.store->root_fd);
+	return r;
+}
+
+static int perform(const struct operation *op, struct problem *problem)
+{
+	const int root_fd = world.store->root_fd;
+	const char *root = world.store->root;
+	_cleanup_fd_ int fd = op->source ? file_open_dir(root_fd, op->source->path) : -1;
+	struct compact_stats stats;
+
+	if (op->source && fd < 0)
+		return fd;
+	switch (op->verb) {
+	case SLEEP:
+		return do_sleep(op, fd, problem);
+	case FORK:
+		return snapshot_clone(root_fd, root, fd, world.keys, op->result->path,
+				      op->result->id, problem);
+	case DELETE:
+		return snapshot_delete(root_fd, op->source->path, problem);
+	case COMPACT:
+		return snapshot_compact(root_fd, root, fd, op->result->path, false, op->result->id,
+					&op->compact, problem, &stats);
+	case COMPACT_IN_PLACE:
+		return snapshot_compact(root_fd, root, fd, op->source->path, true, NULL,
+					&op->compact, problem, &stats);
+	}
+	return -EINVAL;
+}
+
+/* ---- deciding on an operation -------------------------------------------------------------------
+ */
+
+static uint64_t pick_content(const struct snapshot *s)
+{
+	switch (pick(6)) {
+	case 0:
+		return 0;
+	case 1: /* the same as another page of this guest */
+		return s->pages[pick(world.n_pages)];
+	case 2:
+		return 1 + pick(N_POPULAR);
+	default:
+		return world.next_content++;
+	}
+}
+
+static void change_pages(struct operation *op)
+{
+	struct snapshot *s = op->result;
+	const unsigned touches = pick(10) ? pick(world.n_pages / 16) : pick(world.n_pages);
+
+	for (unsigned i = 0; i < touches; i++) {
+		unsigned gfn = pick(world.n_pages), run = pick(5) ? 1 : 1 + pick(40);
+		const bool first = pick(3) == 0, same = pick(8) == 0;
+
+		for (; run && gfn < world.n_pages; run--, gfn++) {
+			op->given[gfn] = true;
+			op->first[gfn] = first;
+			if (!same)
+				s->pages[gfn] = pick_content(s);
+		}
+	}
+}
+
+static void plan_sleep(struct operation *op)
+{
+	static const uint32_t frame_pages[] = {0, 0, 0, 1, 3, 16};
+
+	if (op->source)
+		memcpy(op->result->pages, op->source->pages, sizeof(op->result->pages));
+	else
+		memset(op->result->pages, 0, sizeof(op->result->pages));
+	op->writer = (struct image_writer_options){
+		.keys = world.keys,
+		.codec = (enum image_codec)pick(3),
+		.frame_pages = frame_pages[pick(ARRAY_SIZE(frame_pages))]};
+	change_pages(op);
+	if (pick(12) == 0) /* everything is given, as after a fresh boot */
+		memset(op->given, true, sizeof(op->given));
+}
+
+static void plan_compaction(struct operation *op)
+{
+	op->compact = (struct compact_options){
+		.force = pick(2),
+		.keys = world.keys,
+		.codec = (enum image_codec)pick(3),
+		.policy = {.max_layers = 1 + pick(6), .max_dead_percent = 10 + pick(70)}};
+}
+
+/* Return: false when there is nothing to do it with. */
+static bool plan(struct operation *op, enum verb verb, struct snapshot *source)
+{
+	memset(op, 0, sizeof(*op));
+	op->verb = verb;
+	op->source = source;
+	if (verb == SLEEP && pick(40) == 0)
+		op->source = NULL;
+	op->result = verb == DELETE || verb == COMPACT_IN_PLACE ? op->source : new_snapshot();
+	if (!op->result || (!op->source && verb != SLEEP))
+		return false;
+	if (verb == SLEEP)
+		plan_sleep(op);
+	else
+		plan_compaction(op);
+	if (verb == FORK || verb == COMPACT)
+		memcpy(op->result->pages, op->source->pages, sizeof(op->result->pages));
+	return true;
+}
+
+/* ---- checking ---------------------------------------------------------------------------------
+ */
+
+static bool exists(const struct snapshot *s)
+{
+	return faccessat(world.store->root_fd, s->path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static void check_page(struct image *image, unsigned gfn, uint64_t content, const char *whose)
+{
+	uint8_t have[DORM_PAGE_SIZE], want[DORM_PAGE_SIZE];
+	struct problem problem = PROBLEM_INIT;
+
+	if (image_read_page(image, gfn, have, &problem))
+		fail_msg("%s: page %u: %s", whose, gfn, problem.message);
+	make_page(content, want);
+	if (memcmp(have, want, sizeof(have)))
+		fail_msg("%s: page %u is not what the model says", whose, gfn);
+}
+
+static unsigned count_entries(int dirfd, const char *name)
+{
+	_cleanup_dir_ DIR *d = NULL;
+	unsigned n = 0;
+
+	assert_int_equal(file_opendir(dirfd, name, &d), 0);
+	for (struct dirent *e; (e = readdir(d));)
+		n += e->d_name[0] != '.';
+	return n;
+}
+
+static void check_device(int dirfd, const struct manifest *m)
+{
+	struct problem problem = PROBLEM_INIT;
+	_cleanup_fd_ int fd = -1;
+	char text[8] = "";
+
+	if (snapshot_open_device(dirfd, m, world.keys, &problem, &fd))
+		fail_msg("%s", problem.message);
+	assert_int_equal(read(fd, text, sizeof(text)), strlen(DEVICE));
+	assert_string_equal(text, DEVICE);
+}
+
+static void check_snapshot(const struct snapshot *s)
+{
+	_cleanup_fd_ int fd = file_open_dir(world.store->root_fd, s->path);
+	struct problem problem = PROBLEM_INIT;
+	struct image *image;
+	struct manifest m;
+
+	if (fd < 0)
+		fail_msg("%s: is not there", s->path);
+	if (snapshot_verify(fd, world.keys, NULL, NULL, &problem) ||
+	    snapshot_open(fd, world.keys, &problem, &m) ||
+	    image_open(fd, world.keys, &problem, &image))
+		fail_msg("%s: %s", s->path, problem.message);
+	assert_string_equal(m.id, s->id);
+	assert_string_equal(m.seal, world.keys ? "aes-256-gcm" : "xxh3");
+	check_device(fd, &m);
+	assert_int_equal(image_n_pages(image), world.n_pages);
+	assert_int_equal(count_entries(fd, "layers"), image_n_layers(image));
+	for (unsigned i = 0; i < world.n_pages; i++)
+		check_page(image, i, s->pages[i], s->path);
+	image_unref(image);
+	manifest_deinit(&m);
+}
+
+/* Exactly the directories that the model has. */
+static void check_directories(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < MAX_SNAPSHOTS; i++) {
+		const struct snapshot *s = &world.snapshots[i];
+
+		if (s->alive && !exists(s))
+			fail_msg("%s: is not there", s->path);
+		n += s->alive;
+	}
+	assert_int_equal(count_entries(world.store->root_fd, "snapshots") +
+				 count_entries(world.store->root_fd, "sandboxes"),
+			 n);
+	assert_int_equal(count_entries(world.store->root_fd, "tmp"), 0);
+}
+
+static void check_all(void)
+{
+	check_directories();
+	for (unsigned i = 0; i < MAX_SNAPSHOTS; i++)
+		if (world.snapshots[i].alive)
+			check_snapshot(&world.snapshots[i]);
+}
+
+/* ---- the steps ----------------------------------------------------------------------------------
+ */
+
+static void step_operation(enum verb verb, struct snapshot *source)
+{
+	struct operation *op = &world.op;
+	struct problem problem = PROBLEM_INIT;
+	int r;
+
+	if (!plan(op, verb, source) && !plan(op, DELETE, source)) /* no place left */
+		return;
+	r = perform(op, &problem);
+	if (r == COMPACT_E_NOT_DUE)
+		return;
+	if (r)
+		fail_msg("%s: %d: %s", verb_names[op->verb], r, problem.message);
+	op->result->alive = op->verb != DELETE;
+	world.counts[op->verb]++;
+}
+
+/* Mostly the new snapshot is all that is kept of a sandbox, so that it owns its layers. */
+static void step_sleep(void)
+{
+	struct snapshot *source = pick_busy();
+
+	step_operation(SLEEP, source);
+	if (world.op.verb != SLEEP)
+		return;
+	world.busy = world.op.result;
+	if (source && world.op.source == source && pick(8))
+		step_operation(DELETE, source);
+}
+
+static void open_store(void)
+{
+	struct problem problem = PROBLEM_INIT;
+
+	if (store_open(world.root, &problem, &world.store))
+		fail_msg("%s", problem.message);
+}
+
+/* In a process of its own, up to the @n-th call. Return: did it get through? */
+static bool perform_struck(const struct operation *op, int n, bool deadly)
+{
+	int status;
+	pid_t pid;
+
+	world.store = store_close(world.store);
+	(void)fflush(NULL);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct problem problem = PROBLEM_INIT;
+		int r;
+
+		if (store_open(world.root, &problem, &world.store))
+			_exit(3);
+		die = deadly;
+		calls_left = n;
+		r = perform(op, &problem);
+		_exit(r == COMPACT_E_NOT_DUE ? 1 : calls_left < 0 ? 2 : r ? 4 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	open_store();
+	if (deadly && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
+		world.n_struck++;
+		return false;
+	}
+	if (!WIFEXITED(status) || WEXITSTATUS(status) > 2)
+		fail_msg("%s, struck at call %d: status 0x%x", verb_names[op->verb], n,
+			 (unsigned)status);
+	world.n_struck += WEXITSTATUS(status) == 2;
+	return WEXITSTATUS(status) == 0;
+}
+
+static void step_crash(void)
+{
+	struct operation *op = &world.op;
+	const enum verb verb = (enum verb)pick(5);
+	bool through;
+
+	if (!plan(op, verb, pick_busy()))
+		return;
+	through = perform_struck(op, (int)pick(MAX_STRIKE), pick(3) != 0);
+	world.n_crashes++;
+	op->result->alive = exists(op->result);
+	if (through)
+		assert_int_equal(op->result->alive, verb != DELETE);
+	if (verb == COMPACT_IN_PLACE)
+		assert_true(op->result->alive);
+	if (op->source && verb != DELETE)
+		check_snapshot(op->source);
+	if (op->result->alive)
+		check_snapshot(op->result);
+	check_directories();
+}
+
+static void step_run(void)
+{
+	struct running *f = &world.running[pick(MAX_RUNNING)];
+	const struct snapshot *s = pick_living();
+	struct problem problem = PROBLEM_INIT;
+	_cleanup_fd_ int fd = -1;
+
+	if (!s)
+		return;
+	f->image = image_unref(f->image);
+	fd = file_open_dir(world.store->root_fd, s->path);
+	if (fd < 0 || image_open(fd, world.keys, &problem, &f->image))
+		fail_msg("%s: %s", s->path, problem.message);
+	memcpy(f->pages, s->pages, sizeof(f->pages));
+}
+
+static void step_read(void)
+{
+	const struct running *f = &world.running[pick(MAX_RUNNING)];
+
+	for (unsigned i = 0; f->image && i < 20; i++) {
+		unsigned gfn = pick(world.n_pages);
+
+		check_page(f->image, gfn, f->pages[gfn], "a running fork");
+	}
+}
+
+static void step(void)
+{
+	static const struct {
+		unsigned upto;
+		enum verb verb;
+	} verbs[] = {{46, FORK}, {48, DELETE}, {63, COMPACT_IN_PLACE}, {68, COMPACT}};
+	const unsigned die_roll = pick(100);
+	const struct snapshot *s;
+
+	if (die_roll < 42) {
+		step_sleep();
+		return;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (die_roll < verbs[i].upto) {
+			step_operation(verbs[i].verb, pick_busy());
+			return;
+		}
+	if (die_roll < 76) {
+		step_crash();
+	} else if (die_roll < 82) {
+		step_run();
+	} else if (die_roll < 94) {
+		step_read();
+	} else {
+		s = pick_living();
+		if (s)
+			check_snapshot(s);
+		check_directories();
+	}
+}
+
+/* ---- the program --------------------------------------------------------------------------------
+ */
+
+static uint64_t number_from(const char *variable, uint64_t otherwise)
+{
+	const char *text = getenv(variable);
+
+	return text && *text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+static void make_key(void)
+{
+	struct problem problem = PROBLEM_INIT;
+
+	assert_int_equal(keyring_new(&world.keys), 0);
+	assert_int_equal(setenv("DORM_MODEL_KEY",
+				"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+				1),
+			 0);
+	if (keyring_add(world.keys, "env:DORM_MODEL_KEY", &problem))
+		fail_msg("%s", problem.message);
+}
+
+static void test_model(void **state)
+{
+	const uint64_t n_steps = number_from("DORM_MODEL_OPS", MODEL_OPS);
+
+	if (number_from("DORM_MODEL_SEALED", pick(2)))
+		make_key();
+	world.n_pages = 64 + pick(MAX_PAGES / 2 - 64);
+	world.next_content = 1 + N_POPULAR;
+	print_message("%u pages, %s\n", world.n_pages, world.keys ? "sealed" : "not sealed");
+	open_store();
+	for (world.step = 0; world.step < n_steps; world.step++) {
+		step();
+		if (world.step % 1000 == 999)
+			check_all();
+	}
+	check_all();
+	for (unsigned i = 0; i < MAX_RUNNING; i++)
+		for (unsigned gfn = 0; world.running[i].image && gfn < world.n_pages; gfn++)
+			check_page(world.running[i].image, gfn, world.running[i].pages[gfn],
+				   "a running fork");
+	while (pick_living())
+		step_operation(DELETE, pick_living());
+	check_directories();
+	assert_true(world.n_struck <= world.n_crashes);
+	if (n_steps >= 300) { /* it must have done something */
+		assert_true(world.n_struck > 0);
+		for (unsigned i = 0; i < ARRAY_SIZE(verb_names); i++)
+			assert_true(world.counts[i] > 0);
+	}
+}
+
+static int setup(void **state)
+{
+	const char *dir = getenv("DORM_MODEL_DIR");
+
+	/* Processes die here, hosts do not: memory is as good as a disk, and quicker to fsync. */
+	if (!dir)
+		dir = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+	(void)snprintf(world.root, sizeof(world.root), "%s/dorm-model.XXXXXX", dir);
+	return mkdtemp(world.root) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	for (unsigned i = 0; i < MAX_RUNNING; i++)
+		world.running[i].image = image_unref(world.running[i].image);
+	world.store = store_close(world.store);
+	world.keys = keyring_free(world.keys);
+	return file_remove_tree(AT_FDCWD, world.root);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_model, setup, teardown)};
+	uint64_t seed = 0;
+	int failed;
+
+	if (getrandom(&seed, 4, 0) != 4)
+		return 1;
+	world.seed = world.random = number_from("DORM_MODEL_SEED", seed);
+	(void)printf("seed %" PRIu64 "\n", world.seed);
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	if (failed)
+		(void)printf("failed at step %u: DORM_MODEL_SEED=%" PRIu64 " does it again\n",
+			     world.step, world.seed);
+	else
+		(void)printf("%u pages: %u sleeps, %u forks, %u deletes, %u + %u compactions, "
+			     "%u crashes of which %u struck\n",
+			     world.n_pages, world.counts[SLEEP], world.counts[FORK],
+			     world.counts[DELETE], world.counts[COMPACT],
+			     world.counts[COMPACT_IN_PLACE], world.n_crashes, world.n_struck);
+	return failed;
+}
