@@ -314,7 +314,6 @@ static void test_for_check(void **state)
 static void test_stripped(void **state)
 {
 	struct place *p = *state;
-	_cleanup_free_ char *text = NULL;
 	int fd = make(p, p->a), plain = make(p, NULL);
 	char layer[80], plain_layer[80];
 	struct image *image = NULL;
