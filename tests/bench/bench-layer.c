@@ -178,11 +178,11 @@ static void bench_cold_frames(struct bench *b, struct layer *l, int fd)
 	}
 	require(tags != 1, "hashing"); /* so that it is not left out */
 	free(order);
-	print("layer.cold_frame", "us", plain, b->rounds, "pread of 64 KiB that are not cached",
+	print("layer_cold_frame", "us", plain, b->rounds, "pread of 64 KiB that are not cached",
 	      "bytes in memory, not verified");
-	print("layer.cold_frame_xxh3", "us", checked, b->rounds,
+	print("layer_cold_frame_xxh3", "us", checked, b->rounds,
 	      "pread of 64 KiB that are not cached", "bytes in memory, XXH3 compared");
-	print("layer.xxh3_share", "percent", share, b->rounds, "XXH3 of a frame that was just read",
+	print("layer_xxh3_share", "percent", share, b->rounds, "XXH3 of a frame that was just read",
 	      "of the time of the cold read and XXH3");
 }
 
@@ -221,7 +221,7 @@ static void bench_sequential(struct bench *b, struct layer *l, int fd, bool cold
 		ratio[r] = verified[r] / plain[r];
 	}
 #define METRIC(_name)                                                                              \
-	((void)snprintf(metric, sizeof(metric), "layer.%s_%s", cold ? "cold" : "hot", _name),      \
+	((void)snprintf(metric, sizeof(metric), "layer_%s_%s", cold ? "cold" : "hot", _name),      \
 	 metric)
 	print(METRIC("read"), "GB/s", plain, b->rounds, from, "pread alone");
 	print(METRIC("read_verified"), "GB/s", verified, b->rounds, from, "layer_read_frame");
@@ -258,9 +258,9 @@ static void bench_aead(struct bench *b)
 				"decrypting");
 		open[r] = (double)n * IMAGE_FRAME_BYTES / 1e9 / seconds_since(start);
 	}
-	print("layer.aes_gcm_open", "GB/s", open, b->rounds, "64 KiB frames in memory, one thread",
+	print("layer_aes_gcm_open", "GB/s", open, b->rounds, "64 KiB frames in memory, one thread",
 	      "decrypted and verified");
-	print("layer.aes_gcm_seal", "GB/s", seal, b->rounds, "64 KiB frames in memory, one thread",
+	print("layer_aes_gcm_seal", "GB/s", seal, b->rounds, "64 KiB frames in memory, one thread",
 	      "encrypted and tagged");
 }
 
@@ -335,11 +335,11 @@ static void bench_commit(struct bench *b)
 			image[r] = write_image(b);
 		ratio[r] = image[r] / plain[r];
 	}
-	print("layer.plain_write", "GB/s", plain, b->rounds, "open of a new file",
+	print("layer_plain_write", "GB/s", plain, b->rounds, "open of a new file",
 	      "fsync after write() of 1 MiB each");
-	print("layer.commit", "GB/s", image, b->rounds,
+	print("layer_commit", "GB/s", image, b->rounds,
 	      "image_writer_new, pages that do not compress", "image_writer_commit has returned");
-	print("layer.commit_ratio", "ratio", ratio, b->rounds,
+	print("layer_commit_ratio", "ratio", ratio, b->rounds,
 	      "commit of pages that do not compress",
 	      "write() and fsync of the same bytes, taking turns");
 }
