@@ -121,7 +121,8 @@ uint32_t image_frame_pages(const struct image *image, uint32_t layer, uint32_t f
  *
  * Nothing of a frame whose seal does not hold reaches @out's caller as success (invariant 5).
  * Blocks for the read. Allocates nothing.
- * Return: 0; IMAGE_E_CORRUPT (@problem names layer, frame, offset); negative errno
+ * Return: 0; IMAGE_E_CORRUPT (@problem names layer, frame, offset); IMAGE_E_KEY of a sealed image
+ * that was opened for checking; negative errno
  */
 int image_read_frame(const struct image *image, uint32_t layer, uint32_t frame, void *scratch,
 		     void *out, uint32_t *ret_n_pages, struct problem *problem);
@@ -190,6 +191,8 @@ struct image_writer;
  *
  * One thread. image_writer_free() without commit leaves files behind in @dirfd for the caller, who
  * owns the directory, to remove.
+ * Return: 0; -EINVAL when @parent has layers and is sealed but there are no keys in @options, or the
+ * other way round; negative errno
  */
 int image_writer_new(int dirfd, struct image *parent, int parent_dirfd,
 		     const struct image_writer_options *options, struct problem *problem,

@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "image/le.h"
 #include "image/outcome.h"
+#include "image/wide-xxhash.h"
 
 /* Codec numbers in the file; equal to enum image_codec by accident, mapped on purpose. */
 #define FILE_CODEC_NONE	 0
@@ -33,6 +33,15 @@ static uint8_t file_codec(uint8_t codec)
 		break;
 	}
 	return FILE_CODEC_NONE;
+}
+
+/* Let the library look at the processor before there are threads: its first call is not made for
+ * them. */
+__attribute__((constructor)) static void choose_vectors(void)
+{
+	static const uint8_t zeros[1024];
+
+	(void)XXH3_64bits_withSeed(zeros, sizeof(zeros), 0); /* short input would not ask */
 }
 
 uint64_t layer_tag(const uint8_t id[LAYER_ID_BYTES], uint32_t frame, const void *stored, size_t len)

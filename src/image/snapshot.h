@@ -88,7 +88,7 @@ void snapshot_abort(struct snapshot_tmp *tmp, int root_fd);
  * snapshot_commit() - write the manifest (adding layer sizes and digests), fsync, rename
  * @final: path below @root_fd that must not exist, for example "snapshots/<id>"
  * @keys:  as for the image; NULL: not sealed. The device state is encrypted too
- * Return: 0; negative errno, with nothing at @final
+ * Return: 0; -ENOKEY when the image is not sealed by @keys; negative errno, with nothing at @final
  */
 int snapshot_commit(struct snapshot_tmp *tmp, int root_fd, const char *final,
 		    const struct manifest *manifest, const struct keyring *keys,
@@ -116,7 +116,8 @@ int snapshot_open_device(int dirfd, const struct manifest *manifest, const struc
  * <root>/tmp and one rename
  * @id: the clone's own id, written into its manifest (nothing else differs); NULL keeps it
  * @keys: needed to seal another manifest; with @id NULL unused
- * The source may be deleted as soon as this returns. Return: 0; negative errno, nothing at @final
+ * The source may be deleted as soon as this returns. Return: 0; -ENOKEY when @keys do not fit the
+ * source; negative errno, nothing at @final
  */
 int snapshot_clone(int root_fd, const char *root, int src_dirfd, const struct keyring *keys,
 		   const char *final, const char *id, struct problem *problem);

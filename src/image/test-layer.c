@@ -345,8 +345,131 @@ static void test_gigantic_claim(void **state)
 		assert_non_null(strstr(problem.message, "index entry 0 at offset 1099511627776"));
 }
 
+/* ---- other forms ------------------------------------------------------------------------------
+ */
+
+/* A file of format 1.0: nothing but the version was there; what was reserved means nothing. */
+static void test_version_1(void **state)
+{
+	struct sample *s = *state;
+	uint8_t *file = (uint8_t *)s->file, *footer = footer_of(s);
+
+	le_put16(file + 8, 1);
+	le_put16(footer + 8, 1);
+	file[32] = 1; /* no seal: that came with 2.0 */
+	le_put64(file + 56, XXH3_64bits(file, 56));
+	refit(s);
+	assert_int_equal(read_bytes(s, s->file, s->len, NULL), 0);
+	le_put16(file + 8, 2);
+	file[32] = 9;
+	le_put64(file + 56, XXH3_64bits(file, 56));
+	expect_refused(s, "unknown seal 9");
+}
+
+static const uint8_t key[LAYER_KEY_BYTES] = {1, 2, 3};
+
+/* The sample's frames as another file. Return: it, open */
+static int write_other(struct sample *s, struct fixture *f, const struct layer_options *options,
+		       const uint8_t *open_key, struct layer **ret)
+{
+	struct problem problem = PROBLEM_INIT;
+	uint8_t digest[DIGEST_BYTES];
+	struct layer_writer *w;
+	uint64_t bytes;
+
+	assert_int_equal(layer_writer_new(f->dirfd, id, options, &problem, &w), 0);
+	for (uint32_t i = 0; i < N_FRAMES; i++)
+		assert_int_equal(layer_writer_add(w, s->memory + i * IMAGE_FRAME_BYTES,
+						  frame_pages[i], &problem),
+				 0);
+	assert_int_equal(layer_writer_commit(w, digest, &bytes, &problem), 0);
+	layer_writer_free(w);
+	return layer_open(f->dirfd, id, open_key, &problem, ret);
+}
+
+static void expect_frames(struct sample *s, const struct layer *l)
+{
+	uint8_t *scratch = aligned_alloc(4096, 2 * IMAGE_FRAME_BYTES + 4096);
+	struct problem problem = PROBLEM_INIT;
+	uint32_t n;
+
+	assert_non_null(scratch);
+	for (uint32_t i = 0; i < N_FRAMES; i++) {
+		assert_int_equal(layer_read_frame(l, i, s->scratch, s->out, &n, &problem), 0);
+		assert_int_equal(n, frame_pages[i]);
+		assert_memory_equal(s->out, s->memory + i * IMAGE_FRAME_BYTES, n * DORM_PAGE_SIZE);
+		assert_int_equal(layer_check_frame(l, i, scratch, &problem), 0);
+	}
+	free(scratch);
+}
+
+static void test_codecs(void **state)
+{
+	static const enum image_codec codecs[] = {IMAGE_CODEC_NONE, IMAGE_CODEC_LZ4,
+						  IMAGE_CODEC_ZSTD};
+	struct sample *s = *state;
+
+	for (unsigned i = 0; i < 6; i++) { /* each plain and sealed */
+		struct layer_options options = {.codec = codecs[i / 2], .key = i % 2 ? key : NULL};
+		struct layer *l;
+		void *fixture;
+
+		(void)fixture_setup(&fixture);
+		assert_int_equal(write_other(s, fixture, &options, options.key, &l), 0);
+		assert_int_equal(layer_is_sealed(l), i % 2);
+		assert_int_equal(layer_frame_bytes(l, 0) == 16 * DORM_PAGE_SIZE,
+				 options.codec == IMAGE_CODEC_NONE);
+		assert_int_equal(layer_n_pages(l), 28);
+		expect_frames(s, l);
+		layer_close(l);
+		(void)fixture_teardown(&fixture);
+	}
+}
+
+static void test_sealed(void **state)
+{
+	struct layer_options options = {.codec = IMAGE_CODEC_ZSTD, .key = key};
+	const uint8_t wrong[LAYER_KEY_BYTES] = {1, 2, 4};
+	struct sample *s = *state;
+	struct problem problem = PROBLEM_INIT;
+	struct layer *l, *checked, *foreign;
+	void *fixture;
+	uint32_t n;
+
+	(void)fixture_setup(&fixture);
+	assert_int_equal(write_other(s, fixture, &options, key, &l), 0);
+	assert_int_equal(
+		layer_open(((struct fixture *)fixture)->dirfd, id, wrong, &problem, &foreign), 0);
+	assert_int_equal(layer_read_frame(foreign, 0, s->scratch, s->out, &n, &problem),
+			 IMAGE_E_CORRUPT);
+	assert_non_null(strstr(problem.message, "its seal does not hold"));
+	assert_int_equal(s->out[0], 0);
+	problem = PROBLEM_INIT;
+	assert_int_equal(
+		layer_open(((struct fixture *)fixture)->dirfd, id, NULL, &problem, &checked), 0);
+	assert_int_equal(layer_read_frame(checked, 0, s->scratch, s->out, &n, &problem),
+			 IMAGE_E_KEY);
+	assert_non_null(strstr(problem.message, "no key was given"));
+	expect_frames(s, l); /* the key set up in this thread is the right one again */
+	layer_close(l);
+	layer_close(checked);
+	layer_close(foreign);
+	(void)fixture_teardown(&fixture);
+	/* a key for what is not sealed */
+	problem = PROBLEM_INIT;
+	{
+		int fd = memfd_create("layer", MFD_CLOEXEC);
+
+		assert_int_equal(fd_write_full(fd, s->file, s->len), 0);
+		assert_int_equal(layer_open_fd_consume(fd, s->len, id, key, &problem, &l),
+				 IMAGE_E_KEY);
+		assert_non_null(strstr(problem.message, "not sealed although"));
+	}
+}
+
 #define LAYER_TEST(_f) cmocka_unit_test_setup_teardown(_f, setup, teardown)
 TEST_MAIN(LAYER_TEST(test_round_trip), LAYER_TEST(test_every_byte), LAYER_TEST(test_every_length),
 	  LAYER_TEST(test_shrinks_while_open), LAYER_TEST(test_forged_index),
 	  LAYER_TEST(test_forged_footer), LAYER_TEST(test_swapped_frames),
-	  LAYER_TEST(test_not_zstd), LAYER_TEST(test_gigantic_claim))
+	  LAYER_TEST(test_not_zstd), LAYER_TEST(test_gigantic_claim), LAYER_TEST(test_version_1),
+	  LAYER_TEST(test_codecs), LAYER_TEST(test_sealed))

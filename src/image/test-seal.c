@@ -314,7 +314,6 @@ static void test_for_check(void **state)
 static void test_stripped(void **state)
 {
 	struct place *p = *state;
-	_cleanup_free_ char *text = NULL;
 	int fd = make(p, p->a), plain = make(p, NULL);
 	char layer[80], plain_layer[80];
 	struct image *image = NULL;
@@ -629,6 +628,60 @@ static void test_children(void **state)
 	close(fd);
 }
 
+/* The text with @from replaced by @to: refused, with the field's name. */
+static void expect_text_refused(const char *text, const char *from, const char *to, int outcome,
+				const char *want)
+{
+	const char *at = strstr(text, from);
+	_cleanup_free_ char *changed = NULL;
+	struct problem problem = PROBLEM_INIT;
+	struct seal s = {0};
+
+	assert_non_null(at);
+	changed = str_printf("%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+	assert_non_null(changed);
+	assert_int_equal(seal_decode(changed, strlen(changed), &problem, &s), outcome);
+	assert_null(s.layers);
+	if (!strstr(problem.message, want))
+		fail_msg("\"%s\" is not in \"%s\"", want, problem.message);
+}
+
+static void test_text(void **state)
+{
+	struct seal_layer layers[2] = {{.id = {1}}, {.id = {2}}};
+	struct seal s = {.key_id = "0123456789abcdef", .n_layers = 2, .layers = layers}, again;
+	struct layer_name names[2] = {{.id = {1}}, {.id = {2}}};
+	_cleanup_free_ char *text = NULL;
+	struct problem problem = PROBLEM_INIT;
+
+	assert_int_equal(seal_encode(&s, &text), 0);
+	assert_int_equal(seal_decode(text, strlen(text), &problem, &again), 0);
+	assert_int_equal(seal_match(&again, names, 2, &problem), 0);
+	assert_int_equal(seal_match(&again, names, 1, &problem), IMAGE_E_CORRUPT);
+	problem = PROBLEM_INIT;
+	names[1].id[0] = 1; /* one twice, one not at all */
+	assert_int_equal(seal_match(&again, names, 2, &problem), IMAGE_E_CORRUPT);
+	assert_non_null(strstr(problem.message, "layer 1 is not the one that the map has there"));
+	seal_deinit(&again);
+#define REFUSED(_from, _to, _want) expect_text_refused(text, _from, _to, IMAGE_E_CORRUPT, _want)
+	expect_text_refused(text, "\"major\": 2", "\"major\": 3", IMAGE_E_VERSION, "newer");
+	REFUSED("\"major\": 2", "\"major\": -1", "version");
+	REFUSED("dormouse-seal", "dormouse-snapshot", "\"format\"");
+	REFUSED("aes-256-gcm", "rot13", "\"cipher\"");
+	REFUSED("0123456789abcdef", "0123456789ABCDEF", "\"key_id\"");
+	REFUSED("0123456789abcdef", "0123456789abcde", "\"key_id\": 15 characters");
+	REFUSED("\"salt\": \"AAAA", "\"salt\": \"AAA", "\"salt\": 43 characters");
+	REFUSED("\"salt\": \"AAAA", "\"salt\": \"AA*A", "\"salt\": not base64");
+	REFUSED("AAA=\",\n  \"layers\"", "AAB=\",\n  \"layers\"", "not the canonical base64");
+	REFUSED("\"device\"", "\"engine\"", "\"device\": missing");
+	REFUSED("\"map_mac\": \"", "\"map_mac\": 7, \"x\": \"", "\"map_mac\": not a text");
+	REFUSED("\"manifest_mac\": null", "\"manifest_mac\": true", "\"manifest_mac\"");
+	REFUSED("\"layers\": [", "\"layers\": [7,", "\"id\": missing");
+	REFUSED("\"layers\"", "\"layer\"", "\"layers\": missing");
+	REFUSED("{", "[", "seal: offset");
+#undef REFUSED
+}
+
 /* One bit anywhere: refused, or nothing is different. */
 static void flip_everything(struct place *p, int dirfd, const char *name, bool strict)
 {
@@ -672,4 +725,4 @@ static void test_every_file(void **state)
 TEST_MAIN(SEAL_TEST(test_round_trip), SEAL_TEST(test_wrong_key), SEAL_TEST(test_for_check),
 	  SEAL_TEST(test_stripped), SEAL_TEST(test_stripped_header), SEAL_TEST(test_foreign_layer),
 	  SEAL_TEST(test_swapped_frames), SEAL_TEST(test_older_manifest), SEAL_TEST(test_rotation),
-	  SEAL_TEST(test_children), SEAL_TEST(test_every_file))
+	  SEAL_TEST(test_children), cmocka_unit_test(test_text), SEAL_TEST(test_every_file))

@@ -537,12 +537,12 @@ static void test_newer_versions(void **state)
 	int fd = make(p, id);
 
 	only_layer(fd, layer);
-	fixture_flip(fd, "map", 8, 2 ^ 3);
+	fixture_flip(fd, "map", 8, 0x2 ^ 0x3);
 	expect_open(fd, IMAGE_E_VERSION, want);
-	fixture_flip(fd, "map", 8, 2 ^ 3);
-	fixture_flip(fd, layer, 8, 2 ^ 3);
+	fixture_flip(fd, "map", 8, 0x2 ^ 0x3);
+	fixture_flip(fd, layer, 8, 0x2 ^ 0x3);
 	expect_open(fd, IMAGE_E_VERSION, want);
-	fixture_flip(fd, layer, 8, 2 ^ 3);
+	fixture_flip(fd, layer, 8, 0x2 ^ 0x3);
 	assert_int_equal(file_read(fd, "manifest.json", 1u << 20, &text, NULL), 0);
 	at = strstr(text, "\"major\": 2");
 	assert_non_null(at);

@@ -99,9 +99,13 @@ int snapshot_open_device(int dirfd, const struct manifest *m, const struct keyri
 	r = open_stored_device(dirfd, m, problem, &fd, &bytes);
 	if (r)
 		return r;
-	if (!keys) {
+	if (!keys && strcmp(m->seal, SEAL_NAME_AES256)) {
 		*ret = take_fd(fd);
 		return 0;
+	}
+	if (!keys) { /* its seal was taken away since the manifest was read */
+		problem_set(problem, 403, "device: sealed, but no key was given");
+		return IMAGE_E_KEY;
 	}
 	r = seal_device_key(&seal, keys, problem, key);
 	if (r == 0)
