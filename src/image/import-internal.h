@@ -39,6 +39,14 @@ struct importer {
 /* The problem of the import, in which IMAGE_E_CORRUPT of what came by the stream is its fault. */
 int import_blame_stream(struct importer *m, int r);
 
+/* import-place.c */
+
+/**
+ * import_check_place() - may this item come now, with this length?
+ * @ret_index: its number among those of its kind
+ * Return: 0; TRANSFER_E_STREAM
+ */
+int import_check_place(struct importer *m, const struct transfer_item *item, uint32_t *ret_index);
 /** import_layer_number() - of a layer item that has its place. Return: index into files.layers */
 uint32_t import_layer_number(const struct importer *m);
 

@@ -243,34 +243,43 @@ static bool page_is_zero(const uint8_t *page)
 	return page[0] == 0 && !memcmp(page, page + 1, DORM_PAGE_SIZE - 1);
 }
 
-static int spool_page(struct raw_importer *m, const uint8_t *page, uint64_t at)
+static int spool_run(struct raw_importer *m, const uint8_t *pages, size_t len, uint64_t at)
 {
-	size_t done = 0;
-
-	if (page_is_zero(page))
-		return 0;
-	while (done < DORM_PAGE_SIZE) {
-		ssize_t n =
-			pwrite(m->spool, page + done, DORM_PAGE_SIZE - done, (off_t)(at + done));
+	while (len) {
+		ssize_t n = pwrite(m->spool, pages, len, (off_t)at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 ? error_errno() : error_trace(-EIO);
-		done += (size_t)n;
+		pages += n;
+		len -= (size_t)n;
+		at += (uint64_t)n;
 	}
 	return 0;
 }
 
-static int flush_piece(struct raw_importer *m)
+/* The pages of the piece that are not zero; the others stay holes. */
+static int spool_piece(struct raw_importer *m)
 {
-	const uint64_t n = m->piece_have / DORM_PAGE_SIZE;
+	size_t first = 0;
 	int r = 0;
 
-	if (m->writer)
-		r = image_writer_add(m->writer, m->at / DORM_PAGE_SIZE, n, m->piece, &m->problem);
-	for (uint64_t i = 0; r == 0 && !m->writer && i < n; i++)
-		r = spool_page(m, m->piece + i * DORM_PAGE_SIZE, m->at + i * DORM_PAGE_SIZE);
+	for (size_t i = 0; r == 0 && i <= m->piece_have; i += DORM_PAGE_SIZE) {
+		if (i < m->piece_have && !page_is_zero(m->piece + i))
+			continue;
+		r = spool_run(m, m->piece + first, i - first, m->at + first);
+		first = i + DORM_PAGE_SIZE;
+	}
+	return r;
+}
+
+static int flush_piece(struct raw_importer *m)
+{
+	int r = m->writer ? image_writer_add(m->writer, m->at / DORM_PAGE_SIZE,
+					     m->piece_have / DORM_PAGE_SIZE, m->piece, &m->problem)
+			  : spool_piece(m);
+
 	m->at += m->piece_have;
 	m->piece_have = 0;
 	return r;
@@ -314,7 +323,7 @@ static int take_head(struct raw_importer *m)
 	return 0;
 }
 
-/* Return: bytes taken, at least 1; a negative result in *@ret_error otherwise */
+/* Return: how many of the bytes were taken, at least 1. *@ret_error: what came of them */
 static size_t take(struct raw_importer *m, const uint8_t *data, size_t len, int *ret_error)
 {
 	size_t n;
@@ -327,7 +336,8 @@ static size_t take(struct raw_importer *m, const uint8_t *data, size_t len, int 
 			*ret_error = take_head(m);
 		return n;
 	}
-	n = MIN(MIN((uint64_t)len, m->left), PIECE_BYTES - m->piece_have);
+	n = MIN(len, PIECE_BYTES - m->piece_have);
+	n = (size_t)MIN((uint64_t)n, m->left);
 	memcpy(m->piece + m->piece_have, data, n);
 	m->piece_have += n;
 	m->left -= n;

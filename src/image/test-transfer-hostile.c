@@ -151,6 +151,27 @@ static void test_flipped(void **state)
 	}
 }
 
+/* Where the end's digest fits what is wrong: the chunk's own checksum finds it, and finds it there.
+ */
+static void test_flipped_chunk(void **state)
+{
+	struct hostile *h = *state;
+	const size_t start =
+		TRANSFER_HEADER_BYTES + TRANSFER_ITEM_BYTES + TRANSFER_CHUNK_HEAD_BYTES;
+	XXH128_canonical_t digest;
+	struct problem problem = PROBLEM_INIT;
+
+	h->data.data[start] ^= 1;
+	XXH128_canonicalFromHash(&digest, XXH3_128bits(h->data.data, h->data.len - DIGEST_BYTES));
+	memcpy(h->data.data + h->data.len - DIGEST_BYTES, digest.digest, DIGEST_BYTES);
+	assert_int_equal(
+		stream_import(h->p->to, NULL, h->data.data, h->data.len, 4096, NULL, &problem),
+		TRANSFER_E_STREAM);
+	assert_string_equal(problem.message,
+			    "stream: item 0 (manifest), chunk 0: checksum mismatch");
+	assert_nothing(h);
+}
+
 static void test_end(void **state)
 {
 	struct hostile *h = *state;
@@ -580,28 +601,6 @@ static void test_missing(void **state)
 	assert_nothing(h);
 }
 
-/* A layer of the same id is here, but it is another one. */
-static void test_impostor(void **state)
-{
-	struct hostile *h = *state;
-	struct buf *bytes = &h->s.items[h->layer].bytes;
-	struct problem problem = PROBLEM_INIT;
-	struct import_stats stats;
-	char path[64] = "incoming/", *id = path + strlen(path);
-	int fd;
-
-	str_hex(h->s.items[h->layer].item.layer, LAYER_ID_BYTES, id);
-	fd = openat(h->p->to->root_fd, path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-	assert_int_equal(write(fd, bytes->data, bytes->len - 1), bytes->len - 1);
-	close(fd);
-	assert_int_equal(
-		stream_import(h->p->to, NULL, h->data.data, h->data.len, 4096, &stats, &problem),
-		0);
-	assert_int_equal(stats.layers_present, 0);
-	assert_int_equal(stats.layers_received, 2);
-	stream_check(h->p, h->p->to, h->id);
-}
-
 static uint8_t digest_of_layer[DIGEST_BYTES];
 static uint64_t bytes_of_layer;
 static char image_id_of_map[IMAGE_ID_LEN + 1];
@@ -677,6 +676,51 @@ static void put_frame(struct hostile *h, const void *frame, size_t len, uint8_t 
 	stream_set(&h->s.items[1], map.data, map.len);
 	stream_set(&h->s.items[h->layer], layer.data, layer.len);
 	h->s.n = 3;
+}
+
+/* A layer of the same id is here, but it is damaged, or another one. */
+static void put_layer(struct hostile *h, const void *data, size_t len)
+{
+	char path[64] = "incoming/", *id = path + strlen(path);
+	int fd;
+
+	str_hex(h->s.items[h->layer].item.layer, LAYER_ID_BYTES, id);
+	fd = openat(h->p->to->root_fd, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	assert_int_equal(write(fd, data, len), len);
+	close(fd);
+}
+
+static void test_impostor(void **state)
+{
+	struct hostile *h = *state;
+	const uint8_t *id = h->s.items[h->layer].item.layer;
+	_cleanup_free_ char *page = calloc(1, DORM_PAGE_SIZE), *packed = malloc(DORM_PAGE_SIZE);
+	_cleanup_buf_ struct buf data = {0}, other = {0};
+	struct problem problem = PROBLEM_INIT;
+	struct import_stats stats;
+	size_t len;
+
+	put_layer(h, h->s.items[h->layer].bytes.data, h->s.items[h->layer].bytes.len - 1);
+	assert_int_equal(
+		stream_import(h->p->to, NULL, h->data.data, h->data.len, 4096, &stats, &problem),
+		0);
+	assert_int_equal(stats.layers_present, 0);
+	assert_int_equal(stats.layers_received, 2);
+	stream_check(h->p, h->p->to, h->id);
+	/* of the same size, and good for itself */
+	memset(page, 'b', DORM_PAGE_SIZE);
+	len = ZSTD_compress(packed, DORM_PAGE_SIZE, page, DORM_PAGE_SIZE, 1);
+	make_layer(id, packed, (uint32_t)len, 1, 0, &other);
+	memset(page, 'a', DORM_PAGE_SIZE);
+	assert_int_equal(ZSTD_compress(packed, DORM_PAGE_SIZE, page, DORM_PAGE_SIZE, 1), len);
+	put_frame(h, packed, len, 1, 0);
+	assert_int_equal(other.len, h->s.items[h->layer].bytes.len);
+	put_layer(h, other.data, other.len);
+	stream_build(&h->s, &data);
+	assert_int_equal(stream_import(h->p->to, NULL, data.data, data.len, 4096, &stats, &problem),
+			 0);
+	assert_int_equal(stats.layers_present, 0);
+	assert_int_equal(stats.layers_received, 1);
 }
 
 static void test_frames(void **state)
@@ -760,27 +804,17 @@ static void test_qcow2(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_truncated),
-		TEST(test_flipped),
-		TEST(test_end),
-		TEST(test_length),
-		TEST(test_stays_refused),
-		TEST(test_order),
-		TEST(test_missing_items),
-		TEST(test_duplicates),
-		TEST(test_unknown_items),
-		TEST(test_versions),
-		TEST(test_sizes),
-		TEST(test_gigantic_layer),
-		TEST(test_names),
-		TEST(test_own_parent),
-		TEST(test_seal),
-		TEST(test_many),
-		TEST(test_manifest_and_map_disagree),
-		TEST(test_missing),
-		TEST(test_impostor),
-		TEST(test_frames),
-		TEST(test_qcow2),
+		TEST(test_truncated),	   TEST(test_flipped),
+		TEST(test_flipped_chunk),  TEST(test_end),
+		TEST(test_length),	   TEST(test_stays_refused),
+		TEST(test_order),	   TEST(test_missing_items),
+		TEST(test_duplicates),	   TEST(test_unknown_items),
+		TEST(test_versions),	   TEST(test_sizes),
+		TEST(test_gigantic_layer), TEST(test_names),
+		TEST(test_own_parent),	   TEST(test_seal),
+		TEST(test_many),	   TEST(test_manifest_and_map_disagree),
+		TEST(test_missing),	   TEST(test_impostor),
+		TEST(test_frames),	   TEST(test_qcow2),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
