@@ -44,6 +44,7 @@ static int add_file(struct exporter *x, uint32_t kind, int dirfd, const char *na
 	struct stat st;
 	int r = plain_file_open(dirfd, name, what, problem, &i->fd, &i->item.bytes);
 
+	*ret = i; /* it is in the list, whatever comes of it */
 	if (r)
 		return r;
 	if (fstat(i->fd, &st) < 0)
@@ -54,7 +55,6 @@ static int add_file(struct exporter *x, uint32_t kind, int dirfd, const char *na
 			    what, ull(i->item.bytes), TRANSFER_MAX_ITEM_BYTES);
 		return error_trace(-EFBIG);
 	}
-	*ret = i;
 	return 0;
 }
 

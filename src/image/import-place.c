@@ -68,10 +68,8 @@ static void limits(const struct importer *m, const struct transfer_item *item, u
 	case TRANSFER_WORKING_SET:
 		*ret_max = TRANSFER_MAX_SET_BYTES;
 		return;
-	case TRANSFER_DEVICE: /* encryption may make it longer */
-		*ret_min = exact;
-		*ret_max = import_is_sealed(m) ? exact + exact / 64 + DORM_PAGE_SIZE : exact;
-		return;
+	case TRANSFER_DEVICE:
+		break;
 	case TRANSFER_MAP:
 		exact = m->files.map_bytes;
 		break;

@@ -318,8 +318,8 @@ static int begin(struct importer *m, const struct import_options *options)
 
 	if (r < 0)
 		return r;
-	m->incoming_dirfd = incoming_open(m->store);
-	r = m->incoming_dirfd < 0 ? m->incoming_dirfd : incoming_clean(m->incoming_dirfd);
+	m->incoming_dirfd = store_open_incoming(m->store);
+	r = m->incoming_dirfd < 0 ? m->incoming_dirfd : store_clean_incoming(m->incoming_dirfd);
 	if (r < 0)
 		problem_errno(&m->problem, r, "%s/incoming", m->store->root);
 	return r < 0 ? error_trace(r) : transfer_reader_init(&m->reader, &sink, m);

@@ -26,22 +26,22 @@
 #include "image/layer-format.h"
 #include "image/transfer.h"
 
-int incoming_open(struct store *store)
+int store_open_incoming(struct store *store)
 {
 	return file_open_dir(store->root_fd, "incoming");
 }
 
-bool incoming_is_layer(const char *name)
+bool store_is_layer_name(const char *name)
 {
 	return strlen(name) == IMAGE_ID_LEN && strspn(name, "0123456789abcdef") == IMAGE_ID_LEN;
 }
 
 static bool is_ours(const char *name)
 {
-	return incoming_is_layer(name) || str_has_suffix(name, ".part");
+	return store_is_layer_name(name) || str_has_suffix(name, ".part");
 }
 
-int incoming_clean(int incoming_dirfd)
+int store_clean_incoming(int incoming_dirfd)
 {
 	const time_t oldest = (time_t)(clock_real_ns() / NSEC_PER_SEC) - INCOMING_MAX_AGE_S;
 	_cleanup_dir_ DIR *d = NULL;
@@ -64,7 +64,7 @@ int incoming_clean(int incoming_dirfd)
  */
 
 struct walk {
-	incoming_visit visit;
+	store_visit_layer visit;
 	void *userdata;
 };
 
@@ -77,7 +77,7 @@ static int visit_directory(const struct walk *w, int dirfd)
 	int r = file_opendir(dirfd, ".", &d);
 
 	while (r == 0 && (e = readdir(d)))
-		if (incoming_is_layer(e->d_name))
+		if (store_is_layer_name(e->d_name))
 			r = buf_append(&names, e->d_name, strlen(e->d_name) + 1);
 	for (size_t i = 0; r == 0 && i < names.len; i += strlen(names.data + i) + 1)
 		r = w->visit(w->userdata, dirfd, names.data + i);
@@ -121,10 +121,10 @@ static int visit_sandbox(void *userdata, const char *id, int dirfd)
 	return r;
 }
 
-int store_each_layer_file(struct store *store, incoming_visit visit, void *userdata)
+int store_each_layer_file(struct store *store, store_visit_layer visit, void *userdata)
 {
 	struct walk w = {.visit = visit, .userdata = userdata};
-	_cleanup_fd_ int fd = incoming_open(store);
+	_cleanup_fd_ int fd = store_open_incoming(store);
 	int r = fd < 0 ? fd : visit_directory(&w, fd);
 
 	if (r == 0)

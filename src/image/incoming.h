@@ -15,16 +15,16 @@
 #define INCOMING_MAX_AGE_S (7 * 24 * 60 * 60)
 #define INCOMING_NAME_LEN  (2 * 16 + 1 + 21 + 5) /* of the longer form */
 
-/** incoming_open() - the directory. Return: its descriptor; negative errno */
-int incoming_open(struct store *store);
+/** store_open_incoming() - the directory. Return: its descriptor; negative errno */
+int store_open_incoming(struct store *store);
 
-/** incoming_clean() - remove what has waited for more than INCOMING_MAX_AGE_S */
-int incoming_clean(int incoming_dirfd);
+/** store_clean_incoming() - remove what has waited for more than INCOMING_MAX_AGE_S */
+int store_clean_incoming(int incoming_dirfd);
 
-/** incoming_is_layer() - is this the name of a layer's file? */
-bool incoming_is_layer(const char *name);
+/** store_is_layer_name() - is this the name of a layer's file? */
+bool store_is_layer_name(const char *name);
 
-typedef int (*incoming_visit)(void *userdata, int dirfd, const char *layer_id);
+typedef int (*store_visit_layer)(void *userdata, int dirfd, const char *layer_id);
 
 /**
  * store_each_layer_file() - visit every file that has the name of a layer, wherever it is
@@ -32,4 +32,4 @@ typedef int (*incoming_visit)(void *userdata, int dirfd, const char *layer_id);
  * they move, so that one that moves meanwhile is not missed. A layer with several links is visited
  * as often. Return: 0; what @visit said if it was not 0; negative errno
  */
-int store_each_layer_file(struct store *store, incoming_visit visit, void *userdata);
+int store_each_layer_file(struct store *store, store_visit_layer visit, void *userdata);

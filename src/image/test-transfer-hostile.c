@@ -799,6 +799,24 @@ static void test_qcow2(void **state)
 	free(disk);
 }
 
+static void device(struct manifest *m, struct manifest_files *f)
+{
+	m->device_bytes = 5;
+	memset(m->device_digest, 'a', sizeof(m->device_digest) - 1);
+}
+
+static void test_device(void **state)
+{
+	struct hostile *h = *state;
+
+	change_manifest(h, device);
+	for (unsigned i = h->s.n++; i > 2; i--)
+		h->s.items[i] = h->s.items[i - 1];
+	h->s.items[2] = (struct stream_item){.item.kind = TRANSFER_DEVICE};
+	stream_set(&h->s.items[2], "other", 5);
+	refused(h, "device: checksum mismatch");
+}
+
 #define TEST(_name) cmocka_unit_test_setup_teardown(_name, setup, teardown)
 
 int main(void)
@@ -815,6 +833,7 @@ int main(void)
 		TEST(test_many),	   TEST(test_manifest_and_map_disagree),
 		TEST(test_missing),	   TEST(test_impostor),
 		TEST(test_frames),	   TEST(test_qcow2),
+		TEST(test_device),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,7 @@
 #define TRANSFER_END_BYTES	  (TRANSFER_ITEM_BYTES + DIGEST_BYTES)
 #define TRANSFER_MAX_ITEMS	  8192u
 #define TRANSFER_MAX_ITEM_BYTES	  (1ull << 44) /* 16 TiB: of a layer or a disk */
-#define TRANSFER_MAX_SEAL_BYTES	  (4u << 20)
+#define TRANSFER_MAX_SEAL_BYTES	  (1u << 20)
 #define TRANSFER_MAX_SET_BYTES	  (64u << 20)
 
 /* In the order in which they come. */
