@@ -475,7 +475,7 @@ static void test_seal(void **state)
 	h->s.items[2] = (struct stream_item){.item.kind = TRANSFER_SEAL};
 	stream_set(&h->s.items[2], "{}", 2);
 	h->s.n++;
-	refused(h, "not sealed");
+	refused(h, "seal");
 	/* without a key its id stays */
 	stream_build(&h->s, &data);
 	assert_int_equal(
@@ -616,9 +616,11 @@ static void one_layer(struct manifest *m, struct manifest_files *f)
 	m->memory_bytes = 16 * DORM_PAGE_SIZE;
 }
 
-static void make_layer(const uint8_t *id, const void *frame, uint32_t len, uint8_t n_pages,
-		       uint64_t wrong_tag, struct buf *ret)
+/* @header: of the layer in whose place it comes */
+static void make_layer(const uint8_t header[LAYER_HEADER_BYTES], const void *frame, uint32_t len,
+		       uint8_t n_pages, uint64_t wrong_tag, struct buf *ret)
 {
+	const uint8_t *id = header + 16;
 	struct layer_frame f = {.offset = LAYER_HEADER_BYTES,
 				.stored_len = len,
 				.codec = IMAGE_CODEC_ZSTD,
@@ -628,17 +630,16 @@ static void make_layer(const uint8_t *id, const void *frame, uint32_t len, uint8
 				      .n_pages = n_pages,
 				      .index_offset = LAYER_HEADER_BYTES + len,
 				      .index_len = LAYER_ENTRY_BYTES};
-	uint8_t header[LAYER_HEADER_BYTES], entry[LAYER_ENTRY_BYTES], end[LAYER_FOOTER_BYTES];
+	uint8_t entry[LAYER_ENTRY_BYTES], end[LAYER_FOOTER_BYTES];
 	XXH128_canonical_t digest;
 
-	layer_header_encode(id, header);
 	layer_entry_encode(&f, entry);
 	XXH128_canonicalFromHash(&digest, XXH3_128bits(entry, sizeof(entry)));
 	memcpy(footer.digest, digest.digest, DIGEST_BYTES);
 	memcpy(digest_of_layer, digest.digest, DIGEST_BYTES);
 	memcpy(footer.id, id, LAYER_ID_BYTES);
 	layer_footer_encode(&footer, end);
-	assert_int_equal(buf_append(ret, header, sizeof(header)), 0);
+	assert_int_equal(buf_append(ret, header, LAYER_HEADER_BYTES), 0);
 	assert_int_equal(buf_append(ret, frame, len), 0);
 	assert_int_equal(buf_append(ret, entry, sizeof(entry)), 0);
 	assert_int_equal(buf_append(ret, end, sizeof(end)), 0);
@@ -670,7 +671,8 @@ static void put_frame(struct hostile *h, const void *frame, size_t len, uint8_t 
 	const uint8_t *id = h->s.items[h->layer].item.layer;
 	_cleanup_buf_ struct buf layer = {0}, map = {0};
 
-	make_layer(id, frame, (uint32_t)len, n_pages, wrong_tag, &layer);
+	make_layer((const uint8_t *)h->s.items[h->layer].bytes.data, frame, (uint32_t)len, n_pages,
+		   wrong_tag, &layer);
 	make_map(id, n_pages, &map);
 	change_manifest(h, one_layer);
 	stream_set(&h->s.items[1], map.data, map.len);
@@ -693,7 +695,6 @@ static void put_layer(struct hostile *h, const void *data, size_t len)
 static void test_impostor(void **state)
 {
 	struct hostile *h = *state;
-	const uint8_t *id = h->s.items[h->layer].item.layer;
 	_cleanup_free_ char *page = calloc(1, DORM_PAGE_SIZE), *packed = malloc(DORM_PAGE_SIZE);
 	_cleanup_buf_ struct buf data = {0}, other = {0};
 	struct problem problem = PROBLEM_INIT;
@@ -710,7 +711,8 @@ static void test_impostor(void **state)
 	/* of the same size, and good for itself */
 	memset(page, 'b', DORM_PAGE_SIZE);
 	len = ZSTD_compress(packed, DORM_PAGE_SIZE, page, DORM_PAGE_SIZE, 1);
-	make_layer(id, packed, (uint32_t)len, 1, 0, &other);
+	make_layer((const uint8_t *)h->s.items[h->layer].bytes.data, packed, (uint32_t)len, 1, 0,
+		   &other);
 	memset(page, 'a', DORM_PAGE_SIZE);
 	assert_int_equal(ZSTD_compress(packed, DORM_PAGE_SIZE, page, DORM_PAGE_SIZE, 1), len);
 	put_frame(h, packed, len, 1, 0);
