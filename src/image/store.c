@@ -131,9 +131,23 @@ static int empty_tmp(struct store *s)
 	return 0;
 }
 
+/* What an import had received in part when the process ended. Whole layers stay. */
+static int clean_incoming(struct store *s)
+{
+	_cleanup_dir_ DIR *d = NULL;
+	struct dirent *e;
+	int r = file_opendir(s->root_fd, "incoming", &d);
+
+	while (r == 0 && (e = readdir(d)))
+		if (str_has_suffix(e->d_name, ".part") && unlinkat(dirfd(d), e->d_name, 0) < 0)
+			r = error_errno();
+	return error_trace(r);
+}
+
 static int make_directories(struct store *s)
 {
-	static const char *const names[] = {"snapshots", "templates", "sandboxes", "tmp"};
+	static const char *const names[] = {"snapshots", "templates", "sandboxes", "tmp",
+					    "incoming"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (mkdirat(s->root_fd, names[i], 0755) < 0 && errno != EEXIST)
@@ -156,6 +170,8 @@ int store_open(const char *root, struct problem *problem, struct store **ret)
 		r = make_directories(s);
 	if (r == 0)
 		r = empty_tmp(s);
+	if (r == 0)
+		r = clean_incoming(s);
 	if (r < 0) {
 		problem_errno(problem, r, "%s: the store cannot be opened", root);
 		return error_trace(r);

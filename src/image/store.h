@@ -4,7 +4,7 @@
  * store.h - the directories that are the truth (docs/architecture.md, "The store")
  *
  * One process at a time owns a store: store_open() takes a lock that dies with the process. It makes
- * the directories and empties tmp/. Any thread afterwards.
+ * the directories, empties tmp/ and removes what incoming/ has in part. Any thread afterwards.
  */
 #include "base/mem.h"
 #include "base/problem.h"

@@ -40,7 +40,12 @@ struct export_options {
 	size_t n_skip;
 };
 
-/** exporter_new() - @dirfd: a snapshot directory, duplicated. The snapshot may be deleted meanwhile
+/**
+ * exporter_new() - open everything that will be sent
+ * @dirfd: a snapshot directory, only used during the call. The snapshot may be deleted meanwhile
+ * @options: may be NULL; ids that are not of this snapshot's layers are ignored
+ * Takes a descriptor for each layer and disk. Sealed snapshots need no key: they go as they are.
+ * Return: 0; IMAGE_E_CORRUPT; IMAGE_E_VERSION; negative errno
  */
 int exporter_new(int dirfd, const struct export_options *options, struct problem *problem,
 		 struct exporter **ret);
@@ -59,9 +64,11 @@ ssize_t exporter_read(struct exporter *x, void *buf, size_t len, struct problem 
 struct importer;
 
 struct import_options {
-	const struct keyring
-		*keys;	    /* to authenticate a sealed one; without, it is taken as it is */
-	const char *id;	    /* another id for it; NULL keeps the stream's (fresh if taken) */
+	const struct keyring *keys; /* to authenticate a sealed one; without, it is taken as it is;
+				       an unsealed one is refused with keys. Borrowed */
+	const char *id; /* another id for it, which must be free; NULL keeps the stream's, or makes
+			   a fresh one where another snapshot has that. A sealed snapshot cannot
+			   change its id without keys: TRANSFER_E_EXISTS */
 	uint64_t max_bytes; /* refuse larger streams; 0: what the file system has free */
 };
 
@@ -71,14 +78,23 @@ struct import_stats {
 	uint64_t bytes_received;
 };
 
+/** importer_new() - @options may be NULL. Removes what has waited in incoming/ for a week */
 int importer_new(struct store *store, const struct import_options *options, struct problem *problem,
 		 struct importer **ret);
 /** importer_free() - layers that arrived whole are kept for the next attempt */
 struct importer *importer_free(struct importer *m);
 DEFINE_CLEANUP(struct importer *, importer_free)
-/** importer_write() - the next bytes. Return: 0; TRANSFER_E_*; IMAGE_E_*; negative errno */
+/**
+ * importer_write() - the next bytes
+ * What is refused stays refused: every later call answers the same.
+ * Return: 0; TRANSFER_E_*; IMAGE_E_VERSION; IMAGE_E_KEY; negative errno (-ENOSPC before anything
+ * is written if it is known by then)
+ */
 int importer_write(struct importer *m, const void *data, size_t len, struct problem *problem);
-/** importer_finish() - the stream has ended: verify what is left, commit to snapshots/<id> */
+/**
+ * importer_finish() - the stream has ended: verify what is left, commit to snapshots/<id>
+ * Return: as importer_write(), TRANSFER_E_STREAM for a stream that ended too early
+ */
 int importer_finish(struct importer *m, struct problem *problem, struct import_stats *ret);
 
 /** transfer_each_layer() - ids of all layers of this store, incoming ones included, each once */
