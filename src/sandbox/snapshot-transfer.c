@@ -61,7 +61,7 @@ static int as_errno(int r, struct problem *problem)
 	if (r <= 0)
 		return r;
 	if (r == IMAGE_E_KEY)
-		problem_set(problem, 409, "no key that this host has fits");
+		problem_set(problem, 403, "no key that this host has fits");
 	return r == IMAGE_E_KEY ? -EACCES : -EBADMSG;
 }
 

@@ -28,7 +28,11 @@ KEPT = {}  # what one test leaves for the next: snapshot, sandbox
 def open_stream(d, method, path, body=None, headers=None, timeout_s=120):
     """send a request; returns connection and response, whose body is still to be read"""
     connection = UnixConnection(d.socket, timeout_s)
-    connection.request(method, path, body, headers or {}, encode_chunked=hasattr(body, "__next__"))
+    try:
+        connection.request(method, path, body, headers or {},
+                           encode_chunked=hasattr(body, "__next__"))
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # refused before it was sent: the answer says why
     return connection, connection.getresponse()
 
 
@@ -236,7 +240,7 @@ def test_df():
 
 
 def test_compact():
-    """merged layers hold the same memory; what runs on the old ones does not notice"""
+    """merged layers hold the same memory"""
     sandbox = D.create("base")
     D.hold_pattern(sandbox, 32)
     restart(D, "--compact", "off")
@@ -245,10 +249,8 @@ def test_compact():
         wake(D, sandbox)
     made = snapshot(D, sandbox)
     D.api("DELETE", f"/sandboxes/{sandbox}")
-    runs = D.create(made)
-    before = D.api("GET", f"/snapshots/{made}")
     image = memory_of(export(D, made, "?format=raw"))
-    D.api("DELETE", f"/sandboxes/{runs}")  # its links would make every layer a shared one
+    before = D.api("GET", f"/snapshots/{made}")
     check(before["compaction"]["ownLayers"] > 1, f"{before['compaction']}")
     lines = job(D, f"/snapshots/{made}/compact")
     check(lines[-1]["ok"] and lines[-1]["compacted"], f"{lines}")
@@ -258,6 +260,9 @@ def test_compact():
     check(after["writeAmplification"] > 1, f"{after['writeAmplification']}")
     check(memory_of(export(D, made, "?format=raw")) == image, "the same memory")
     heir = D.create(made)
+    D.check_pattern(heir)
+    # its links make every layer a shared one, and rewriting those would free nothing
+    check(result(D, f"/snapshots/{made}/compact")["compacted"] is False, "shared layers")
     D.check_pattern(heir)
     check(job(D, f"/snapshots/{made}/verify")[-1]["ok"], "it can be verified")
     check(result(D, f"/snapshots/{made}/compact", {"force": False})["compacted"] is False, "not due")
@@ -490,7 +495,7 @@ def test_sealed():
         check(job(s, f"/snapshots/{made}/verify")[-1]["ok"], "verified")
 
         restart(s, *second, *none)
-        expect(409, "key", wake, s, sandbox)
+        expect(403, "key", wake, s, sandbox)
         check(s.status(sandbox) == "asleep", "it sleeps on")
         check(len(s.api("GET", "/snapshots")) == 2, "they are listed all the same")
 
@@ -500,7 +505,7 @@ def test_sealed():
         check(result(s, "/store/rewrap")["current"] == 3, "nothing is left to do")
 
         restart(s, *first, *none)
-        expect(409, "key", wake, s, sandbox)
+        expect(403, "key", wake, s, sandbox)
 
         restart(s, *second, *none)
         wake(s, sandbox)
@@ -509,7 +514,7 @@ def test_sealed():
         check(result(s, "/store/check", {"data": True})["findings"] == 0, "sound")
 
         restart(s, *none)
-        expect(409, "key", s.create, "base")
+        expect(403, "key", s.create, "base")
         restart(s, *second, *none)
 
 
