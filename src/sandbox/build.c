@@ -66,15 +66,6 @@ void builds_free(struct host *host)
 		build_free(host->builds[i]);
 }
 
-bool builds_under_way(struct host *host)
-{
-	LOCK_SCOPE(&host->lock);
-	for (unsigned i = 0; i < HOST_MAX_BUILDS; i++)
-		if (host->builds[i] && host->builds[i]->status == BUILD_BUILDING)
-			return true;
-	return false;
-}
-
 static void say(struct build *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static void say(struct build *b, const char *fmt, ...)

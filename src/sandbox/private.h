@@ -326,6 +326,3 @@ int snapshots_interrupt(struct host *host, const char *id, struct problem *probl
  */
 
 void builds_free(struct host *host);
-
-/** builds_under_way() - is a guest being booted for a template at this moment? */
-bool builds_under_way(struct host *host);

@@ -31,12 +31,6 @@ int host_check(struct host *host, bool repair, const struct check_options *optio
 	int r;
 
 	o.keys = host->keys;
-	/* A build's memory directory has no manifest until it is done: it would look torn. */
-	if (repair && builds_under_way(host)) {
-		problem_set(problem, 409, "a template is being built");
-		problem_hint(problem, "repair the store when it is done");
-		return -EBUSY;
-	}
 	r = repair ? store_repair(host->store, host->index, &o, problem, ret)
 		   : store_check(host->store, &o, problem, ret);
 	if (r < 0)

@@ -12,7 +12,7 @@
 /**
  * host_check() - store_check(), or with @repair store_repair(), with the host's keys
  * @options: its keys are not looked at
- * Return: 0 (findings or not); -EBUSY for a repair while a template is built; negative errno
+ * Return: 0 (findings or not); negative errno
  */
 int host_check(struct host *host, bool repair, const struct check_options *options,
 	       struct problem *problem, struct check_stats *ret);
