@@ -322,6 +322,54 @@ def test_wake_during_compaction():
     restart(D, "--compact-layers", "4")
 
 
+def test_crash_during_compaction():
+    """the record says which memory counts; what was being written is gone"""
+    restart(D, "--compact-layers", "1")
+    sandbox = D.create("base")
+    fill(D, sandbox, 64)
+    sleep(D, sandbox)
+    wake(D, sandbox)
+    for i in range(2):
+        D.exec(sandbox, "sh", "-c", f"echo {i} > /tmp/n; dd if=/tmp/random of=/tmp/again bs=1M "
+                                    "count=16 2>/dev/null")
+        sleep(D, sandbox)
+        end = time.monotonic() + 2
+        while not list((D.root / "tmp").iterdir()) and time.monotonic() < end:
+            time.sleep(0.001)
+        restart(D, "--compact-layers", "1")
+        check(not list((D.root / "tmp").iterdir()), "tmp/ is emptied")
+        names = [p.name for p in (D.root / "sandboxes" / sandbox).glob("memory-*")]
+        check(len(names) == 1, f"one memory: {names}")
+        wake(D, sandbox)
+        check(D.exec(sandbox, "cat", "/tmp/n") == str(i), "its latest state")
+        D.exec(sandbox, "cmp", "-n", "16777216", "/tmp/random", "/tmp/again")
+    D.api("DELETE", f"/sandboxes/{sandbox}")
+    restart(D, "--compact-layers", "4")
+
+
+def test_delete_during_compaction():
+    """whoever deletes a snapshot does not wait for its layers being merged"""
+    restart(D, "--compact", "off")
+    sandbox = D.create("base")
+    for i in range(3):
+        fill(D, sandbox, 48)
+        sleep(D, sandbox)
+        wake(D, sandbox)
+    made = snapshot(D, sandbox)
+    D.api("DELETE", f"/sandboxes/{sandbox}")
+    connection, reply = open_stream(D, "POST", f"/snapshots/{made}/compact", "{}")
+    wait_until(lambda: list((D.root / "tmp").iterdir()), 5, "it has begun")
+    begin = time.monotonic()
+    D.api("DELETE", f"/templates/{made}")
+    took = time.monotonic() - begin
+    last = json.loads(reply.read().decode().splitlines()[-1])
+    connection.close()
+    check(not last["ok"] and last["error"]["code"] == 409, f"{last}")
+    check(took < 2, f"deleting took {took:.1f} s")
+    check(made not in [s["snapshotID"] for s in D.api("GET", "/snapshots")], "it is gone")
+    restart(D, "--compact-layers", "4")
+
+
 def test_replayed_memory():
     """an older memory directory of the same sandbox is not what it fell asleep with"""
     sandbox = D.create("base")
