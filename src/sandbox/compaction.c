@@ -246,6 +246,14 @@ static void enqueue(struct host *host, struct sandbox *sb)
 	sb->compact_queued = true;
 }
 
+void compactions_free(struct host *host)
+{
+	struct sandbox *sb;
+
+	while ((sb = take_next(host)))
+		sandbox_unref(sb);
+}
+
 void sandbox_compact_later(struct sandbox *sb)
 {
 	struct host *host = sb->host;

@@ -229,6 +229,7 @@ struct host *host_free(struct host *host, bool stop_pager)
 	monitor_stop(host);
 	if (stop_pager && !any_process(host))
 		pager_process_stop(&host->pager_process);
+	compactions_free(host);
 	for (size_t i = 0; i < host->n_sandboxes; i++)
 		sandbox_unref(host->sandboxes[i]);
 	free(host->sandboxes);

@@ -258,6 +258,9 @@ int sandbox_run_on(struct sandbox *sb, struct problem *problem);
  *  are worth merging, and do so unless it is woken meanwhile. Any thread */
 void sandbox_compact_later(struct sandbox *sb);
 
+/** compactions_free() - forget who waits; no worker is left */
+void compactions_free(struct host *host);
+
 /* ---- monitor.c --------------------------------------------------------------------------------
  */
 
