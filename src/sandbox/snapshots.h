@@ -27,7 +27,9 @@ struct snapshot_entry {
 
 typedef void (*snapshot_visit)(void *userdata, const struct snapshot_entry *entry);
 
-/** snapshots_each() - every snapshot, newest first; those that cannot be used too */
+/** snapshots_each() - every snapshot, those that cannot be used too; newest first if there is an
+ * index
+ */
 int snapshots_each(struct host *host, snapshot_visit visit, void *userdata);
 
 /** snapshots_names() - templates by what they lead to: object of snapshot id -> array of names */
