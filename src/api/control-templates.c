@@ -12,36 +12,42 @@
 #define DEFAULT_MEMORY_MB 512u
 #define MAX_COMMAND	  65536u
 
+struct listing {
+	struct host *host;
+	json_t *items;
+};
+
 static void list_visit(void *userdata, const struct snapshot_entry *e)
 {
-	char created[32];
+	struct listing *l = userdata;
+	char created[32], kernel[64];
 
-	if (!e->names)
+	if (!e->names || e->damage)
 		return;
-	clock_rfc3339(e->manifest.created_ns, created);
+	clock_rfc3339(e->created_ns, created);
+	snapshots_kernel_version(l->host, e->id, kernel);
 	(void)json_array_append_new(/* out of memory: left out */
-				    userdata,
+				    l->items,
 				    json_pack("{s:s, s:s, s:O, s:O, s:I, s:i, s:s, s:I, s:I, s:s}",
-					      "templateID", e->manifest.id, "snapshotID",
-					      e->manifest.id, "names", e->names, "aliases",
-					      e->names, "memoryMB",
-					      (json_int_t)(e->manifest.memory_bytes >> 20),
-					      "cpuCount", (int)e->manifest.cpus, "createdAt",
-					      created, "storedBytes", (json_int_t)e->stored_bytes,
-					      "sharedBytes", (json_int_t)e->shared_bytes,
-					      "kernelVersion", e->manifest.kernel_version));
+					      "templateID", e->id, "snapshotID", e->id, "names",
+					      e->names, "aliases", e->names, "memoryMB",
+					      (json_int_t)(e->memory_bytes >> 20), "cpuCount",
+					      (int)e->cpus, "createdAt", created, "storedBytes",
+					      (json_int_t)e->stored_bytes, "sharedBytes",
+					      (json_int_t)e->shared_bytes, "kernelVersion",
+					      kernel));
 }
 
 int control_template_list(struct request *q, struct reply *y)
 {
-	json_t *items = json_array();
-	int r = items ? snapshots_each(q->host, list_visit, items) : -ENOMEM;
+	struct listing l = {.host = q->host, .items = json_array()};
+	int r = l.items ? snapshots_each(q->host, list_visit, &l) : -ENOMEM;
 
 	if (r < 0) {
-		json_decref(items);
+		json_decref(l.items);
 		return r;
 	}
-	return reply_json(y, 200, items);
+	return reply_json(y, 200, l.items);
 }
 
 int control_template_new(struct request *q, struct reply *y)

@@ -6,6 +6,8 @@
 
 #include "base/mem.h"
 
+#define STREAM_CHUNK (256u << 10)
+
 const char *request_query(struct request *q, const char *name)
 {
 	return MHD_lookup_connection_value(q->connection, MHD_GET_ARGUMENT_KIND, name);
@@ -17,6 +19,20 @@ int reply_json(struct reply *y, int status, json_t *json)
 		return -ENOMEM;
 	y->status = status;
 	y->json = json;
+	return 0;
+}
+
+int reply_stream(struct reply *y, const char *type, uint64_t bytes, MHD_ContentReaderCallback read,
+		 void *state, void (*free_state)(void *state))
+{
+	y->raw = MHD_create_response_from_callback(bytes, STREAM_CHUNK, read, state, free_state);
+	if (!y->raw) {
+		free_state(state);
+		return -ENOMEM;
+	}
+	(void)MHD_add_response_header(y->raw, "Content-Type", type);
+	y->status = 200;
+	y->unhurried = true;
 	return 0;
 }
 
@@ -58,6 +74,8 @@ enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y)
 	y->json = NULL;
 	if (!m)
 		return MHD_NO; /* closes the connection */
+	if (y->unhurried)
+		(void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
 	result = MHD_queue_response(connection, (unsigned)y->status, m);
 	MHD_destroy_response(m);
 	return result;

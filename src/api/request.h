@@ -29,16 +29,38 @@ struct reply {
 	json_t *json;		  /* owned */
 	char next_token[64];	  /* x-next-token, if not empty */
 	struct MHD_Response *raw; /* instead of json */
+	bool unhurried;		  /* it may be long in coming: no limit for idle connections */
 	struct problem problem;
 };
 
 typedef int (*request_handler)(struct request *q, struct reply *y);
+
+/* A body of any size, which is worked on in slices as it arrives. The functions are called from the
+ * connection's thread: body() for each slice until it fails, then finish() if none did; free() in
+ * every case. */
+struct upload {
+	void *state;
+	int (*body)(void *state, const void *data, size_t len, struct problem *problem);
+	int (*finish)(void *state, struct reply *y);
+	void (*free)(void *state);
+};
+
+/* Begins one, when the headers are there. Return: 0; negative errno, and then nothing was begun */
+typedef int (*upload_handler)(struct request *q, struct problem *problem, struct upload *ret);
 
 /** request_query() - a query parameter, decoded once; NULL when absent */
 const char *request_query(struct request *q, const char *name);
 
 /** reply_json() - status and body; steals @json. Return: 0; -ENOMEM when @json is NULL */
 int reply_json(struct reply *y, int status, json_t *json);
+
+/**
+ * reply_stream() - a 200 whose body @read makes as it is sent
+ * @bytes: its length; MHD_SIZE_UNKNOWN
+ * @state: released with @free when it has been sent or the client is gone, and when this fails
+ */
+int reply_stream(struct reply *y, const char *type, uint64_t bytes, MHD_ContentReaderCallback read,
+		 void *state, void (*free)(void *state));
 
 /** reply_send() - queue on the connection; releases what the reply owns */
 enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y);

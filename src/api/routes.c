@@ -5,12 +5,7 @@
 
 #include "base/mem.h"
 
-struct route {
-	const char *method;
-	const char *path; /* {} stands for one segment */
-	request_handler handler;
-};
-
+/* The first that matches counts: a word goes before {}. */
 static const struct route routes[] = {
 	{"POST", "/v2/sandboxes", control_sandbox_create},
 	{"POST", "/sandboxes", control_sandbox_create},
@@ -27,8 +22,18 @@ static const struct route routes[] = {
 	{"POST", "/sandboxes/{}/snapshots", control_sandbox_snapshot},
 	{"GET", "/sandboxes/{}/memory", control_sandbox_memory},
 	{"GET", "/snapshots", control_snapshot_list},
+	{"GET", "/snapshots/tree", control_snapshot_tree},
+	{"POST", "/snapshots/import", .upload = control_snapshot_import},
 	{"GET", "/snapshots/{}", control_snapshot_get},
 	{"POST", "/snapshots/{}/verify", control_snapshot_verify},
+	{"POST", "/snapshots/{}/compact", control_snapshot_compact},
+	{"GET", "/snapshots/{}/export", control_snapshot_export},
+	{"GET", "/snapshots/{}/tree", control_snapshot_tree},
+	{"GET", "/layers", control_layers},
+	{"POST", "/store/check", control_store_check},
+	{"POST", "/store/repair", control_store_repair},
+	{"GET", "/store/usage", control_store_usage},
+	{"POST", "/store/rewrap", control_store_rewrap},
 	{"GET", "/templates", control_template_list},
 	{"POST", "/v3/templates", control_template_new},
 	{"POST", "/v2/templates/{}/builds/{}", control_template_build},
@@ -69,8 +74,8 @@ static bool matches(const char *pattern, const char *path, struct request *q)
 	return !*pattern && !*path;
 }
 
-request_handler routes_find(const char *method, const char *path, struct request *q,
-			    struct problem *problem)
+const struct route *routes_find(const char *method, const char *path, struct request *q,
+				struct problem *problem)
 {
 	bool known = false;
 
@@ -78,7 +83,7 @@ request_handler routes_find(const char *method, const char *path, struct request
 		if (!matches(routes[i].path, path, q))
 			continue;
 		if (!strcmp(routes[i].method, method))
-			return routes[i].handler;
+			return &routes[i];
 		known = true;
 	}
 	problem_set(problem, known ? 405 : 404,

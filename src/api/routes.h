@@ -3,12 +3,19 @@
 /* routes.h - which handler answers which method and path of the control API */
 #include "api/request.h"
 
+struct route {
+	const char *method;
+	const char *path; /* {} stands for one segment */
+	request_handler handler;
+	upload_handler upload; /* instead: its body is not JSON, and of any size */
+};
+
 /**
- * routes_find() - the handler for a request; fills q->args
+ * routes_find() - the route of a request; fills q->args
  * Return: NULL, with 404 or 405 and a reason in @problem
  */
-request_handler routes_find(const char *method, const char *path, struct request *q,
-			    struct problem *problem);
+const struct route *routes_find(const char *method, const char *path, struct request *q,
+				struct problem *problem);
 
 /* control-sandboxes.c */
 int control_sandbox_create(struct request *q, struct reply *y);
@@ -26,6 +33,19 @@ int control_sandbox_memory(struct request *q, struct reply *y);
 int control_snapshot_list(struct request *q, struct reply *y);
 int control_snapshot_get(struct request *q, struct reply *y);
 int control_snapshot_verify(struct request *q, struct reply *y);
+int control_snapshot_compact(struct request *q, struct reply *y);
+int control_snapshot_tree(struct request *q, struct reply *y);
+
+/* control-transfer.c */
+int control_layers(struct request *q, struct reply *y);
+int control_snapshot_export(struct request *q, struct reply *y);
+int control_snapshot_import(struct request *q, struct problem *problem, struct upload *ret);
+
+/* control-store.c */
+int control_store_usage(struct request *q, struct reply *y);
+int control_store_check(struct request *q, struct reply *y);
+int control_store_repair(struct request *q, struct reply *y);
+int control_store_rewrap(struct request *q, struct reply *y);
 
 /* control-templates.c */
 int control_template_list(struct request *q, struct reply *y);

@@ -6,7 +6,8 @@
  * with each part of the body, then with an empty part at its end. struct exchange is what is kept
  * between these calls. An error found early is kept too and answered at the end, after the body has
  * been read and dropped, since many clients do not look at an answer before they have sent
- * everything.
+ * everything. Uploads (struct upload) are the exception: they are of any size, so an error is
+ * answered at once, and only so much is dropped.
  */
 #include "api/server.h"
 
@@ -18,12 +19,15 @@
 #include "api/proxy.h"
 #include "api/routes.h"
 #include "base/error.h"
+#include "base/clock.h"
 #include "base/fd.h"
 
 #define MAX_CONNECTIONS 512
 #define IDLE_SECONDS	60 /* headers, and between requests of one connection */
 #define MEMORY_LIMIT	(64u << 10)
 #define STACK_BYTES	(256u << 10)
+#define ANSWER_MS	5000
+#define DROP_MAX	(64ull << 20) /* of a body whose sender was told that it is refused */
 
 struct server {
 	struct host *host;
@@ -34,8 +38,12 @@ struct exchange {
 	struct request q;
 	request_handler handler;
 	struct proxy *proxy;
-	struct reply early; /* an error found before the body was read */
+	struct upload upload; /* free is NULL without one */
+	struct reply early;   /* an error found before the body was read */
 	bool has_early;
+	bool is_upload;
+	bool answered; /* in the middle of an upload, which is now dropped */
+	uint64_t dropped;
 };
 
 static void fail_early(struct exchange *x, int r, const struct problem *problem)
@@ -54,6 +62,7 @@ static struct exchange *exchange_new(struct host *host, struct MHD_Connection *c
 	const char *port =
 		MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "E2b-Sandbox-Port");
 	struct exchange *x = calloc(1, sizeof(*x));
+	const struct route *route;
 	struct problem p = PROBLEM_INIT;
 	int r = -ENOENT;
 
@@ -71,9 +80,18 @@ static struct exchange *exchange_new(struct host *host, struct MHD_Connection *c
 		}
 		return x;
 	}
-	x->handler = routes_find(method, url, &x->q, &p);
-	if (!x->handler)
+	route = routes_find(method, url, &x->q, &p);
+	if (!route) {
 		fail_early(x, -ENOENT, &p);
+		return x;
+	}
+	x->handler = route->handler;
+	if (route->upload) {
+		r = route->upload(&x->q, &p, &x->upload);
+		x->is_upload = true;
+		if (r < 0)
+			fail_early(x, r, &p);
+	}
 	return x;
 }
 
@@ -93,6 +111,65 @@ static void take_body(struct exchange *x, const char *data, size_t len)
 	} else if (buf_append(&x->q.body, data, len) < 0) {
 		fail_early(x, -ENOMEM, &p);
 	}
+}
+
+/*
+ * What is wrong with an upload of gigabytes is said at once. MHD answers only at the beginning of a
+ * request or at its end, so this goes around it: the reply is written to the socket, and from then
+ * on the body is dropped until the client closes, or has had a fair chance to look.
+ */
+static void answer_now(struct exchange *x, struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	_cleanup_free_ char *body = x->early.json ? json_dumps(x->early.json, JSON_COMPACT) : NULL;
+	_cleanup_buf_ struct buf text = {0};
+
+	x->answered = true;
+	if (!info || !body ||
+	    buf_printf(&text,
+		       "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+		       "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+		       x->early.status, MHD_get_reason_phrase_for((unsigned)x->early.status),
+		       strlen(body), body) < 0)
+		return;
+	/* a client that does not read sees the connection close */
+	(void)fd_write_deadline(info->connect_fd, text.data, text.len,
+				deadline_after_ms(ANSWER_MS));
+	(void)shutdown(info->connect_fd, SHUT_WR);
+}
+
+/* Return: false when the connection is to be closed */
+static bool take_upload(struct exchange *x, struct MHD_Connection *connection, const char *data,
+			size_t len)
+{
+	struct problem p = PROBLEM_INIT;
+	int r;
+
+	if (!x->has_early) {
+		r = x->upload.body(x->upload.state, data, len, &p);
+		if (r < 0)
+			fail_early(x, r, &p);
+	}
+	if (!x->has_early)
+		return true;
+	if (!x->answered)
+		answer_now(x, connection);
+	x->dropped += len;
+	return x->dropped <= DROP_MAX;
+}
+
+static enum MHD_Result finish_upload(struct exchange *x, struct MHD_Connection *connection)
+{
+	struct reply y = {0};
+	int r;
+
+	/* the last of it is verified and made durable; that is not being idle */
+	(void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+	r = x->upload.finish(x->upload.state, &y);
+	if (r < 0)
+		reply_error(&y, r);
+	return reply_send(connection, &y);
 }
 
 static int parse_body(struct exchange *x, struct problem *problem)
@@ -120,8 +197,12 @@ static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connect
 	struct reply y = {0};
 	int r;
 
+	if (x->answered)
+		return MHD_NO; /* closes the connection */
 	if (x->has_early)
 		return reply_send(connection, &x->early);
+	if (x->is_upload)
+		return finish_upload(x, connection);
 	if (x->proxy) {
 		r = proxy_finish(take_ptr(x->proxy), connection, &y.problem);
 		if (r == 0)
@@ -147,6 +228,12 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 		*state = exchange_new(s->host, connection, method, url);
 		return *state ? MHD_YES : MHD_NO;
 	}
+	if (*upload_data_size && x->is_upload) {
+		if (!take_upload(x, connection, upload_data, *upload_data_size))
+			return MHD_NO;
+		*upload_data_size = 0;
+		return MHD_YES;
+	}
 	if (*upload_data_size) {
 		take_body(x, upload_data, *upload_data_size);
 		*upload_data_size = 0;
@@ -166,6 +253,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
 	(void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,
 					(unsigned)IDLE_SECONDS);
 	proxy_free(x->proxy);
+	if (x->upload.free)
+		x->upload.free(x->upload.state);
 	json_decref(x->q.json);
 	json_decref(x->early.json);
 	buf_deinit(&x->q.body);

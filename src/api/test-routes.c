@@ -5,15 +5,49 @@
 
 #include "api/routes.h"
 
+static request_handler find(const char *method, const char *path, struct request *q)
+{
+	const struct route *route = routes_find(method, path, q, NULL);
+
+	assert_non_null(route);
+	assert_null(route->upload);
+	return route->handler;
+}
+
+/* A word of a path goes before {}, and leaves no argument behind. */
+static void test_find_store(void **state)
+{
+	const struct route *route;
+	struct request q = {0};
+
+	assert_ptr_equal(find("GET", "/snapshots/tree", &q), control_snapshot_tree);
+	assert_string_equal(q.args[0], "");
+	assert_ptr_equal(find("GET", "/snapshots/trees", &q), control_snapshot_get);
+	assert_ptr_equal(find("GET", "/snapshots/s1/tree", &q), control_snapshot_tree);
+	assert_string_equal(q.args[0], "s1");
+	assert_ptr_equal(find("GET", "/snapshots/s2/export", &q), control_snapshot_export);
+	assert_string_equal(q.args[0], "s2");
+	assert_ptr_equal(find("POST", "/snapshots/s3/compact", &q), control_snapshot_compact);
+	assert_ptr_equal(find("POST", "/snapshots/s3/verify", &q), control_snapshot_verify);
+	assert_ptr_equal(find("GET", "/layers", &q), control_layers);
+	assert_ptr_equal(find("GET", "/store/usage", &q), control_store_usage);
+	assert_ptr_equal(find("POST", "/store/check", &q), control_store_check);
+	assert_ptr_equal(find("POST", "/store/repair", &q), control_store_repair);
+	assert_ptr_equal(find("POST", "/store/rewrap", &q), control_store_rewrap);
+	route = routes_find("POST", "/snapshots/import", &q, NULL);
+	assert_non_null(route);
+	assert_ptr_equal(route->upload, control_snapshot_import);
+	assert_null(route->handler);
+}
+
 static void test_find(void **state)
 {
 	struct request q = {0};
 
-	assert_ptr_equal(routes_find("POST", "/v2/sandboxes", &q, NULL), control_sandbox_create);
-	assert_ptr_equal(routes_find("POST", "/v2/sandboxes/abc/connect", &q, NULL),
-			 control_sandbox_connect);
+	assert_ptr_equal(find("POST", "/v2/sandboxes", &q), control_sandbox_create);
+	assert_ptr_equal(find("POST", "/v2/sandboxes/abc/connect", &q), control_sandbox_connect);
 	assert_string_equal(q.args[0], "abc");
-	assert_ptr_equal(routes_find("GET", "/templates/t1/builds/b2/status", &q, NULL),
+	assert_ptr_equal(find("GET", "/templates/t1/builds/b2/status", &q),
 			 control_template_status);
 	assert_string_equal(q.args[0], "t1");
 	assert_string_equal(q.args[1], "b2");
@@ -38,10 +72,15 @@ static void test_refuse(void **state)
 	refused("GET", "/sandboxes//memory", 404);
 	refused("GET", "/sandboxes/a/b/c", 404);
 	refused("PATCH", "/sandboxes/a", 405);
+	refused("GET", "/store/check", 405);
+	refused("GET", "/snapshots/a/compact", 405);
+	refused("POST", "/snapshots/a/export", 405);
+	refused("GET", "/store", 404);
 	memset(longer, 'a', sizeof(longer) - 1);
 	longer[sizeof(longer) - 1] = 0;
 	memcpy(longer, "/sandboxes/", 11);
 	refused("GET", longer, 404);
 }
 
-TEST_MAIN(cmocka_unit_test(test_find), cmocka_unit_test(test_refuse))
+TEST_MAIN(cmocka_unit_test(test_find), cmocka_unit_test(test_find_store),
+	  cmocka_unit_test(test_refuse))

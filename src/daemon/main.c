@@ -39,8 +39,22 @@ static const char help[] =
 	"  --accel tcg|kvm       how to run guests                        [measured at start]\n"
 	"  --answer-timeout SEC  how long a woken guest may take to answer              [15]\n"
 	"  --boot-timeout SEC    the same for a guest that boots                        [30]\n"
+	"  --seal-key SOURCE     encrypt snapshots under this key; may be repeated: the first\n"
+	"                        seals, all of them open\n"
+	"  --codec none|lz4[:LEVEL]|zstd[:LEVEL]\n"
+	"                        how sleeps compress memory                         [zstd:1]\n"
+	"  --template-level N    zstd level for templates, 1 to 19                       [9]\n"
+	"  --reflink auto|always|never\n"
+	"                        how disks are copied                                 [auto]\n"
+	"  --compact auto|off    merge the layers of sleeping sandboxes               [auto]\n"
+	"  --compact-layers N    when a sandbox has more of its own than this, 1 to 1000 [8]\n"
 	"  --doctor              print what this host has and lacks as JSON, and end\n"
 	"  --version, --help\n"
+	"\n"
+	"A key's SOURCE is file:PATH, env:NAME or fd:NUMBER, holding 32 bytes, raw, as 64\n"
+	"hexadecimal digits or as base64. A file must be readable by its owner alone. A variable\n"
+	"is removed from the environment. To change keys, put the new one first, run\n"
+	"`dorm store rewrap`, and start again without the old one.\n"
 	"\n"
 	"Environment: DORM_QEMU (the QEMU program), DORM_LOG=error|warn|info|debug, DORM_TRACE=1.\n"
 	"Exit status: 0 ended in good order; 1 could not start or serve; 2 wrong usage.\n";
@@ -50,6 +64,8 @@ struct settings {
 	const char *socket;
 	bool doctor;
 	char libexec[PATH_MAX];
+	const char *seal_keys[KEYRING_MAX_KEYS]; /* their sources */
+	unsigned n_seal_keys;
 };
 
 enum {
@@ -61,6 +77,12 @@ enum {
 	OPT_ACCEL,
 	OPT_ANSWER,
 	OPT_BOOT,
+	OPT_SEAL_KEY,
+	OPT_CODEC,
+	OPT_TEMPLATE_LEVEL,
+	OPT_REFLINK,
+	OPT_COMPACT,
+	OPT_COMPACT_LAYERS,
 	OPT_DOCTOR,
 	OPT_VERSION,
 	OPT_HELP
@@ -75,6 +97,12 @@ static const struct option options[] = {
 	{"accel", required_argument, NULL, OPT_ACCEL},
 	{"answer-timeout", required_argument, NULL, OPT_ANSWER},
 	{"boot-timeout", required_argument, NULL, OPT_BOOT},
+	{"seal-key", required_argument, NULL, OPT_SEAL_KEY},
+	{"codec", required_argument, NULL, OPT_CODEC},
+	{"template-level", required_argument, NULL, OPT_TEMPLATE_LEVEL},
+	{"reflink", required_argument, NULL, OPT_REFLINK},
+	{"compact", required_argument, NULL, OPT_COMPACT},
+	{"compact-layers", required_argument, NULL, OPT_COMPACT_LAYERS},
 	{"doctor", no_argument, NULL, OPT_DOCTOR},
 	{"version", no_argument, NULL, OPT_VERSION},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -92,6 +120,69 @@ static int parse_seconds(const char *name, const char *value, unsigned *ret_ms)
 	}
 	*ret_ms = (unsigned)v * 1000;
 	return -1;
+}
+
+static int parse_number(const char *name, const char *value, unsigned max, uint64_t *ret)
+{
+	uint64_t v;
+
+	if (str_to_u64(value, &v) < 0 || v < 1 || v > max) {
+		fprintf(stderr, "dormd: --%s: '%s' is not a number from 1 to %u\n", name, value,
+			max);
+		return 2;
+	}
+	*ret = v;
+	return -1;
+}
+
+static int refuse(const char *name, const char *value, const char *allowed)
+{
+	fprintf(stderr, "dormd: --%s: '%s' is not %s\n", name, value, allowed);
+	return 2;
+}
+
+static int take_key(struct settings *s, const char *source)
+{
+	if (s->n_seal_keys == KEYRING_MAX_KEYS) {
+		fprintf(stderr, "dormd: --seal-key: more than %d keys\n", KEYRING_MAX_KEYS);
+		return 2;
+	}
+	s->seal_keys[s->n_seal_keys++] = source;
+	return -1;
+}
+
+/* How snapshots are stored. Return: as take_option() */
+static int take_store_option(int opt, struct host_config *c)
+{
+	uint64_t n = 0;
+	int r;
+
+	switch (opt) {
+	case OPT_CODEC:
+		if (image_codec_parse(optarg, &c->codec, &c->codec_level) < 0)
+			return refuse("codec", optarg, "none, lz4[:LEVEL] or zstd[:LEVEL]");
+		return -1;
+	case OPT_TEMPLATE_LEVEL:
+		r = parse_number("template-level", optarg, 19, &n);
+		c->template_level = (int)n;
+		return r;
+	case OPT_REFLINK:
+		if (disk_reflink_parse(optarg, &c->reflink) < 0)
+			return refuse("reflink", optarg, "auto, always or never");
+		return -1;
+	case OPT_COMPACT:
+		if (strcmp(optarg, "auto") != 0 && strcmp(optarg, "off") != 0)
+			return refuse("compact", optarg, "auto or off");
+		c->compact.off = !strcmp(optarg, "off");
+		return -1;
+	case OPT_COMPACT_LAYERS:
+		r = parse_number("compact-layers", optarg, 1000, &n);
+		c->compact.max_layers = (uint32_t)n;
+		return r;
+	default:
+		fputs("Try 'dormd --help'.\n", stderr);
+		return 2;
+	}
 }
 
 /* One option. Return: -1 to go on; an exit status otherwise. */
@@ -124,6 +215,8 @@ static int take_option(int opt, struct settings *s)
 		return parse_seconds("answer-timeout", optarg, &s->config.limits.answer_ms);
 	case OPT_BOOT:
 		return parse_seconds("boot-timeout", optarg, &s->config.limits.boot_ms);
+	case OPT_SEAL_KEY:
+		return take_key(s, optarg);
 	case OPT_DOCTOR:
 		s->doctor = true;
 		return -1;
@@ -134,8 +227,7 @@ static int take_option(int opt, struct settings *s)
 		fputs(help, stdout);
 		return 0;
 	default:
-		fputs("Try 'dormd --help'.\n", stderr);
-		return 2;
+		return take_store_option(opt, &s->config);
 	}
 }
 
@@ -167,6 +259,26 @@ static int complain(const struct problem *p)
 	if (p->hint[0])
 		log_error("hint: %s", p->hint);
 	return 1;
+}
+
+/* Before anything else is opened or started: a descriptor must not be taken for a key that is not
+ * meant, and no child must inherit one, or the variable it was in. */
+static int load_keys(const struct settings *s, struct problem *problem, struct keyring **ret)
+{
+	_cleanup_(keyring_freep) struct keyring *keys = NULL;
+	int r = s->n_seal_keys ? keyring_new(&keys) : 0;
+
+	for (unsigned i = 0; r == 0 && i < s->n_seal_keys; i++) {
+		r = keyring_add(keys, s->seal_keys[i], problem);
+		if (r < 0)
+			problem_errno(problem, r, "--seal-key %s", s->seal_keys[i]);
+	}
+	if (r < 0) {
+		problem_errno(problem, r, "keeping keys");
+		return error_trace(r);
+	}
+	*ret = take_ptr(keys);
+	return 0;
 }
 
 static int print_doctor(const char *root)
@@ -237,15 +349,16 @@ static int serve(const struct settings *s, int signals, struct problem *problem)
 
 int main(int argc, char **argv)
 {
-	struct settings s = {.config = {.root = "/var/lib/dormouse",
-					.run_dir = "/run/dormouse",
-					.guest_cache = "/var/cache/dormouse",
-					.limits = HOST_LIMITS_DEFAULT}};
+	struct settings s = {.config = HOST_CONFIG_DEFAULT};
+	_cleanup_(keyring_freep) struct keyring *keys = NULL;
 	struct problem problem = PROBLEM_INIT;
 	_cleanup_free_ char *socket = NULL;
 	_cleanup_fd_ int signals = -1;
 	int r;
 
+	s.config.root = "/var/lib/dormouse";
+	s.config.run_dir = "/run/dormouse";
+	s.config.guest_cache = "/var/cache/dormouse";
 	s.config.libexec = s.libexec;
 	r = parse(argc, argv, &s);
 	if (r >= 0)
@@ -253,6 +366,9 @@ int main(int argc, char **argv)
 	if (s.doctor)
 		return print_doctor(s.config.root);
 	log_init("dormd", LOG_LEVEL_INFO);
+	if (load_keys(&s, &problem, &keys) < 0)
+		return complain(&problem);
+	s.config.keys = keys;
 	if (!s.socket)
 		s.socket = socket = str_printf("%s/dormd.sock", s.config.run_dir);
 	signals = block_signals();

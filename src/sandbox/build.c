@@ -14,7 +14,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -93,24 +92,22 @@ static void say_progress(void *userdata, const char *text)
 /* ---- the steps --------------------------------------------------------------------------------
  */
 
-static int link_or_copy(const char *from, int dirfd, const char *to, struct problem *problem)
+/* The guest cache may lie on another file system, or one without links. */
+static int link_or_copy(struct build *b, const char *from, int dirfd, const char *to,
+			struct problem *problem)
 {
-	_cleanup_fd_ int in = -1, out = -1;
-	ssize_t n = 1;
+	struct disk_copy_stats stats;
+	_cleanup_fd_ int in = -1;
+	int r;
 
 	if (linkat(AT_FDCWD, from, dirfd, to, 0) == 0)
 		return 0;
 	in = open(from, O_RDONLY | O_CLOEXEC);
-	out = openat(dirfd, to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
-	while (in >= 0 && out >= 0 && n > 0)
-		n = sendfile(out, in, NULL, 1u << 30);
-	if (in < 0 || out < 0 || n < 0 || fsync(out) < 0) {
-		int r = error_errno();
-
+	r = in < 0 ? error_errno()
+		   : disk_copy(in, dirfd, to, 0444, b->host->reflink, problem, &stats);
+	if (r < 0)
 		problem_errno(problem, r, "copying %s", from);
-		return r;
-	}
-	return 0;
+	return error_trace(r);
 }
 
 /* memory-0 holds only the disk until the guest is saved; the manifest describes what is booted. */
@@ -124,7 +121,7 @@ static int place_disk(struct build *b, struct sandbox *sb, const struct guest *g
 	if (mkdirat(sb->dirfd, "memory-0", 0700) < 0 ||
 	    mkdirat(sb->dirfd, "memory-0/disks", 0700) < 0)
 		return error_errno();
-	r = link_or_copy(guest->rootfs, sb->dirfd, "memory-0/disks/root", problem);
+	r = link_or_copy(b, guest->rootfs, sb->dirfd, "memory-0/disks/root", problem);
 	if (r < 0)
 		return r;
 	if (fstatat(sb->dirfd, "memory-0/disks/root", &st, 0) < 0)
@@ -196,7 +193,8 @@ static int save_template(struct build *b, struct sandbox *sb, struct problem *pr
 	int r;
 
 	(void)snprintf(final, sizeof(final), "snapshots/%s", b->template_id); /* fixed length */
-	r = sandbox_save(sb, final, b->template_id, b->name, problem, &t, &m);
+	r = sandbox_save(sb, final, b->template_id, b->name, &b->host->template_options, problem,
+			 &t, &m);
 	if (r < 0)
 		return error_trace(r);
 	say(b, "asleep in %.0f ms: %llu pages, %s stored", (double)t.total_ns / 1e6,

@@ -46,7 +46,7 @@ static int copy_out(struct sandbox *sb, const char *verb, const char *final, con
 	if (sb->record.state != SANDBOX_RUNNING)
 		return sandbox_wrong_state(sb, verb, problem);
 	sandbox_settle(sb, SANDBOX_PAUSING, false);
-	r = sandbox_save(sb, final, id, name, problem, timings, &m);
+	r = sandbox_save(sb, final, id, name, &sb->host->sleep_options, problem, timings, &m);
 	if (r == 0) {
 		manifest_deinit(&m);
 		(void)sandbox_run_on(sb,
@@ -163,7 +163,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	if (!sb)
 		return -ENOENT;
 	/* The fork point lives in tmp/: gone after a crash, and every fork has links of its own. */
-	id_new('s', fork_id);
+	id_new(SANDBOX_MEMORY_PREFIX, fork_id);
 	(void)snprintf(point, sizeof(point), "tmp/fork-%s", fork_id); /* fixed length */
 	r = copy_out(sb, "forked", point, fork_id, NULL, problem, &timings);
 	memcpy(job.like.template_id, sb->record.template_id, sizeof(job.like.template_id));

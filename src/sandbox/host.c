@@ -112,6 +112,19 @@ int host_find_pager(struct host *host, pid_t *ret_pid)
 	return host->pager_process.pid != before ? monitor_watch_pager(host) : 0;
 }
 
+/* Without an index listings are slower, and right all the same. */
+static void open_index(struct host *host)
+{
+	struct problem p = PROBLEM_INIT;
+	int r = store_index_open(host->store, &p, &host->index);
+
+	if (r == 0)
+		return;
+	problem_errno(&p, r, "opening it");
+	log_warn("the store's index cannot be used, so the directories are read instead: %s",
+		 p.message);
+}
+
 static int set_up(struct host *host, const struct host_config *config, struct problem *problem)
 {
 	_cleanup_free_ char *socket = NULL;
@@ -138,6 +151,8 @@ static int set_up(struct host *host, const struct host_config *config, struct pr
 	if (r == 0)
 		r = store_open(host->root, problem, &host->store);
 	if (r == 0)
+		open_index(host);
+	if (r == 0)
 		r = monitor_open(host);
 	if (r == 0)
 		r = recover(host,
@@ -149,6 +164,18 @@ static int set_up(struct host *host, const struct host_config *config, struct pr
 	return r;
 }
 
+static void copy_config(struct host *host, const struct host_config *config)
+{
+	host->limits = config->limits;
+	host->keys = config->keys;
+	host->sleep_options = (struct image_writer_options){
+		.codec = config->codec, .level = config->codec_level, .keys = config->keys};
+	host->template_options = (struct image_writer_options){
+		.codec = IMAGE_CODEC_ZSTD, .level = config->template_level, .keys = config->keys};
+	host->compact = config->compact;
+	host->reflink = config->reflink;
+}
+
 int host_new(const struct host_config *config, struct problem *problem, struct host **ret)
 {
 	struct host *host = calloc(1, sizeof(*host));
@@ -156,7 +183,7 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 
 	if (!host)
 		return -ENOMEM;
-	host->limits = config->limits;
+	copy_config(host, config);
 	host->pager_process = PAGER_PROCESS_INIT;
 	host->epoll_fd = host->kick_fd = -1;
 	pthread_mutex_init(&host->lock, NULL);
@@ -202,12 +229,14 @@ struct host *host_free(struct host *host, bool stop_pager)
 	monitor_stop(host);
 	if (stop_pager && !any_process(host))
 		pager_process_stop(&host->pager_process);
+	compactions_free(host);
 	for (size_t i = 0; i < host->n_sandboxes; i++)
 		sandbox_unref(host->sandboxes[i]);
 	free(host->sandboxes);
 	builds_free(host);
 	pager_client_free(host->pager);
 	pager_process_deinit(&host->pager_process);
+	store_index_close(host->index);
 	store_close(host->store);
 	pthread_mutex_destroy(&host->lock);
 	pthread_mutex_destroy(&host->pager_lock);

@@ -54,8 +54,24 @@ struct host_config {
 	enum image_codec codec;	    /* of what sleeps write */
 	int codec_level;
 	int template_level; /* of zstd, for templates, which are written once and read often */
-	struct compact_policy compact;
+	struct compact_policy compact; /* of sleeping sandboxes; .off: only when asked to */
 	enum disk_reflink reflink;
+};
+
+/* What is not said otherwise; paths and keys have no default. */
+#define HOST_CONFIG_DEFAULT                                                                        \
+	((struct host_config){.limits = HOST_LIMITS_DEFAULT,                                       \
+			      .codec = IMAGE_CODEC_ZSTD,                                           \
+			      .codec_level = 1,                                                    \
+			      .template_level = 9,                                                 \
+			      .compact = COMPACT_POLICY_DEFAULT,                                   \
+			      .reflink = DISK_REFLINK_AUTO})
+
+/* What a task of minutes asks and tells. All of it may be NULL. */
+struct host_task {
+	bool (*cancelled)(void *userdata); /* asked often */
+	void (*progress)(void *userdata, uint64_t done, uint64_t total);
+	void *userdata;
 };
 
 struct host;

@@ -47,7 +47,8 @@ int sandbox_info(struct host *host, const char *id, struct problem *problem,
 	return 0;
 }
 
-int sandbox_each(struct host *host, sandbox_visit visit, void *userdata)
+int host_each_sandbox(struct host *host, void (*visit)(void *userdata, struct sandbox *sb),
+		      void *userdata)
 {
 	_cleanup_free_ struct sandbox **all = NULL;
 	size_t n;
@@ -61,15 +62,33 @@ int sandbox_each(struct host *host, sandbox_visit visit, void *userdata)
 	if (!all)
 		return -ENOMEM;
 	for (size_t i = n; i-- > 0;) {
-		struct sandbox_info info;
-
-		fill_info(all[i], &info);
-		if (info.state != SANDBOX_CREATING && info.state != SANDBOX_DELETING)
-			visit(userdata, &info);
-		sandbox_info_deinit(&info);
+		visit(userdata, all[i]);
 		sandbox_unref(all[i]);
 	}
 	return 0;
+}
+
+struct each {
+	sandbox_visit visit;
+	void *userdata;
+};
+
+static void visit_info(void *userdata, struct sandbox *sb)
+{
+	struct each *each = userdata;
+	struct sandbox_info info;
+
+	fill_info(sb, &info);
+	if (info.state != SANDBOX_CREATING && info.state != SANDBOX_DELETING)
+		each->visit(each->userdata, &info);
+	sandbox_info_deinit(&info);
+}
+
+int sandbox_each(struct host *host, sandbox_visit visit, void *userdata)
+{
+	struct each each = {.visit = visit, .userdata = userdata};
+
+	return host_each_sandbox(host, visit_info, &each);
 }
 
 static json_t *describe_memory(struct sandbox *sb)

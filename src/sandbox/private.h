@@ -23,6 +23,7 @@
 #include "channel/client.h"
 #include "guest/guest.h"
 #include "image/snapshot.h"
+#include "image/store-index.h"
 #include "image/store.h"
 #include "pager/client.h"
 #include "sandbox/build.h"
@@ -35,6 +36,11 @@
 
 #define HOST_MAX_BUILDS 32
 #define OP_WAIT_MS	60000
+#define HOST_MAX_BUSY	8
+
+/* First letter of the ids of what only sandboxes have: their memories and fork points. Snapshots
+ * have 's'. */
+#define SANDBOX_MEMORY_PREFIX 'm'
 
 struct sandbox {
 	struct host *host;
@@ -58,6 +64,16 @@ struct sandbox {
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
 	bool expiring;		 /* info; a worker looks after its time being up */
 	bool reconnecting;	 /* info; a worker tries to get a channel */
+
+	struct sandbox *compact_next; /* host.lock; of the queue, which has a reference */
+	bool compact_queued;	      /* host.lock */
+	atomic_bool compact_cancel;   /* changed with info held: it is not asleep any more */
+};
+
+/* A snapshot that is being compacted. */
+struct busy_snapshot {
+	char id[ID_LEN + 1]; /* "": free */
+	atomic_bool cancel;  /* somebody wants to delete it */
 };
 
 struct build;
@@ -72,12 +88,19 @@ struct host {
 
 	struct store *store;
 	const struct keyring *keys; /* NULL: snapshots are not sealed */
+	struct store_index *index;  /* NULL: listings read the directories */
+	struct image_writer_options sleep_options, template_options;
+	struct compact_policy compact;
+	enum disk_reflink reflink;
 
 	pthread_mutex_t lock;
 	struct sandbox **sandboxes; /* lock; creation order */
 	size_t n_sandboxes, cap_sandboxes;
 	struct build *builds[HOST_MAX_BUILDS]; /* lock; ring */
 	unsigned next_build;
+	struct sandbox *compact_first, *compact_last; /* lock; who waits to be compacted */
+	bool compacting;			      /* lock; a worker does */
+	struct busy_snapshot busy[HOST_MAX_BUSY];     /* lock; see snapshots_hold() */
 
 	pthread_mutex_t pager_lock;
 	struct pager_process pager_process; /* pager_lock */
@@ -129,6 +152,20 @@ void sandbox_discard(struct sandbox *sb);
 
 /** sandbox_memory_name() - "memory-3"; @buf holds 32 bytes */
 char *sandbox_memory_name(unsigned generation, char buf[32]);
+
+/** sandbox_set_generation() - op held: which memory is its own, and what is in it; the record is to
+ *  be written by the caller */
+void sandbox_set_generation(struct sandbox *sb, unsigned generation, const char *image_id);
+
+/** sandbox_read_memory() - the manifest of memory-<generation>. Return: as snapshot_open() */
+int sandbox_read_memory(struct sandbox *sb, unsigned generation, struct problem *problem,
+			struct manifest *ret);
+
+/** sandbox_is_its_memory() - is that the content that its record names? If not, @why says so */
+bool sandbox_is_its_memory(const struct sandbox *sb, const struct manifest *m, char why[256]);
+
+/** sandbox_forget_generation() - remove memory-<generation>; failing is only logged */
+void sandbox_forget_generation(struct sandbox *sb, unsigned generation);
 
 /** sandbox_op_lock() - take the op lock: NULL with a 503 when it stays busy, with a 404 when the
  *  sandbox is gone. Consumes @sb */
@@ -193,18 +230,36 @@ void sandbox_ask_pager(struct sandbox *sb, struct problem *problem);
 /** sandbox_take_down() - op held: end the VM and its session with the pager; fine without any */
 void sandbox_take_down(struct sandbox *sb);
 
+/* ---- inspect.c --------------------------------------------------------------------------------
+ */
+
+/** host_each_sandbox() - every one in the table, newest first; @visit is called without locks */
+int host_each_sandbox(struct host *host, void (*visit)(void *userdata, struct sandbox *sb),
+		      void *userdata);
+
 /* ---- save.c -----------------------------------------------------------------------------------
  */
 
 /** sandbox_save() - op held, VM runs: prepare, pause, write a snapshot directory at @final.
  *  On success the VM is paused; on failure it runs on, connected and repaired (or is failed).
- *  @id, @name: of the snapshot */
+ *  @id, @name: of the snapshot
+ *  @options: of the host: how its layer is written */
 int sandbox_save(struct sandbox *sb, const char *final, const char *id, const char *name,
-		 struct problem *problem, struct sandbox_save_timings *timings,
-		 struct manifest *ret_manifest);
+		 const struct image_writer_options *options, struct problem *problem,
+		 struct sandbox_save_timings *timings, struct manifest *ret_manifest);
 
 /** sandbox_run_on() - op held: resume a VM that sandbox_save() paused; failing fails the sandbox */
 int sandbox_run_on(struct sandbox *sb, struct problem *problem);
+
+/* ---- compaction.c -----------------------------------------------------------------------------
+ */
+
+/** sandbox_compact_later() - it has just fallen asleep: look in the background whether its layers
+ *  are worth merging, and do so unless it is woken meanwhile. Any thread */
+void sandbox_compact_later(struct sandbox *sb);
+
+/** compactions_free() - forget who waits; no worker is left */
+void compactions_free(struct host *host);
 
 /* ---- monitor.c --------------------------------------------------------------------------------
  */
@@ -245,6 +300,30 @@ int recover(struct host *host, struct problem *problem);
 /** snapshot_resolve() - an id or a template's name to an id. Return: 0; -ENOENT with a 404 */
 int snapshot_resolve(struct host *host, const char *id_or_name, struct problem *problem,
 		     char ret_id[ID_LEN + 1]);
+
+/** snapshot_open_dir() - its directory, by id or a template's name. Return: descriptor; -ENOENT
+ * with a 404; negative errno */
+int snapshot_open_dir(struct host *host, const char *id_or_name, struct problem *problem,
+		      char ret_id[ID_LEN + 1]);
+
+/** snapshot_was_replaced() - has a compacted copy taken the place of @dirfd? */
+bool snapshot_was_replaced(struct host *host, const char *id, int dirfd);
+
+/** problem_pass() - hand on what was described, unless something was before */
+static inline void problem_pass(struct problem *to, const struct problem *from)
+{
+	if (to && !problem_is_set(to))
+		*to = *from;
+}
+
+/* How often an operation begins again when that happens under its hands. */
+#define SNAPSHOT_TRIES 3
+
+/* ---- snapshot-compact.c -----------------------------------------------------------------------
+ */
+
+/** snapshots_interrupt() - it is to be deleted: end a compaction of it. Return: 0; -EBUSY */
+int snapshots_interrupt(struct host *host, const char *id, struct problem *problem);
 
 /* ---- build.c ----------------------------------------------------------------------------------
  */

@@ -12,6 +12,7 @@
 
 #include "base/id.h"
 #include "base/problem.h"
+#include "image/image.h"
 #include "sandbox/state.h"
 #include "vmm/vmm.h"
 
@@ -19,14 +20,15 @@ struct record {
 	char id[ID_LEN + 1];
 	char template_id[64]; /* what the caller named when it was created */
 	enum sandbox_state state;
-	unsigned generation;	/* its memory is in memory-<generation>/ */
-	struct vmm_identity vm; /* pid 0: none */
-	uint64_t created_ns;	/* real time */
-	uint64_t started_ns;	/* of the latest start or wake */
-	uint64_t end_ns;	/* when its time is up; 0: never */
-	bool auto_pause;	/* then sleep instead of deleting */
-	json_t *metadata;	/* object or NULL; owned */
-	json_t *envs;		/* object or NULL; owned */
+	unsigned generation;		 /* its memory is in memory-<generation>/ */
+	char image_id[IMAGE_ID_LEN + 1]; /* ... and has this content; "": not known (yet) */
+	struct vmm_identity vm;		 /* pid 0: none */
+	uint64_t created_ns;		 /* real time */
+	uint64_t started_ns;		 /* of the latest start or wake */
+	uint64_t end_ns;		 /* when its time is up; 0: never */
+	bool auto_pause;		 /* then sleep instead of deleting */
+	json_t *metadata;		 /* object or NULL; owned */
+	json_t *envs;			 /* object or NULL; owned */
 	char failure[512];
 };
 

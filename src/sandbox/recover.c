@@ -38,6 +38,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "image/manifest.h"
 #include "sys/pidfd.h"
 #include "sys/proc.h"
 
@@ -102,16 +103,27 @@ static bool is_vm(pid_t pid)
 	return r > 0;
 }
 
-static bool has_memory(struct sandbox *sb, unsigned generation, struct manifest *ret)
+/* This daemon was not given its key. It is none the worse for it: the next wake says what it needs.
+ */
+static bool read_sealed(struct sandbox *sb, unsigned generation, struct manifest *ret)
 {
+	_cleanup_(manifest_files_deinit) struct manifest_files files = {0};
 	char memory[32];
 	_cleanup_fd_ int fd = file_open_dir(sb->dirfd, sandbox_memory_name(generation, memory));
 
-	return fd >= 0 && snapshot_open(fd, sb->host->keys, NULL, ret) == 0;
+	return fd >= 0 && manifest_read(fd, NULL, ret, &files) == 0;
 }
 
-/* Memory directories other than the one in use were half-way through being added or removed, and
- * records that were not renamed were never written. */
+static bool has_memory(struct sandbox *sb, unsigned generation, struct manifest *ret)
+{
+	int r = sandbox_read_memory(sb, generation, NULL, ret);
+
+	return r == 0 || (r == IMAGE_E_KEY && read_sealed(sb, generation, ret));
+}
+
+/* Memory directories other than the one in use were half-way through being added or removed (by a
+ * sleep, or by a compaction, whose result counts from when the record names it), and records that
+ * were not renamed were never written. */
 static void remove_leftovers(struct sandbox *sb)
 {
 	char keep[32], path[128];
@@ -253,7 +265,7 @@ static void recover_pausing(struct sandbox *sb)
 	_cleanup_fd_ int alive = open_process(&sb->record.vm);
 
 	if (alive < 0 && has_memory(sb, sb->record.generation + 1, &m)) {
-		sb->record.generation++;
+		sandbox_set_generation(sb, sb->record.generation + 1, m.image_id);
 		sandbox_set_manifest(sb, &m);
 		end_process(sb);
 		become(sb, SANDBOX_ASLEEP, "");
@@ -265,10 +277,12 @@ static void recover_pausing(struct sandbox *sb)
 static void recover_sandbox(struct sandbox *sb)
 {
 	struct manifest m = {0};
-	bool ok;
+	char why[256];
+	bool ok, its;
 
 	pthread_mutex_lock(&sb->op);
 	ok = has_memory(sb, sb->record.generation, &m);
+	its = !ok || sandbox_is_its_memory(sb, &m, why);
 	if (ok)
 		sandbox_set_manifest(sb, &m);
 	if (sb->record.state == SANDBOX_CREATING || sb->record.state == SANDBOX_DELETING) {
@@ -277,6 +291,11 @@ static void recover_sandbox(struct sandbox *sb)
 	} else if (!ok && sb->record.state != SANDBOX_FAILED) {
 		end_process(sb);
 		become(sb, SANDBOX_FAILED, "its memory directory is missing or damaged");
+	} else if (!its &&
+		   (sb->record.state == SANDBOX_ASLEEP || sb->record.state == SANDBOX_WAKING)) {
+		end_process(sb);
+		become(sb, SANDBOX_FAILED, why);
+		log_error("sandbox=%s failed: %s", sb->record.id, why);
 	} else if (sb->record.state == SANDBOX_RUNNING) {
 		recover_running(sb);
 	} else if (sb->record.state == SANDBOX_PAUSING) {

@@ -49,8 +49,10 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 				   NULL, problem);
 	if (r == 0)
 		r = snapshot_open(from, host->keys, problem, &m);
-	if (r == 0)
+	if (r == 0) {
+		sandbox_set_generation(sb, 0, m.image_id);
 		sandbox_set_manifest(sb, &m);
+	}
 	cloned = clock_now_ns() - t0;
 	if (r == 0)
 		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus,
@@ -69,18 +71,6 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 
-static int open_snapshot(struct host *host, const char *id, struct problem *problem)
-{
-	char path[64];
-	int fd;
-
-	(void)snprintf(path, sizeof(path), "snapshots/%s", id); /* ids have a fixed length */
-	fd = file_open_dir(host->store->root_fd, path);
-	if (fd < 0)
-		problem_errno(problem, fd, "snapshot %s", id);
-	return fd;
-}
-
 int sandbox_create(struct host *host, const struct sandbox_options *options,
 		   struct problem *problem, char ret_id[ID_LEN + 1],
 		   struct sandbox_timings *ret_timings)
@@ -89,24 +79,30 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			      .end_ns = sandbox_end_after(options->timeout_s),
 			      .metadata = options->metadata,
 			      .envs = options->envs};
-	_cleanup_fd_ int from = -1;
 	char snapshot_id[ID_LEN + 1];
 	int r;
 
-	r = snapshot_resolve(host, options->template_id, problem, snapshot_id);
-	if (r < 0)
-		return r;
-	from = open_snapshot(host, snapshot_id, problem);
-	if (from < 0)
-		return from;
 	str_copy(like.template_id, sizeof(like.template_id), options->template_id);
-	return sandbox_create_from(host, from, &like, problem, ret_id, ret_timings);
+	for (int i = 1;; i++) {
+		_cleanup_fd_ int from =
+			snapshot_open_dir(host, options->template_id, problem, snapshot_id);
+		struct problem p = PROBLEM_INIT;
+
+		if (from < 0)
+			return from;
+		r = sandbox_create_from(host, from, &like, &p, ret_id, ret_timings);
+		if (r < 0 && i < SNAPSHOT_TRIES && snapshot_was_replaced(host, snapshot_id, from))
+			continue;
+		if (r < 0)
+			problem_pass(problem, &p);
+		return error_trace(r);
+	}
 }
 
 /* ---- sleep and wake ---------------------------------------------------------------------------
  */
 
-static void forget_generation(struct sandbox *sb, unsigned generation)
+void sandbox_forget_generation(struct sandbox *sb, unsigned generation)
 {
 	char path[128], memory[32];
 	struct problem p = PROBLEM_INIT;
@@ -124,23 +120,22 @@ static int fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *p
 	unsigned old = sb->record.generation;
 	int r;
 
-	pthread_mutex_lock(&sb->info);
-	sb->record.generation = old + 1;
-	pthread_mutex_unlock(&sb->info);
+	sandbox_set_generation(sb, old + 1, m->image_id);
 	r = sandbox_set_state(sb, SANDBOX_ASLEEP, true);
 	if (r < 0) {
 		problem_errno(problem, r, "recording that sandbox %s is asleep", sb->record.id);
+		sandbox_set_generation(sb, old, sb->manifest.image_id);
 		pthread_mutex_lock(&sb->info);
-		sb->record.generation = old;
 		sb->record.state = SANDBOX_PAUSING;
 		pthread_mutex_unlock(&sb->info);
-		forget_generation(sb, old + 1);
+		sandbox_forget_generation(sb, old + 1);
 		manifest_deinit(m);
 		return error_trace(r);
 	}
 	sandbox_take_down(sb);
 	sandbox_set_manifest(sb, m);
-	forget_generation(sb, old);
+	sandbox_forget_generation(sb, old);
+	sandbox_compact_later(sb);
 	return 0;
 }
 
@@ -153,11 +148,11 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 
 	if (sb->record.state != SANDBOX_RUNNING)
 		return sandbox_wrong_state(sb, "put to sleep", problem);
-	id_new('s', id);
+	id_new(SANDBOX_MEMORY_PREFIX, id);
 	(void)snprintf(final, sizeof(final), "sandboxes/%s/%s", sb->record.id,
 		       sandbox_memory_name(sb->record.generation + 1, memory)); /* fits */
 	sandbox_settle(sb, SANDBOX_PAUSING, false);
-	r = sandbox_save(sb, final, id, NULL, problem, timings, &m);
+	r = sandbox_save(sb, final, id, NULL, &sb->host->sleep_options, problem, timings, &m);
 	if (r == 0) {
 		r = fall_asleep(sb, &m, problem);
 		if (r == 0)
@@ -175,6 +170,26 @@ int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
 	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
 
 	return sb ? sleep_locked(sb, problem, ret_timings) : -ENOENT;
+}
+
+/*
+ * What it wakes from must be what it fell asleep with, and not a directory of the same name from an
+ * earlier day, however well that one is sealed. Damage is different: the files may be restored.
+ */
+static int check_memory(struct sandbox *sb, struct problem *problem)
+{
+	struct manifest m = {0};
+	char why[256];
+	int r = sandbox_read_memory(sb, sb->record.generation, problem, &m);
+
+	if (r == 0 && !sandbox_is_its_memory(sb, &m, why)) {
+		sandbox_fail(sb, "%s", why);
+		r = sandbox_wrong_state(sb, "woken", problem);
+	}
+	if (r == 0)
+		sandbox_set_manifest(sb, &m); /* a daemon without its key knew it from hearsay */
+	manifest_deinit(&m);
+	return r > 0 ? -EBADMSG : error_trace(r);
 }
 
 static void extend(struct sandbox *sb, uint64_t timeout_s)
@@ -204,6 +219,9 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct p
 	}
 	if (sb->record.state != SANDBOX_ASLEEP)
 		return sandbox_wrong_state(sb, "woken", problem);
+	r = check_memory(sb, problem);
+	if (r < 0)
+		return error_trace(r);
 	sandbox_settle(sb, SANDBOX_WAKING, false);
 	r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, problem,
 			     ret_timings);

@@ -35,6 +35,7 @@
 static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct problem *problem,
 			int *ret_dirfd, struct image **ret)
 {
+	_cleanup_(image_unrefp) struct image *image = NULL;
 	_cleanup_fd_ int fd = -1;
 	char memory[32];
 	int r;
@@ -46,12 +47,20 @@ static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct proble
 		problem_errno(problem, fd, "memory of sandbox %s", sb->record.id);
 		return fd;
 	}
-	r = image_open(fd, sb->host->keys, problem, ret);
-	if (r > 0)
+	r = image_open(fd, sb->host->keys, problem, &image);
+	if (r != 0)
+		return r > 0 ? -EBADMSG : error_trace(r);
+	/* Unchanged pages will refer to it, so it must be what the guest was woken from. */
+	if (sb->record.image_id[0] && strcmp(image_id(image), sb->record.image_id)) {
+		problem_set(problem, 500,
+			    "the memory directory of sandbox %s was replaced: it holds image %s, "
+			    "but the sandbox runs on %s",
+			    sb->record.id, image_id(image), sb->record.image_id);
 		return -EBADMSG;
-	if (r == 0)
-		*ret_dirfd = take_fd(fd);
-	return r;
+	}
+	*ret = take_ptr(image);
+	*ret_dirfd = take_fd(fd);
+	return 0;
 }
 
 static int add_range(struct sandbox *sb, struct image_writer *w, const struct vmm_range *range,
@@ -74,10 +83,9 @@ static int add_range(struct sandbox *sb, struct image_writer *w, const struct vm
 	return 0;
 }
 
-static int write_memory(struct sandbox *sb, int dirfd, uint64_t memory_bytes,
-			struct problem *problem, struct manifest *m)
+static int write_memory(struct sandbox *sb, int dirfd, const struct image_writer_options *options,
+			uint64_t memory_bytes, struct problem *problem, struct manifest *m)
 {
-	const struct image_writer_options options = {.codec = IMAGE_CODEC_ZSTD};
 	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
 	_cleanup_(image_unrefp) struct image *parent = NULL;
 	_cleanup_free_ struct vmm_range *ranges = NULL;
@@ -97,7 +105,7 @@ static int write_memory(struct sandbox *sb, int dirfd, uint64_t memory_bytes,
 		problem_errno(problem, r, "finding the changed pages of sandbox %s", sb->record.id);
 		return error_trace(r);
 	}
-	r = image_writer_new(dirfd, parent, parent_fd, &options, problem, &w);
+	r = image_writer_new(dirfd, parent, parent_fd, options, problem, &w);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = add_range(sb, w, &ranges[i], chunk, problem);
 	if (r == 0)
@@ -133,10 +141,18 @@ static void describe(struct sandbox *sb, const char *id, const char *name, struc
 
 	str_copy(m->id, sizeof(m->id), id);
 	str_copy(m->name, sizeof(m->name), name ? name : "");
-	str_copy(m->parent_id, sizeof(m->parent_id), parent->id);
+	/* The nearest ancestor that anybody can see: a sandbox's own memories come and go. */
+	str_copy(m->parent_id, sizeof(m->parent_id),
+		 parent->id[0] == SANDBOX_MEMORY_PREFIX ? parent->parent_id : parent->id);
 	str_copy(m->template_id, sizeof(m->template_id), sb->record.template_id);
 	str_copy(m->source_id, sizeof(m->source_id), sb->record.id);
 	m->created_ns = clock_real_ns();
+	/* Write amplification is told from what sleeps and compactions wrote since the template. */
+	if (parent->id[0]) {
+		m->lineage_sleeps = parent->lineage_sleeps + 1;
+		m->lineage_stored = parent->lineage_stored;
+		m->lineage_compacted = parent->lineage_compacted;
+	}
 	m->memory_bytes = parent->memory_bytes;
 	m->cpus = parent->cpus;
 	str_copy(m->vmm, sizeof(m->vmm), "qemu");
@@ -160,7 +176,8 @@ static int save_device(struct sandbox *sb, const struct snapshot_tmp *tmp, struc
 }
 
 static int write_paused(struct sandbox *sb, struct snapshot_tmp *tmp, const char *final,
-			struct manifest *m, struct problem *problem, struct sandbox_save_timings *t)
+			const struct image_writer_options *options, struct manifest *m,
+			struct problem *problem, struct sandbox_save_timings *t)
 {
 	uint64_t t0 = clock_now_ns(), t1;
 	int r;
@@ -176,7 +193,9 @@ static int write_paused(struct sandbox *sb, struct snapshot_tmp *tmp, const char
 	if (r == 0)
 		r = link_disks(sb, tmp->dirfd, m, problem);
 	if (r == 0)
-		r = write_memory(sb, tmp->dirfd, m->memory_bytes, problem, m);
+		r = write_memory(sb, tmp->dirfd, options, m->memory_bytes, problem, m);
+	if (m->lineage_sleeps)
+		m->lineage_stored += m->stats.bytes_stored;
 	if (r == 0)
 		r = snapshot_commit(tmp, sb->host->store->root_fd, final, m, sb->host->keys,
 				    problem);
@@ -240,8 +259,8 @@ static int read_back(struct sandbox *sb, const char *final, struct manifest *m,
 }
 
 int sandbox_save(struct sandbox *sb, const char *final, const char *id, const char *name,
-		 struct problem *problem, struct sandbox_save_timings *timings,
-		 struct manifest *ret_manifest)
+		 const struct image_writer_options *options, struct problem *problem,
+		 struct sandbox_save_timings *timings, struct manifest *ret_manifest)
 {
 	struct sandbox_save_timings t = {0};
 	struct snapshot_tmp tmp;
@@ -255,7 +274,7 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 		return error_trace(r); /* the guest has not noticed anything */
 	ch = prepare(sb, &m, &t);
 	describe(sb, id, name, &m);
-	r = write_paused(sb, &tmp, final, &m, problem, &t);
+	r = write_paused(sb, &tmp, final, options, &m, problem, &t);
 	snapshot_abort(&tmp, sb->host->store->root_fd);
 	channel_close(ch);
 	if (r == 0)

@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * snapshots.c - what can be done with one snapshot
+ *
+ * A directory that was opened may be replaced by a compacted copy, or deleted, while it is read.
+ * What holds descriptors goes on; what still looks for a file below it finds none. The operations
+ * that a compaction must not break look whether that has happened, and begin again with the
+ * directory that is there now.
+ */
 #include "sandbox/private.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,6 +20,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "image/manifest.h"
+#include "sandbox/snapshots.h"
 
 int snapshot_resolve(struct host *host, const char *id_or_name, struct problem *problem,
 		     char ret_id[ID_LEN + 1])
@@ -39,8 +48,8 @@ int snapshot_resolve(struct host *host, const char *id_or_name, struct problem *
 	return error_trace(r);
 }
 
-static int open_by_name(struct host *host, const char *id_or_name, struct problem *problem,
-			char ret_id[ID_LEN + 1])
+int snapshot_open_dir(struct host *host, const char *id_or_name, struct problem *problem,
+		      char ret_id[ID_LEN + 1])
 {
 	char path[64];
 	int r = snapshot_resolve(host, id_or_name, problem, ret_id);
@@ -54,90 +63,22 @@ static int open_by_name(struct host *host, const char *id_or_name, struct proble
 	return error_trace(r);
 }
 
-/* ---- listing ----------------------------------------------------------------------------------
- */
-
-struct names {
-	json_t *by_snapshot; /* snapshot id -> array of names */
-};
-
-static int collect_name(void *userdata, const char *name, const char *snapshot_id)
-{
-	struct names *names = userdata;
-	json_t *a = json_object_get(names->by_snapshot, snapshot_id);
-
-	if (!a) {
-		a = json_array();
-		if (json_object_set_new(names->by_snapshot, snapshot_id, a) < 0)
-			return -ENOMEM;
-	}
-	return json_array_append_new(a, json_string(name)) < 0 ? -ENOMEM : 0;
-}
-
-/* Bytes of the layers by whether other snapshots have them too. */
-static void weigh(int snapshot_fd, struct snapshot_entry *e)
-{
-	_cleanup_dir_ DIR *d = NULL;
-	struct dirent *entry;
-	struct stat st;
-
-	e->stored_bytes = e->manifest.stats.map_bytes + e->manifest.device_bytes;
-	if (file_opendir(snapshot_fd, "layers", &d) < 0)
-		return; /* a snapshot without layers has nothing more to weigh */
-	while ((entry = readdir(d))) {
-		if (entry->d_name[0] == '.' ||
-		    fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		if (st.st_nlink > 1)
-			e->shared_bytes += (uint64_t)st.st_size;
-		else
-			e->stored_bytes += (uint64_t)st.st_size;
-	}
-}
-
-struct each {
-	struct host *host;
-	struct names names;
-	snapshot_visit visit;
-	void *userdata;
-};
-
-static int visit_snapshot(void *userdata, const char *id, int dirfd)
-{
-	struct each *each = userdata;
-	struct snapshot_entry e = {0};
-
-	if (snapshot_open(dirfd, each->host->keys, NULL, &e.manifest) != 0 ||
-	    strcmp(e.manifest.id, id)) {
-		manifest_deinit(&e.manifest);
-		return 0;
-	}
-	weigh(dirfd, &e);
-	e.names = json_object_get(each->names.by_snapshot, id);
-	each->visit(each->userdata, &e);
-	manifest_deinit(&e.manifest);
-	return 0;
-}
-
-int snapshots_each(struct host *host, snapshot_visit visit, void *userdata)
-{
-	struct each each = {
-		.host = host, .names = {json_object()}, .visit = visit, .userdata = userdata};
-	int r = each.names.by_snapshot ? 0 : -ENOMEM;
-
-	if (r == 0)
-		r = store_each_template(host->store, collect_name, &each.names);
-	if (r == 0)
-		r = store_each(host->store, "snapshots", visit_snapshot, &each);
-	json_decref(each.names.by_snapshot);
-	return error_trace(r);
-}
-
 int snapshots_exists(struct host *host, const char *id_or_name, struct problem *problem)
 {
 	char id[ID_LEN + 1];
 
 	return snapshot_resolve(host, id_or_name, problem, id);
+}
+
+bool snapshot_was_replaced(struct host *host, const char *id, int dirfd)
+{
+	struct stat then, now;
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "snapshots/%s", id); /* fixed length */
+	return fstat(dirfd, &then) == 0 &&
+	       fstatat(host->store->root_fd, path, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       then.st_ino != now.st_ino;
 }
 
 /* ---- one snapshot -----------------------------------------------------------------------------
@@ -165,39 +106,96 @@ static int add_layers(int dirfd, struct image *image, json_t *o)
 	return json_object_set_new(o, "layers", layers) < 0 ? -ENOMEM : 0;
 }
 
+/* Of what sleeps wrote, how often compaction wrote it again. */
+static json_t *write_amplification(const struct manifest *m)
+{
+	if (!m->lineage_stored)
+		return json_null();
+	return json_real((double)(m->lineage_stored + m->lineage_compacted) /
+			 (double)m->lineage_stored);
+}
+
+static json_t *describe_compaction(struct host *host, int dirfd)
+{
+	struct compact_report c;
+
+	if (compact_inspect(dirfd, &host->compact, NULL, &c) != 0)
+		return json_null();
+	return json_pack("{s:I, s:I, s:I, s:b}", "ownLayers", (json_int_t)c.n_own, "ownBytes",
+			 (json_int_t)c.own_bytes, "deadBytes", (json_int_t)c.own_dead, "due",
+			 c.due);
+}
+
+static int describe(struct host *host, int dirfd, const struct manifest *m, struct image *image,
+		    json_t **ret)
+{
+	json_t *o = manifest_to_json(m);
+	char created[32];
+	int r = o ? add_layers(dirfd, image, o) : -ENOMEM;
+
+	clock_rfc3339(m->created_ns, created);
+	if (r == 0) {
+		(void)json_object_del(o, "created_ns"); /* is there; shown as everywhere else */
+		r = json_object_set_new(o, "createdAt", json_string(created));
+	}
+	if (r == 0)
+		r = json_object_set_new(o, "writeAmplification", write_amplification(m));
+	if (r == 0)
+		r = json_object_set_new(o, "compaction", describe_compaction(host, dirfd));
+	if (r < 0)
+		json_decref(o);
+	else
+		*ret = o;
+	return r < 0 ? -ENOMEM : 0;
+}
+
+static int inspect(struct host *host, int dirfd, struct problem *problem, json_t **ret)
+{
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	_cleanup_(manifest_deinit) struct manifest m = {0};
+	int r;
+
+	r = snapshot_open(dirfd, host->keys, problem, &m);
+	if (r == 0)
+		r = image_open(dirfd, host->keys, problem, &image);
+	if (r == 0)
+		r = describe(host, dirfd, &m, image, ret);
+	return r > 0 ? -EBADMSG : error_trace(r);
+}
+
 int snapshots_inspect(struct host *host, const char *id_or_name, struct problem *problem,
 		      json_t **ret)
 {
-	_cleanup_(image_unrefp) struct image *image = NULL;
-	_cleanup_fd_ int fd = -1;
-	struct manifest m = {0};
-	char id[ID_LEN + 1], created[32];
-	json_t *o = NULL;
+	char id[ID_LEN + 1];
 	int r;
 
-	fd = open_by_name(host, id_or_name, problem, id);
-	if (fd < 0)
-		return fd;
-	r = snapshot_open(fd, host->keys, problem, &m);
-	if (r == 0)
-		r = image_open(fd, host->keys, problem, &image);
-	if (r == 0) {
-		o = manifest_to_json(&m);
-		r = o ? add_layers(fd, image, o) : -ENOMEM;
+	for (int i = 1;; i++) {
+		_cleanup_fd_ int fd = snapshot_open_dir(host, id_or_name, problem, id);
+		struct problem p = PROBLEM_INIT;
+
+		if (fd < 0)
+			return fd;
+		r = inspect(host, fd, &p, ret);
+		if (r < 0 && i < SNAPSHOT_TRIES && snapshot_was_replaced(host, id, fd))
+			continue;
+		if (r < 0) {
+			problem_errno(&p, r, "reading snapshot %s", id);
+			problem_pass(problem, &p);
+		}
+		return error_trace(r);
 	}
-	if (r == 0) { /* as everywhere else in the API */
-		clock_rfc3339(m.created_ns, created);
-		(void)json_object_del(o, "created_ns"); /* is there */
-		r = json_object_set_new(o, "createdAt", json_string(created));
-	}
-	manifest_deinit(&m);
-	if (r != 0) {
-		json_decref(o);
-		problem_errno(problem, r > 0 ? -EBADMSG : r, "reading snapshot %s", id);
-		return r > 0 ? -EBADMSG : error_trace(r);
-	}
-	*ret = o;
-	return 0;
+}
+
+void snapshots_kernel_version(struct host *host, const char *id, char ret[64])
+{
+	_cleanup_(manifest_files_deinit) struct manifest_files files = {0};
+	_cleanup_(manifest_deinit) struct manifest m = {0};
+	char found[ID_LEN + 1];
+	_cleanup_fd_ int fd = snapshot_open_dir(host, id, NULL, found);
+
+	if (fd >= 0)
+		(void)manifest_read(fd, NULL, &m, &files); /* then it stays empty */
+	str_copy(ret, 64, m.kernel_version);
 }
 
 int snapshots_verify(struct host *host, const char *id_or_name, snapshot_progress progress,
@@ -208,7 +206,7 @@ int snapshots_verify(struct host *host, const char *id_or_name, snapshot_progres
 	uint64_t bytes = 0;
 	int r;
 
-	fd = open_by_name(host, id_or_name, problem, id);
+	fd = snapshot_open_dir(host, id_or_name, problem, id);
 	if (fd < 0)
 		return fd;
 	r = snapshot_verify(fd, host->keys, progress, userdata, problem);
@@ -248,7 +246,9 @@ int snapshots_delete(struct host *host, const char *id_or_name, struct problem *
 	if (r < 0)
 		return r;
 	f.snapshot_id = id;
-	r = store_each_template(host->store, forget_name, &f);
+	r = snapshots_interrupt(host, id, problem);
+	if (r == 0)
+		r = store_each_template(host->store, forget_name, &f);
 	(void)snprintf(path, sizeof(path), "snapshots/%s", id); /* fixed length */
 	if (r == 0)
 		r = snapshot_delete(host->store->root_fd, path, problem);

@@ -187,6 +187,35 @@ int sandbox_write_record(struct sandbox *sb, bool durable)
 	return text ? record_write(sb->dirfd, text, durable) : -ENOMEM;
 }
 
+void sandbox_set_generation(struct sandbox *sb, unsigned generation, const char *image_id)
+{
+	LOCK_SCOPE(&sb->info);
+	sb->record.generation = generation;
+	str_copy(sb->record.image_id, sizeof(sb->record.image_id), image_id);
+}
+
+int sandbox_read_memory(struct sandbox *sb, unsigned generation, struct problem *problem,
+			struct manifest *ret)
+{
+	char memory[32];
+	_cleanup_fd_ int fd = file_open_dir(sb->dirfd, sandbox_memory_name(generation, memory));
+	int r = fd < 0 ? fd : snapshot_open(fd, sb->host->keys, problem, ret);
+
+	if (r)
+		problem_errno(problem, r > 0 ? -EBADMSG : r, "memory of sandbox %s", sb->record.id);
+	return error_trace(r);
+}
+
+bool sandbox_is_its_memory(const struct sandbox *sb, const struct manifest *m, char why[256])
+{
+	if (!sb->record.image_id[0] || !strcmp(sb->record.image_id, m->image_id))
+		return true;
+	(void)snprintf(why, 256, /* both have a fixed length */
+		       "its memory directory was replaced: it holds image %s, but it slept with %s",
+		       m->image_id, sb->record.image_id);
+	return false;
+}
+
 int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable)
 {
 	int r;
@@ -194,6 +223,7 @@ int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable
 	assert(sandbox_state_may(sb->record.state, state));
 	pthread_mutex_lock(&sb->info);
 	sb->record.state = state;
+	atomic_store(&sb->compact_cancel, true); /* compaction.c */
 	if (state == SANDBOX_RUNNING)
 		sb->record.started_ns = clock_real_ns();
 	pthread_mutex_unlock(&sb->info);

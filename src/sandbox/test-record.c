@@ -16,6 +16,7 @@ static void test_round_trip(void **state)
 	struct record r = {.template_id = "base",
 			   .state = SANDBOX_ASLEEP,
 			   .generation = 3,
+			   .image_id = "0123456789abcdef0123456789abcdef",
 			   .vm = {.pid = 42, .start_time = 1ull << 40, .memory_ino = 7},
 			   .created_ns = 1,
 			   .started_ns = 2,
@@ -40,6 +41,7 @@ static void test_round_trip(void **state)
 		assert_string_equal(got.failure, r.failure);
 		assert_int_equal(got.state, SANDBOX_ASLEEP);
 		assert_int_equal(got.generation, 3);
+		assert_string_equal(got.image_id, r.image_id);
 		assert_true(got.vm.start_time == 1ull << 40);
 		assert_true(got.vm.memory_ino == 7);
 		assert_true(got.auto_pause);
@@ -48,6 +50,30 @@ static void test_round_trip(void **state)
 		record_deinit(&got);
 	}
 	record_deinit(&r);
+	close(fd);
+	assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
+}
+
+/* A record of before sandboxes knew what their memory is. */
+static void test_without_image(void **state)
+{
+	static const char text[] =
+		"{\"version\":1,\"id\":\"i0123456789abcdefghij\",\"template\":\"t\","
+		"\"state\":\"asleep\",\"generation\":2,\"vm\":{\"pid\":0,\"startTime\":0,"
+		"\"memoryDev\":0,\"memoryIno\":0},\"createdNs\":1,\"startedNs\":1,\"endNs\":1,"
+		"\"autoPause\":false,\"failure\":\"\"}";
+	char dir[] = "/tmp/dorm-test-record.XXXXXX";
+	struct problem p = PROBLEM_INIT;
+	struct record got;
+	int fd;
+
+	assert_non_null(mkdtemp(dir));
+	fd = file_open_dir(AT_FDCWD, dir);
+	assert_int_equal(file_replace(fd, "sandbox.json", text, strlen(text), 0600), 0);
+	assert_int_equal(record_read(fd, &p, &got), 0);
+	assert_string_equal(got.image_id, "");
+	assert_int_equal(got.generation, 2);
+	record_deinit(&got);
 	close(fd);
 	assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
 }
@@ -79,4 +105,5 @@ static void test_refuses(void **state)
 	assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
 }
 
-TEST_MAIN(cmocka_unit_test(test_round_trip), cmocka_unit_test(test_refuses))
+TEST_MAIN(cmocka_unit_test(test_round_trip), cmocka_unit_test(test_without_image),
+	  cmocka_unit_test(test_refuses))

@@ -239,7 +239,7 @@ static int save_then_copy(struct test *t, const char *path, const char *id, stru
 	int r;
 
 	LOCK_SCOPE(&t->sb->op);
-	r = sandbox_save(t->sb, path, id, NULL, problem, &timings, &m);
+	r = sandbox_save(t->sb, path, id, NULL, &t->host->sleep_options, problem, &timings, &m);
 	if (r < 0)
 		return r;
 	if (!m.prepared) {
@@ -618,7 +618,7 @@ static int run_cases(const struct host_config *config)
 
 int main(int argc, char **argv)
 {
-	struct host_config config = {.limits = HOST_LIMITS_DEFAULT};
+	struct host_config config = HOST_CONFIG_DEFAULT;
 
 	if (argc != 5) {
 		fprintf(stderr, "Usage: page-exact STORE RUN-DIR GUEST-CACHE LIBEXEC\n");
@@ -628,6 +628,7 @@ int main(int argc, char **argv)
 	config.run_dir = argv[2];
 	config.guest_cache = argv[3];
 	config.libexec = argv[4];
+	config.compact.off = true; /* the generations are counted */
 	log_init("page-exact", LOG_LEVEL_ERROR);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	return run_cases(&config);
