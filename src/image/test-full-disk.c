@@ -63,7 +63,7 @@ static int take_snapshot(struct store *store, int parent_dirfd, const uint8_t *m
 	struct snapshot_tmp tmp;
 	int r;
 
-	id_new('s', m.id);
+	(void)snprintf(m.id, sizeof(m.id), "%s", strrchr(final, '/') + 1);
 	r = snapshot_begin(store->root_fd, store->root, problem, &tmp);
 	if (r)
 		return r;
@@ -172,17 +172,10 @@ static void make_snapshots(struct store *store)
 
 	assert_non_null(memory);
 	for (unsigned i = 0; i < N_SNAPSHOTS; i++) {
-		char final[64] = "snapshots/", *id = final + strlen(final);
-		struct snapshot_tmp tmp;
-		struct manifest m = {.memory_bytes = N_PAGES * DORM_PAGE_SIZE};
+		char final[64] = "snapshots/";
 
-		id_new('s', id);
-		(void)snprintf(m.id, sizeof(m.id), "%s", id);
-		assert_int_equal(snapshot_begin(store->root_fd, store->root, &problem, &tmp), 0);
-		assert_int_equal(write_image(&tmp, memory, &m, &problem), 0);
-		assert_int_equal(snapshot_commit(&tmp, store->root_fd, final, &m, NULL, &problem),
-				 0);
-		snapshot_abort(&tmp, store->root_fd);
+		id_new('s', final + strlen(final));
+		assert_int_equal(take_snapshot(store, -1, memory, final, &problem), 0);
 	}
 	free(memory);
 }
