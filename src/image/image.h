@@ -115,8 +115,8 @@ uint32_t image_frame_pages(const struct image *image, uint32_t layer, uint32_t f
 /**
  * image_read_frame() - read, verify and decode one frame
  * @scratch: IMAGE_FRAME_BYTES + 4096 bytes, used for the stored form; contents undefined after
- * @out:     IMAGE_FRAME_BYTES bytes, page-aligned; nothing of the frame stays there unless the result
- *           is 0. Not memory that anybody else sees: it may hold unverified bytes for a moment
+ * @out:     IMAGE_FRAME_BYTES bytes, page-aligned; nothing of the frame stays there unless the
+ * result is 0. Not memory that anybody else sees: it may hold unverified bytes for a moment
  * @ret_n_pages: pages decoded
  *
  * Nothing of a frame whose seal does not hold reaches @out's caller as success (invariant 5).
@@ -191,8 +191,8 @@ struct image_writer;
  *
  * One thread. image_writer_free() without commit leaves files behind in @dirfd for the caller, who
  * owns the directory, to remove.
- * Return: 0; -EINVAL when @parent has layers and is sealed but there are no keys in @options, or the
- * other way round; negative errno
+ * Return: 0; -EINVAL when @parent has layers and is sealed but there are no keys in @options, or
+ * the other way round; negative errno
  */
 int image_writer_new(int dirfd, struct image *parent, int parent_dirfd,
 		     const struct image_writer_options *options, struct problem *problem,

@@ -45,7 +45,7 @@ static void write_and_compare(size_t total)
 
 static void test_sizes(void **state)
 {
-	static const size_t sizes[] = {0, 1, MIB - 1, MIB, MIB + 1, 4 * MIB, 19 * MIB + 5};
+	static const size_t sizes[] = {0, 1, MIB - 1, MIB, MIB + 1, 16 * MIB, 35 * MIB + 5};
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
 		write_and_compare(sizes[i]);

@@ -19,7 +19,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 
-#define N_BUFFERS    4u
+#define N_BUFFERS    16u /* on a busy host each side gets its turn every few milliseconds */
 #define BUFFER_BYTES (1u << 20)
 #define PUSH_BYTES   (8u << 20) /* ask for writeback in pieces that are worth a disk's while */
 

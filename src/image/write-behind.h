@@ -7,7 +7,8 @@
  *
  * Bytes collect in buffers of 1 MiB. The first full one starts a thread, which writes them in order
  * and asks the kernel to begin with the disk early, so that the fsync at the end finds little left
- * to do. Files below 1 MiB have no thread. Memory is bounded: when all buffers wait, put waits.
+ * to do. Files below 1 MiB have no thread, and touch no more memory. When 16 buffers wait, put
+ * waits.
  *
  * One thread owns the object. After an error every call says it again, and only free is useful.
  */
