@@ -304,9 +304,11 @@ def test_wake_during_compaction():
     for i in range(6):
         D.exec(sandbox, "sh", "-c", "dd if=/dev/urandom of=/tmp/random bs=1M count=8 seek=$((RANDOM"
                f" % 80)) conv=notrunc 2>/dev/null; echo {i} > /tmp/n")
+        done = D.log.read_text().count("compacted layers=")
         sleep(D, sandbox)
         if i % 2:
-            wait_until(lambda: not list((D.root / "tmp").iterdir()), 30, "it is compacted")
+            wait_until(lambda: D.log.read_text().count("compacted layers=") > done
+                       and not list((D.root / "tmp").iterdir()), 30, "it is compacted")
         else:
             end = time.monotonic() + 1
             while not list((D.root / "tmp").iterdir()) and time.monotonic() < end:
@@ -592,7 +594,8 @@ def test_seal_key_sources():
 def test_nothing_is_left():
     for d in (D, E):
         delete_all(d)
-        wait_until(lambda: not list((d.root / "tmp").iterdir()), 10, "tmp/ is empty")
+        # a rebuilt index leaves the old one there until the next start
+        wait_until(lambda: not list((d.root / "tmp").glob("[!x]*")), 10, "tmp/ is empty")
         check(list((d.root / "sandboxes").iterdir()) == [], "sandboxes/")
         d.__exit__(None)
 
