@@ -101,6 +101,16 @@ int fd_sync(int fd)
 	return r < 0 ? error_errno() : 0;
 }
 
+int fd_truncate(int fd, uint64_t bytes)
+{
+	int r;
+
+	do
+		r = ftruncate(fd, (off_t)bytes);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? error_errno() : 0;
+}
+
 int fd_poll(int fd, short events, uint64_t deadline_ns)
 {
 	for (;;) {
@@ -119,7 +129,8 @@ int fd_poll(int fd, short events, uint64_t deadline_ns)
 int fd_write_deadline(int fd, const void *buf, size_t len, uint64_t deadline_ns)
 {
 	for (size_t done = 0; done < len;) {
-		ssize_t n = send(fd, (const char *)buf + done, len - done, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n =
+			send(fd, (const char *)buf + done, len - done, MSG_NOSIGNAL | MSG_DONTWAIT);
 		int r;
 
 		if (n < 0 && errno == ENOTSOCK)

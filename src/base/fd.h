@@ -38,6 +38,9 @@ int fd_write_full(int fd, const void *buf, size_t len);
 /** fd_sync() - fsync, begun again when a signal interrupted it (FUSE and NFS let signals do that) */
 int fd_sync(int fd);
 
+/** fd_truncate() - ftruncate, begun again in the same way */
+int fd_truncate(int fd, uint64_t bytes);
+
 /**
  * fd_poll() - wait for @events on one descriptor
  * Return: the poll(2) revents (> 0); 0 when @deadline_ns passed; negative errno

@@ -264,8 +264,8 @@ static int replace(struct compaction *c, const char *path, struct problem *probl
 		r = make_durable(c, path, grave, problem);
 		/* taken back for good before the other one is emptied, or a power cut could bring
 		 * its name back without its contents; else both stay for store_open() */
-		if (r < 0 && (exchange(c, path, grave, NULL) < 0 ||
-			      make_durable(c, path, grave, NULL) < 0))
+		if (r < 0 &&
+		    (exchange(c, path, grave, NULL) < 0 || make_durable(c, path, grave, NULL) < 0))
 			return r;
 	}
 	/* The new one when it failed, else the old one. What cannot be removed, store_open() will.

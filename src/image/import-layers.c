@@ -198,8 +198,11 @@ static int verify_part(struct importer *m, const struct manifest_layer *want)
 /* Durable under its own name, and in the snapshot. */
 static int keep_part(struct importer *m, const char *id)
 {
-	if (fchmod(m->fd, 0444) < 0 || fsync(m->fd) < 0 ||
-	    linkat(m->incoming_dirfd, m->part, m->layers_dirfd, id, 0) < 0 ||
+	int r = fchmod(m->fd, 0444) < 0 ? error_errno() : fd_sync(m->fd);
+
+	if (r < 0)
+		return r;
+	if (linkat(m->incoming_dirfd, m->part, m->layers_dirfd, id, 0) < 0 ||
 	    renameat(m->incoming_dirfd, m->part, m->incoming_dirfd, id) < 0)
 		return error_errno();
 	m->part[0] = 0;

@@ -170,16 +170,18 @@ static int begin_file(struct importer *m, int dirfd, const char *name)
 /* The length is set at the end, as a disk may end in zeros that were not written. */
 static int end_file(struct importer *m)
 {
-	int r = 0;
+	int r;
 
 	if (m->fd < 0)
 		return 0; /* an item that is ignored */
-	if (ftruncate(m->fd, (off_t)m->item.bytes) < 0 || fchmod(m->fd, 0444) < 0 ||
-	    fsync(m->fd) < 0) {
+	r = fd_truncate(m->fd, m->item.bytes);
+	if (r == 0 && fchmod(m->fd, 0444) < 0)
 		r = error_errno();
+	if (r == 0)
+		r = fd_sync(m->fd);
+	if (r < 0)
 		problem_errno(&m->problem, r, "item %u (%s): %llu bytes", m->item.number,
 			      transfer_kind_name(m->item.kind), ull(m->item.bytes));
-	}
 	m->fd = fd_close(m->fd);
 	return r;
 }

@@ -389,8 +389,8 @@ static int unspool(struct raw_importer *m, uint64_t bytes)
 	int r = begin_image(m, bytes);
 	off_t data = 0, hole;
 
-	if (r == 0 && ftruncate(m->spool, (off_t)bytes) < 0)
-		r = error_errno();
+	if (r == 0)
+		r = fd_truncate(m->spool, bytes);
 	while (r == 0 && (data = lseek(m->spool, data, SEEK_DATA)) >= 0) {
 		hole = lseek(m->spool, data, SEEK_HOLE);
 		if (hole < 0)

@@ -16,8 +16,9 @@ enum {
 
 /**
  * snapshot_rewrap() - wrap a snapshot's data keys under the first key of @keys
- * @dirfd: a snapshot directory
+ * @root_fd: the store, whose tmp/ the new file is written in: a crash leaves nothing in the snapshot
+ * @dirfd:   a snapshot directory of it
  * Return: 0; REWRAP_E_CURRENT; IMAGE_E_CORRUPT; IMAGE_E_KEY when no key of the ring fits; negative
  * errno
  */
-int snapshot_rewrap(int dirfd, const struct keyring *keys, struct problem *problem);
+int snapshot_rewrap(int root_fd, int dirfd, const struct keyring *keys, struct problem *problem);

@@ -290,7 +290,7 @@ static int run_rewrap(struct store *s, struct problem *problem)
 {
 	_cleanup_fd_ int fd = file_open_dir(s->root_fd, SNAPSHOT(OLD));
 
-	return snapshot_rewrap(fd, rings[2], problem);
+	return snapshot_rewrap(s->root_fd, fd, rings[2], problem);
 }
 
 static int export_old(struct store *s, struct problem *problem)

@@ -555,13 +555,15 @@ static void test_rotation(void **state)
 	assert_int_equal(snapshot_clone(p->store->root_fd, p->store->root, fd, NULL, "sandboxes/x",
 					NULL, NULL),
 			 0);
-	assert_int_equal(snapshot_rewrap(fd, p->a, &problem), REWRAP_E_CURRENT);
-	assert_int_equal(snapshot_rewrap(plain, p->a, &problem), REWRAP_E_CURRENT);
-	assert_int_equal(snapshot_rewrap(fd, p->b, &problem), IMAGE_E_KEY);
+	assert_int_equal(snapshot_rewrap(p->store->root_fd, fd, p->a, &problem), REWRAP_E_CURRENT);
+	assert_int_equal(snapshot_rewrap(p->store->root_fd, plain, p->a, &problem),
+			 REWRAP_E_CURRENT);
+	assert_int_equal(snapshot_rewrap(p->store->root_fd, fd, p->b, &problem), IMAGE_E_KEY);
 	assert_non_null(strstr(problem.message, keyring_id(p->a, 0)));
 	problem = PROBLEM_INIT;
-	assert_int_equal(snapshot_rewrap(fd, p->b_then_a, &problem), 0);
-	assert_int_equal(snapshot_rewrap(fd, p->b_then_a, &problem), REWRAP_E_CURRENT);
+	assert_int_equal(snapshot_rewrap(p->store->root_fd, fd, p->b_then_a, &problem), 0);
+	assert_int_equal(snapshot_rewrap(p->store->root_fd, fd, p->b_then_a, &problem),
+			 REWRAP_E_CURRENT);
 	expect(p, fd, p->b, 0, NULL); /* the old key may go */
 	expect(p, fd, p->a, IMAGE_E_KEY, keyring_id(p->b, 0));
 	assert_int_equal(snapshot_verify(fd, p->b, NULL, NULL, &problem), 0);
@@ -573,14 +575,15 @@ static void test_rotation(void **state)
 	/* what shared the old file keeps it */
 	clone = file_open_dir(p->store->root_fd, "sandboxes/x");
 	expect(p, clone, p->a, 0, NULL);
-	assert_int_equal(snapshot_rewrap(clone, p->b_then_a, &problem), 0);
+	assert_int_equal(snapshot_rewrap(p->store->root_fd, clone, p->b_then_a, &problem), 0);
 	expect(p, clone, p->b, 0, NULL);
 	/* the old one is played back when its key is gone */
 	replace(fd, "seal", old, len);
 	expect(p, fd, p->b, IMAGE_E_KEY, keyring_id(p->a, 0));
 	/* an altered snapshot is not sealed anew */
 	fixture_flip(fd, "manifest.json", 30, 1);
-	assert_int_equal(snapshot_rewrap(fd, p->b_then_a, &problem), IMAGE_E_CORRUPT);
+	assert_int_equal(snapshot_rewrap(p->store->root_fd, fd, p->b_then_a, &problem),
+			 IMAGE_E_CORRUPT);
 	close(clone);
 	close(plain);
 	close(fd);

@@ -159,13 +159,14 @@ static int rewrap_snapshot(void *userdata, const char *id, int dirfd)
 	struct rewrap *w = userdata;
 	struct problem p = PROBLEM_INIT;
 	char path[ID_LEN + 16], found[ID_LEN + 1];
-	int r = snapshot_rewrap(dirfd, w->host->keys, &p);
+	int r = snapshot_rewrap(w->host->store->root_fd, dirfd, w->host->keys, &p);
 
 	if (r < 0 && snapshot_was_replaced(w->host, id, dirfd)) {
 		_cleanup_fd_ int now = snapshot_open_dir(w->host, id, NULL, found);
 
 		p = PROBLEM_INIT;
-		r = now < 0 ? now : snapshot_rewrap(now, w->host->keys, &p);
+		r = now < 0 ? now
+			    : snapshot_rewrap(w->host->store->root_fd, now, w->host->keys, &p);
 	}
 	if (r < 0 && snapshot_resolve(w->host, id, NULL, found) == -ENOENT)
 		return 0;					   /* deleted meanwhile */
@@ -195,7 +196,7 @@ static void rewrap_sandbox(void *userdata, struct sandbox *found)
 	count_outcome(w,
 		      !sb      ? -EBUSY
 		      : fd < 0 ? fd
-			       : snapshot_rewrap(fd, w->host->keys, &p),
+			       : snapshot_rewrap(w->host->store->root_fd, fd, w->host->keys, &p),
 		      path, &p);
 }
 
