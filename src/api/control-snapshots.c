@@ -44,6 +44,8 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 		      (json_int_t)e->stored_bytes, "sharedBytes", (json_int_t)e->shared_bytes,
 		      "parentID", e->parent_id, "sandboxID", e->source_id, "sealed", e->sealed,
 		      "layers", (int)e->n_layers);
+	if (o && !e->created_ns) /* its manifest cannot be read */
+		(void)json_object_set_new(o, "createdAt", json_null());
 	if (o && e->damage)
 		(void)json_object_set_new(o, "damaged", json_string(e->damage));
 	(void)json_array_append_new(l->items, o); /* without memory it is left out */

@@ -65,7 +65,7 @@ static void print_compacted(const char *id, const json_t *result)
 	char written[16], dropped[16];
 
 	if (!json_is_true(json_object_get(result, "compacted"))) {
-		(void)printf("%s is compact enough already\n", id);
+		(void)printf("%s: nothing to merge; layers that others share are left alone\n", id);
 		return;
 	}
 	(void)printf("%s: %" PRIu64 " layers became %" PRIu64 "; %s written, %s dropped\n", id,

@@ -124,7 +124,10 @@ static int print_snapshots(struct cli *cli, const json_t *snapshots)
 		table_row(t);
 		table_cell(t, "%s", output_field(v, "snapshotID", "-"));
 		table_cell(t, "%s", output_field_first(v, "names", "-"));
-		table_cell(t, "%" PRIu64 " MiB", output_field_number(v, "memoryMB"));
+		if (output_field_number(v, "memoryMB"))
+			table_cell(t, "%" PRIu64 " MiB", output_field_number(v, "memoryMB"));
+		else
+			table_cell(t, "-"); /* its manifest cannot be read */
 		table_cell(t, "%s", str_format_bytes(output_field_number(v, "storedBytes"), text));
 		table_cell(t, "%s", str_format_bytes(output_field_number(v, "sharedBytes"), text));
 		table_cell(t, "%s", output_age(v, "createdAt", text));

@@ -124,7 +124,7 @@ static void print_looked_at(FILE *f, const json_t *result, bool data)
 	char text[16];
 
 	(void)fprintf(f,
-		      "%" PRIu64 " snapshots, %" PRIu64 " memories of sandboxes, %" PRIu64
+		      "%" PRIu64 " memories of snapshots, %" PRIu64 " of sandboxes, %" PRIu64
 		      " layers; %s read%s\n",
 		      output_field_number(result, "snapshots"),
 		      output_field_number(result, "memories"),
@@ -147,8 +147,10 @@ static int report(struct cli *cli, const struct job *job, bool repair, bool data
 	} else {
 		if (print_findings(cli, job->findings, repair))
 			return CLI_FAILED;
-		(void)printf("\n%" PRIu64 " finding%s, %" PRIu64 " of them lost data; looked at ",
-			     n, n == 1 ? "" : "s", lost);
+		(void)printf("\n%" PRIu64 " finding%s", n, n == 1 ? "" : "s");
+		if (repair)
+			(void)printf(", %" PRIu64 " of them beyond repair", lost);
+		(void)fputs("; looked at ", stdout);
 		print_looked_at(stdout, job->result, data);
 		(void)fflush(stdout); /* keep the order; checked by output_finish() */
 		if (!repair)

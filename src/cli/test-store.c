@@ -115,8 +115,9 @@ static void test_check(void **state)
 		    "store", "check");
 
 	assert_int_equal(o.code, 0);
-	assert_string_equal(o.out, "sound: 3 snapshots, 1 memories of sandboxes, 7 layers; 2.0 KiB "
-				   "read, their data not (--data)\n");
+	assert_string_equal(o.out,
+			    "sound: 3 memories of snapshots, 1 of sandboxes, 7 layers; 2.0 KiB "
+			    "read, their data not (--data)\n");
 	assert_string_equal(o.err, "");
 	assert_string_equal(log, "POST /store/check {\"data\":false}\n");
 	done(&o, &log);
@@ -141,9 +142,8 @@ static void test_findings(void **state)
 	assert_contains(o.out, "KIND   WHERE                  WHAT\n"
 			       "torn   snapshots/s1/layers/l1 bad \\x1bseal (lost)\n"
 			       "orphan tmp/x                  left behind\n");
-	assert_contains(o.out,
-			"\n2 findings, 1 of them lost data; looked at 3 snapshots, 1 memories "
-			"of sandboxes, 7 layers; 2.0 KiB read\n");
+	assert_contains(o.out, "\n2 findings; looked at 3 memories of snapshots, 1 of "
+			       "sandboxes, 7 layers; 2.0 KiB read\n");
 	assert_string_equal(o.err, "hint: `dorm store repair` puts right what can be\n");
 	assert_string_equal(log, "POST /store/check {\"data\":true}\n");
 	done(&o, &log);
@@ -245,7 +245,8 @@ static void test_compact(void **state)
 	o = ASK(log, LINES("{\"ok\":true,\"compacted\":false}\n"), "snapshot", "compact",
 		"--if-due", "s1");
 	assert_int_equal(o.code, 0);
-	assert_string_equal(o.out, "s1 is compact enough already\n");
+	assert_string_equal(o.out,
+			    "s1: nothing to merge; layers that others share are left alone\n");
 	assert_string_equal(log, "POST /snapshots/s1/compact {\"force\":false}\n");
 	done(&o, &log);
 	o = ASK(log, LINES("{\"ok\":false,\"error\":{\"message\":\"disk full\"}}\n"), "snapshot",
