@@ -8,6 +8,10 @@
  * pipe curl would not look at all. So there is a second descriptor of the connection: the body is
  * only pulled while nothing has come on it, and when sending has failed, the answer is read there.
  *
+ * Since version 8.7 curl keeps the head of a request until it has the first bytes of the body. A
+ * source that is slow to begin would keep dormd from answering at all; so then the transfer is
+ * paused, which sends the head, until there is something to read.
+ *
  * Silence is measured here and not with CURLOPT_LOW_SPEED_TIME, because the time that the other end
  * of a pipe takes is not dormd's fault.
  */
@@ -41,6 +45,7 @@ struct transfer {
 	struct problem *problem;
 	int error; /* what made us stop: negative errno */
 	bool checked, early;
+	bool begun, paused; /* the body */
 	uint64_t active_ns;
 };
 
@@ -112,11 +117,30 @@ static int wait_source(struct transfer *x)
 	return p[1].revents ? 0 : 1;
 }
 
+/* Has the source, or dormd, something to say? */
+static bool is_ready(const struct transfer *x)
+{
+	struct pollfd p[] = {{x->t->body_fd, POLLIN, 0}, {x->spy, POLLIN, 0}};
+
+	return x->t->body_fd < 0 || poll(p, 2, 0) != 0;
+}
+
+static bool keeps_head(void)
+{
+	return curl_version_info(CURLVERSION_NOW)->version_num >= 0x080700;
+}
+
 static size_t on_read(char *buf, size_t size, size_t n, void *userdata)
 {
 	struct transfer *x = userdata;
-	ssize_t got = wait_source(x);
+	ssize_t got;
 
+	if (!x->begun && keeps_head() && !is_ready(x)) {
+		x->paused = true;
+		return CURL_READFUNC_PAUSE;
+	}
+	x->begun = true;
+	got = wait_source(x);
 	x->early = got == 0;
 	if (got > 0)
 		got = x->t->read(x->t->userdata, buf, size * n, x->problem);
@@ -184,6 +208,12 @@ static int on_progress(void *userdata, curl_off_t dl_total, curl_off_t dl_now, c
 	bool up = x->t->read;
 	curl_off_t now = up ? ul_now : dl_now, total = up ? ul_total : dl_total;
 
+	if (x->paused && is_ready(x)) {
+		x->paused = false;
+		(void)curl_easy_pause(x->easy, CURLPAUSE_CONT); /* its failure ends the transfer */
+	}
+	if (x->paused)
+		x->active_ns = clock_now_ns(); /* it is not dormd that is silent */
 	if (x->t->progress && now > 0)
 		progress_bytes(x->t->progress, (uint64_t)now, total > 0 ? (uint64_t)total : 0);
 	else if (x->t->progress)
