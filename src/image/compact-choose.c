@@ -16,6 +16,9 @@
  * layer of 1.5^k times its first size, which makes O(log n) times in n sleeps. Besides, every own
  * layer of which more than max_dead_percent is dead is included: that costs less than it frees.
  *
+ * By force all own layers are merged. One alone is, if there is something to gain: dead pages go,
+ * or the working set comes first.
+ *
  * Example: a template of 100 MiB that the sandbox owns, 1 MiB stored by each sleep, max_layers 8.
  * Layers from the oldest to the newest:
  *
@@ -36,6 +39,7 @@
 struct totals {
 	uint32_t n_own;
 	uint64_t bytes, live; /* of the own layers */
+	bool mixed;	      /* one of them is */
 };
 
 static struct totals sum(const struct compact_layer *layers, uint32_t n)
@@ -47,6 +51,7 @@ static struct totals sum(const struct compact_layer *layers, uint32_t n)
 			t.n_own++;
 			t.bytes += layers[i].bytes;
 			t.live += layers[i].live;
+			t.mixed |= layers[i].mixed;
 		}
 	return t;
 }
@@ -100,7 +105,7 @@ static uint32_t choose_all(struct compact_layer *layers, uint32_t n)
 {
 	const struct totals t = sum(layers, n);
 
-	if (t.n_own == 0 || (t.n_own == 1 && t.live == t.bytes))
+	if (t.n_own == 0 || (t.n_own == 1 && t.live == t.bytes && !t.mixed))
 		return 0;
 	for (uint32_t i = 0; i < n; i++)
 		layers[i].chosen = layers[i].own;

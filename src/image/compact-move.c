@@ -11,8 +11,12 @@
  *     before    layer 2 slot 0, layer 1 slot 0, layer 0 slot 0, layer 2 slot 0
  *     after     layer 3 slot 0, layer 3 slot 1, layer 0 slot 0, layer 3 slot 0
  *
- * The order in which pages are moved is the order in the new layer: that of the guest, which gives
- * dense memory aligned frames again.
+ * The order in which pages are moved is the order in the new layer: first the working set, then the
+ * rest, both in the order of the guest, which gives dense memory aligned frames again. A frame ends
+ * with the set. So its pages are in the first frames of the layer and nothing else is, which is one
+ * range of the file. A page of the set that lies in a layer which is not chosen stays there.
+ *
+ *     set 40..41, 90     guest 0..99 (one layer)     frames 40 41 90 | 0..15 | 16..31 | ...
  */
 #include <errno.h>
 #include <string.h>
@@ -33,6 +37,7 @@
 struct move {
 	struct image *image;
 	const struct compact_layer *layers;
+	const struct working_set *set;
 	const struct compact_options *options;
 	struct compact_stats *stats;
 	struct frame_packer *packer;
@@ -150,14 +155,45 @@ static int move_run(struct move *m, const struct page_run *run, struct problem *
 	return r;
 }
 
-/* A working set would be moved here first, its runs in its order; what was moved is not again. */
+/* For the progress: a page of the set is looked at twice. */
+static uint64_t count_pages(const struct move *m)
+{
+	struct working_set_walk walk = {.set = m->set, .image = m->image};
+	const struct page_map *map = &m->image->map;
+	struct page_run run;
+	uint64_t n = 0;
+
+	while (working_set_next(&walk, &run))
+		n += is_chosen(m, &run) ? run.n_pages : 0;
+	for (size_t i = 0; i < map->n_runs; i++)
+		n += is_chosen(m, &map->runs[i]) ? map->runs[i].n_pages : 0;
+	return n;
+}
+
+static int move_set(struct move *m, struct problem *problem)
+{
+	struct working_set_walk walk = {.set = m->set, .image = m->image};
+	struct page_run run;
+	int r = 0;
+
+	while (r == 0 && working_set_next(&walk, &run))
+		if (is_chosen(m, &run))
+			r = move_run(m, &run, problem);
+	if (r == 0)
+		r = frame_packer_end_frame(m->packer, problem);
+	if (r == 0)
+		m->stats->set_frames = frame_packer_frames(m->packer);
+	return r;
+}
+
+/* What was moved is not moved again. */
 static int move_all(struct move *m, struct problem *problem)
 {
 	const struct page_map *map = &m->image->map;
-	int r = 0;
+	int r;
 
-	for (size_t i = 0; i < map->n_runs; i++)
-		m->total += is_chosen(m, &map->runs[i]) ? map->runs[i].n_pages : 0;
+	m->total = count_pages(m);
+	r = move_set(m, problem);
 	for (size_t i = 0; r == 0 && i < map->n_runs; i++)
 		if (is_chosen(m, &map->runs[i]))
 			r = move_run(m, &map->runs[i], problem);
@@ -228,13 +264,23 @@ static int move_and_commit(struct move *m, struct image_draft *draft, char *ret_
 	return r;
 }
 
+/* The same pages of the guest, under the id of the new image. */
+static int put_set(struct working_set *set, int dirfd, const char *id, struct problem *problem)
+{
+	if (!set->n_runs)
+		return 0;
+	memcpy(set->image_id, id, sizeof(set->image_id));
+	return working_set_write(dirfd, set, problem);
+}
+
 int compact_move(int dirfd, int src_dirfd, struct image *image, const struct compact_layer *layers,
-		 const struct compact_options *options, struct problem *problem,
-		 struct compact_stats *stats, char *ret_id)
+		 struct working_set *set, const struct compact_options *options,
+		 struct problem *problem, struct compact_stats *stats, char *ret_id)
 {
 	struct image_draft draft = {
 		.dirfd = dirfd, .parent = image, .parent_dirfd = src_dirfd, .keys = options->keys};
-	struct move m = {.image = image, .layers = layers, .options = options, .stats = stats};
+	struct move m = {
+		.image = image, .layers = layers, .set = set, .options = options, .stats = stats};
 	int r;
 
 	draft.layers_dirfd = file_open_dir(dirfd, "layers");
@@ -243,6 +289,8 @@ int compact_move(int dirfd, int src_dirfd, struct image *image, const struct com
 		return error_trace(draft.layers_dirfd);
 	}
 	r = move_and_commit(&m, &draft, ret_id, problem);
+	if (r == 0)
+		r = put_set(set, dirfd, ret_id, problem);
 	move_deinit(&m);
 	page_map_deinit(&draft.map);
 	explicit_bzero(draft.layer_key, sizeof(draft.layer_key));

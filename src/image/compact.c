@@ -121,6 +121,7 @@ struct compaction {
 	const struct compact_options *options;
 	struct image *image;
 	struct compact_layer *layers;
+	struct working_set set;	  /* empty when there is none */
 	struct manifest manifest; /* the source's, then the new one's */
 	struct compact_stats stats;
 };
@@ -129,7 +130,26 @@ static void compaction_deinit(struct compaction *c)
 {
 	image_unref(c->image);
 	free(c->layers);
+	working_set_deinit(&c->set);
 	manifest_deinit(&c->manifest);
+}
+
+/* One that is of another image or damaged is of no use to anybody, and stays behind. */
+static int open_set(struct compaction *c, struct problem *problem)
+{
+	const uint32_t n = image_n_layers(c->image);
+	_cleanup_free_ bool *mixed = calloc(MAX(n, 1u), sizeof(*mixed));
+	int r = mixed ? working_set_read(c->src_dirfd, c->image, NULL, &c->set) : -ENOMEM;
+
+	if (r > 0)
+		return 0;
+	if (r == 0)
+		r = working_set_layout(&c->set, c->image, mixed);
+	for (uint32_t i = 0; r == 0 && i < n; i++)
+		c->layers[i].mixed = mixed[i];
+	if (r < 0)
+		problem_errno(problem, r, "working-set: cannot be taken along");
+	return error_trace(r);
 }
 
 static int open_source(struct compaction *c, struct problem *problem)
@@ -141,7 +161,9 @@ static int open_source(struct compaction *c, struct problem *problem)
 	if (r == 0 && strcmp(image_id(c->image), c->manifest.image_id))
 		r = image_corrupt(problem, "map: its image id is %s, the manifest says %s",
 				  image_id(c->image), c->manifest.image_id);
-	return r ? r : survey(c->src_dirfd, c->image, problem, &c->layers);
+	if (r == 0)
+		r = survey(c->src_dirfd, c->image, problem, &c->layers);
+	return r ? r : open_set(c, problem);
 }
 
 static int choose(struct compaction *c)
@@ -174,13 +196,13 @@ static int copy_device(const struct compaction *c, int dirfd, struct problem *pr
 static int fill(struct compaction *c, int dirfd, struct problem *problem)
 {
 	struct manifest *m = &c->manifest;
-	int r = compact_move(dirfd, c->src_dirfd, c->image, c->layers, c->options, problem,
+	int r = compact_move(dirfd, c->src_dirfd, c->image, c->layers, &c->set, c->options, problem,
 			     &c->stats, m->image_id);
 
 	if (r == 0)
 		r = copy_device(c, dirfd, problem);
 	if (r == 0)
-		r = snapshot_link_rest(c->src_dirfd, dirfd, m, problem);
+		r = snapshot_link_disks(c->src_dirfd, dirfd, m, problem);
 	m->lineage_compacted += c->stats.bytes_written;
 	return r;
 }

@@ -8,6 +8,10 @@
  * their place. Layers that other snapshots link are left alone: rewriting them would free nothing.
  * The content of the memory stays the same to the byte, the image id changes.
  *
+ * Pages of the snapshot's working set, if it has one that is of use, come first in the new layer,
+ * in frames of their own; the new snapshot has the same set. So a template is laid out for its
+ * wakes by compacting it once with @force after its working set is known.
+ *
  * What is merged is chosen like in a log-structured store, so that a byte is rewritten O(log n)
  * times in n sleeps: see compact.c.
  */
@@ -39,7 +43,8 @@ struct compact_report {
 
 struct compact_options {
 	struct compact_policy policy;
-	bool force; /* merge all own layers, due or not */
+	bool force; /* merge all own layers, due or not; one alone if pages of it are dead or the
+		       working set does not lie first in it */
 	enum image_codec codec;
 	int level;
 	const struct keyring *keys;
@@ -52,6 +57,7 @@ struct compact_stats {
 	uint32_t layers_before, layers_after;
 	uint32_t layers_merged;
 	uint64_t pages_moved;
+	uint32_t set_frames;	/* the first of the new layer, which have the working set */
 	uint64_t bytes_read;	/* decoded */
 	uint64_t bytes_written; /* of the new layer */
 	uint64_t bytes_dropped; /* of the layers it stands for */

@@ -23,6 +23,7 @@
 #include "image/outcome.h"
 #include "image/page-map.h"
 #include "image/snapshot-files.h"
+#include "image/working-set.h"
 
 #define ull(_v) ((unsigned long long)(_v))
 
@@ -219,14 +220,39 @@ static int open_disks(struct exporter *x, int dirfd, const struct manifest *m,
 	return r;
 }
 
-static int open_optional(struct exporter *x, int dirfd, struct problem *problem)
+/* Is it a working set of this image? */
+static bool is_of_use(const struct buf *text, const struct manifest *m)
 {
-	struct export_item *i;
+	_cleanup_(working_set_deinit) struct working_set s = {0};
 
-	if (faccessat(dirfd, "working-set", F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+	return working_set_decode(text->data, text->len, NULL, &s) == 0 &&
+	       !strcmp(s.image_id, m->image_id) &&
+	       s.guest_pages == m->memory_bytes / DORM_PAGE_SIZE;
+}
+
+/* A working set that is not is left out. */
+static int open_optional(struct exporter *x, int dirfd, const struct manifest *m,
+			 struct problem *problem)
+{
+	struct export_item *i = &x->items[x->n_items], *same;
+	struct problem why = PROBLEM_INIT; /* of what is left out: nobody's concern */
+	struct stat st;
+	int r;
+
+	if (fstatat(dirfd, WORKING_SET_NAME, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
 		return 0;
-	return add_text(x, TRANSFER_WORKING_SET, dirfd, "working-set", TRANSFER_MAX_SET_BYTES,
-			problem, &i);
+	r = add_text(x, TRANSFER_WORKING_SET, dirfd, WORKING_SET_NAME, WORKING_SET_MAX_BYTES, &why,
+		     &same);
+	if (r == 0 && is_of_use(&i->text, m))
+		return 0;
+	if (r < 0) {
+		problem_errno(problem, r, "working-set: reading it");
+		return error_trace(r);
+	}
+	x->n_items--;
+	fd_close(i->fd);
+	buf_deinit(&i->text);
+	return 0;
 }
 
 int export_open(struct exporter *x, int dirfd, const struct export_options *options,
@@ -244,5 +270,5 @@ int export_open(struct exporter *x, int dirfd, const struct export_options *opti
 		r = open_layers(x, dirfd, &files, options, problem);
 	if (r == 0)
 		r = open_disks(x, dirfd, &m, problem);
-	return r ? r : open_optional(x, dirfd, problem);
+	return r ? r : open_optional(x, dirfd, &m, problem);
 }

@@ -158,10 +158,15 @@ int frame_packer_put(struct frame_packer *p, uint64_t gfn, const uint8_t *page, 
 	return p->n_pages == p->max_pages ? close_frame(p, problem) : 0;
 }
 
+int frame_packer_end_frame(struct frame_packer *p, struct problem *problem)
+{
+	return p->n_pages ? close_frame(p, problem) : 0;
+}
+
 int frame_packer_finish(struct frame_packer *p, struct layer_name *ret_name, uint64_t *ret_bytes,
 			struct problem *problem)
 {
-	int r = p->n_pages ? close_frame(p, problem) : 0;
+	int r = frame_packer_end_frame(p, problem);
 
 	if (r < 0)
 		return r;

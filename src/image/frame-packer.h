@@ -37,6 +37,13 @@ DEFINE_CLEANUP(struct frame_packer *, frame_packer_free)
 int frame_packer_put(struct frame_packer *p, uint64_t gfn, const uint8_t *page, uint32_t *ret_slot,
 		     struct problem *problem);
 
+/**
+ * frame_packer_end_frame() - what is put from here on goes into other frames
+ * For the end of something that is to be a range of the file of its own. The memory of the pages
+ * that were put is no longer needed.
+ */
+int frame_packer_end_frame(struct frame_packer *p, struct problem *problem);
+
 /** frame_packer_settle() - the memory of the pages that were put is no longer needed */
 void frame_packer_settle(struct frame_packer *p);
 

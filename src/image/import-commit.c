@@ -20,6 +20,7 @@
 #include "image/import-internal.h"
 #include "image/outcome.h"
 #include "image/snapshot-files.h"
+#include "image/working-set.h"
 
 #define FINAL_LEN (sizeof("snapshots/") + ID_LEN)
 
@@ -172,6 +173,8 @@ static int verify(struct importer *m)
 		r = open_for_use(m);
 	if (r == 0)
 		r = check_device(m);
+	if (r == 0)
+		r = working_set_check(m->tmp.dirfd, image, &m->problem);
 	return r ? import_blame_stream(m, r) : check_chain(m);
 }
 

@@ -116,13 +116,12 @@ int snapshot_link_device(int src_dirfd, int dst_dirfd, const struct manifest *m,
 	return link_device(&c, m);
 }
 
-int snapshot_link_rest(int src_dirfd, int dst_dirfd, const struct manifest *m,
-		       struct problem *problem)
+int snapshot_link_disks(int src_dirfd, int dst_dirfd, const struct manifest *m,
+			struct problem *problem)
 {
 	const struct clone c = {.src_dirfd = src_dirfd, .dst_dirfd = dst_dirfd, .problem = problem};
-	int r = link_optional(&c, "working-set");
 
-	return r ? r : link_disks(&c, m);
+	return link_disks(&c, m);
 }
 
 /* The clone's own manifest, authenticated with the source's keys; the source's must be genuine. */

@@ -46,6 +46,6 @@ int snapshot_fsync_parent(int root_fd, const char *path);
 int snapshot_link_device(int src_dirfd, int dst_dirfd, const struct manifest *m,
 			 struct problem *problem);
 
-/** snapshot_link_rest() - working set and disks. Return: as snapshot_link_device() */
-int snapshot_link_rest(int src_dirfd, int dst_dirfd, const struct manifest *m,
-		       struct problem *problem);
+/** snapshot_link_disks() - Return: as snapshot_link_device() */
+int snapshot_link_disks(int src_dirfd, int dst_dirfd, const struct manifest *m,
+			struct problem *problem);

@@ -129,7 +129,7 @@ typedef void (*snapshot_progress)(void *userdata, uint64_t done, uint64_t total)
 
 /**
  * snapshot_verify() - read every byte: each frame against its seal, device state and disks' sizes,
- * the image id against manifest. @keys as for image_open(); a sealed snapshot without keys is
+ * the image id against manifest; at last the working set. @keys as for image_open(); a sealed snapshot without keys is
  * checked against its checksums only
  * Return: 0; IMAGE_E_CORRUPT with the first damage described; negative errno
  */

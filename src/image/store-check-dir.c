@@ -5,7 +5,7 @@
  * For one directory, in this order: the manifest; each layer it names (there, a file, of that size,
  * its header, footer and index in order, the index the one that the manifest means); map, device
  * state and disks; then, if all layers are well, the whole image, which compares the map with the
- * indexes; at last, names that nobody mentions.
+ * indexes, and the working set, which must be of this image; at last, names that nobody mentions.
  */
 #include "image/store-check-walk.h"
 
@@ -25,6 +25,7 @@
 #include "image/image-internal.h"
 #include "image/outcome.h"
 #include "image/snapshot-files.h"
+#include "image/working-set.h"
 
 #define TRIES	 3 /* a directory that is exchanged by a compaction while it is looked at */
 #define MAX_PATH 400
@@ -251,6 +252,17 @@ static int check_keys(const struct visit *v, const struct image *image)
 	return judge(v, r, "", &problem);
 }
 
+static int check_working_set(const struct visit *v, const struct image *image)
+{
+	struct problem problem = PROBLEM_INIT;
+	const size_t before = v->c->n_items;
+	int r = judge(v, working_set_check(v->dirfd, image, &problem), WORKING_SET_NAME, &problem);
+
+	if (v->c->n_items > before)
+		v->c->items[before].is_hint = true;
+	return r;
+}
+
 static int check_image(const struct visit *v)
 {
 	_cleanup_(image_unrefp) struct image *image = NULL;
@@ -259,7 +271,10 @@ static int check_image(const struct visit *v)
 
 	if (r == 0)
 		r = compare_image(v, image, &problem);
-	return r ? judge(v, r, "map", &problem) : check_keys(v, image);
+	if (r)
+		return judge(v, r, "map", &problem);
+	r = check_working_set(v, image);
+	return r < 0 ? r : check_keys(v, image);
 }
 
 /* ---- what nobody mentions ---------------------------------------------------------------------
@@ -283,7 +298,7 @@ typedef bool (*is_known)(const struct visit *v, const char *name);
 static bool is_known_file(const struct visit *v, const char *name)
 {
 	static const char *const always[] = {"manifest.json", "map", "layers", "disks",
-					     "working-set"};
+					     WORKING_SET_NAME};
 
 	for (size_t i = 0; i < ARRAY_SIZE(always); i++)
 		if (!strcmp(name, always[i]))

@@ -6,6 +6,7 @@
  *     template to nowhere      removed
  *     left-over temporary file removed, when its name is of the form that this program makes
  *     layer missing, damaged   linked again from a directory that has the same layer whole
+ *     working set of no use    removed: it was a hint, and the next compaction would drop it
  *     everything else          kept and told; lost when it was committed
  *
  * Where can a second copy of a layer come from, if layers are linked? From before the file system's
@@ -32,6 +33,7 @@
 #include "base/str.h"
 #include "image/snapshot.h"
 #include "image/store-check-walk.h"
+#include "image/working-set.h"
 
 #define INCOMING_DEPTH 3
 
@@ -182,18 +184,28 @@ static int put_layer(struct check *c, int donor_fd, const char *donor_path, int 
 	return file_fsync_dir(layers_dirfd);
 }
 
-/* layers/ of a directory, made when it is missing. Return: fd; negative errno */
-static int open_layers(struct check *c, uint32_t dir)
+/* The directory that was looked at, if it is still there. Return: fd; negative errno */
+static int open_directory(struct check *c, uint32_t dir)
 {
 	_cleanup_fd_ int dirfd = openat(c->store->root_fd, c->dirs[dir].path,
 					O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	struct stat st;
-	int fd = -1, r;
 
 	if (dirfd < 0 || fstat(dirfd, &st) < 0)
 		return error_errno();
 	if ((uint64_t)st.st_ino != c->dirs[dir].ino || (uint64_t)st.st_dev != c->dirs[dir].dev)
 		return error_trace(-ESTALE);
+	return take_fd(dirfd);
+}
+
+/* layers/ of a directory, made when it is missing. Return: fd; negative errno */
+static int open_layers(struct check *c, uint32_t dir)
+{
+	_cleanup_fd_ int dirfd = open_directory(c, dir);
+	int fd = -1, r;
+
+	if (dirfd < 0)
+		return dirfd;
 	if (mkdirat(dirfd, "layers", 0755) == 0) {
 		r = file_fsync_dir(dirfd);
 		if (r < 0)
@@ -240,7 +252,7 @@ static bool is_gone(struct check *c, const struct check_item *item)
 
 static void keep(struct check *c, const struct check_item *item, int r)
 {
-	bool lost = item->kind == FINDING_DAMAGED && !item->newer;
+	bool lost = item->kind == FINDING_DAMAGED && !item->newer && !item->is_hint;
 	char done[128];
 
 	if (r >= 0)
@@ -290,6 +302,16 @@ static int remove_stray(struct check *c, const struct check_item *item)
 	return unlinkat(c->store->root_fd, item->path, 0) < 0 ? -errno : 0;
 }
 
+/* One that a newer program wrote may be of use to that. */
+static int remove_hint(struct check *c, const struct check_item *item)
+{
+	_cleanup_fd_ int dirfd = open_directory(c, item->dir);
+
+	if (dirfd < 0 || item->newer)
+		return dirfd < 0 ? dirfd : 1;
+	return unlinkat(dirfd, WORKING_SET_NAME, 0) < 0 ? -errno : 0;
+}
+
 static void act(struct check *c, const struct check_item *item)
 {
 	int r = 1;
@@ -304,6 +326,8 @@ static void act(struct check *c, const struct check_item *item)
 		r = remove_link(c, item);
 	else if (item->kind == FINDING_STRAY)
 		r = remove_stray(c, item);
+	else if (item->is_hint)
+		r = remove_hint(c, item);
 	if (r == 0)
 		check_emit(c, item, "removed", false);
 	else if (r != -ENOENT && !is_gone(c, item))

@@ -16,6 +16,7 @@
 #include "image/snapshot.h"
 #include "image/store.h"
 #include "image/test-fixture.h"
+#include "image/working-set.h"
 
 #define SANDBOX_ID "x00000000000000000000"
 #define COPY_ID	   "c00000000000000000000"
@@ -40,6 +41,8 @@ static void check_choice(const char *text, const char *chosen, bool force)
 		layers[n].bytes = layers[n].live = strtoul(p + !layers[n].own, &p, 10);
 		if (*p == '/') /* of which alive */
 			layers[n].live = strtoul(p + 1, &p, 10);
+		layers[n].mixed = *p == '!';
+		p += layers[n].mixed;
 	}
 	n_chosen = compact_choose(layers, n, &policy, force);
 	for (uint32_t i = 0; i < n; i++)
@@ -75,6 +78,10 @@ static void test_choose(void **state)
 	check_choice("~10 100", "..", true);
 	check_choice("~10 100/99", ".x", true);
 	check_choice("~10", ".", true);
+	/* "!": the working set does not lie first */
+	check_choice("~10 100!", ".x", true);
+	check_choice("~10! 100", "..", true);
+	check_choice("~10 100!", "..", false);
 }
 
 static void test_due(void **state)
@@ -393,6 +400,214 @@ static void test_sealed(void **state)
 	life_end(&l);
 }
 
+/* ---- the working set --------------------------------------------------------------------------
+ */
+
+static void put_set(const struct life *l, uint64_t first, uint64_t n_pages, uint64_t step,
+		    uint64_t n)
+{
+	_cleanup_fd_ int fd = open_dir(l, SANDBOX);
+
+	fixture_working_set(fd, first, n_pages, step, n);
+}
+
+static struct image *open_image(const struct life *l, const char *path)
+{
+	_cleanup_fd_ int fd = open_dir(l, path);
+	struct problem problem = PROBLEM_INIT;
+	struct image *image;
+
+	assert_int_equal(image_open(fd, l->keys, &problem, &image), 0);
+	return image;
+}
+
+/* Return: what reading it said */
+static int read_set(const struct life *l, const char *path, struct working_set *ret)
+{
+	_cleanup_(image_unrefp) struct image *image = open_image(l, path);
+	_cleanup_fd_ int fd = open_dir(l, path);
+	struct problem problem = PROBLEM_INIT;
+
+	return working_set_read(fd, image, &problem, ret);
+}
+
+static bool in_set(const struct working_set *s, uint64_t gfn)
+{
+	for (size_t i = 0; i < s->n_runs; i++)
+		if (gfn >= s->runs[i].gfn && gfn - s->runs[i].gfn < s->runs[i].n_pages)
+			return true;
+	return false;
+}
+
+/* In the last layer: the set has the first @n_frames, ascending, and nobody else has a page there.
+ */
+static void check_first_frames(const struct life *l, const char *path, uint32_t n_frames)
+{
+	_cleanup_(working_set_deinit) struct working_set s = {0};
+	_cleanup_(image_unrefp) struct image *image = open_image(l, path);
+	const uint32_t layer = image_n_layers(image) - 1;
+	bool contiguous = false;
+	uint64_t next = 0;
+
+	assert_int_equal(read_set(l, path, &s), 0);
+	for (uint64_t gfn = 0; gfn < l->n_pages; gfn++) {
+		struct page_run run;
+		uint64_t slot;
+
+		image_lookup(image, gfn, &run);
+		slot = run.slot + gfn - run.gfn;
+		if (run.layer != layer || image_owner(image, layer, slot) != gfn)
+			continue; /* not there, or the same as a page of a lower gfn */
+		if (in_set(&s, gfn)) {
+			assert_true(slot >= next && slot / IMAGE_FRAME_PAGES < n_frames);
+			next = slot + 1;
+		} else if (slot / IMAGE_FRAME_PAGES < n_frames) {
+			/* the owner of a slot that it shares with a page of the set */
+			bool shared = false;
+
+			for (uint64_t other = gfn + 1; other < l->n_pages && !shared; other++) {
+				image_lookup(image, other, &run);
+				shared = in_set(&s, other) && run.layer == layer &&
+					 run.slot + other - run.gfn == slot;
+			}
+			assert_true(shared);
+		}
+	}
+	assert_int_equal((next + IMAGE_FRAME_PAGES - 1) / IMAGE_FRAME_PAGES, n_frames);
+	assert_int_equal(working_set_is_contiguous(&s, image, &contiguous), 0);
+	assert_true(contiguous);
+}
+
+static void test_working_set_first(void **state)
+{
+	for (uint64_t seed = 1; seed <= 6; seed++) {
+		struct problem problem = PROBLEM_INIT;
+		struct compact_stats stats;
+		struct working_set before = {0}, after = {0};
+		struct life l;
+
+		life_begin(&l, *state, 700, 100 + seed);
+		l.codec = seed % 3;
+		if (seed > 3)
+			l.keys = new_ring(
+				"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
+		for (unsigned g = 0; g < 3; g++) {
+			touch_some(&l, 40);
+			for (uint32_t i = 0; seed % 2 && i < 8; i++) /* of each kind, and shared */
+				touch(&l, 50 + 13 * i, i % 2 ? 3 : 2);
+			life_sleep(&l);
+		}
+		touch(&l, 50, 2); /* so that something of the set is stored */
+		life_sleep(&l);
+		put_set(&l, 50, seed, 13, 45);
+		assert_int_equal(read_set(&l, SANDBOX, &before), 0);
+		assert_int_equal(compact(&l, true, SANDBOX, &stats, &problem), 0);
+		assert_true(stats.set_frames > 0);
+		check_first_frames(&l, SANDBOX, stats.set_frames);
+		check_memory(&l, SANDBOX);
+		/* the same set, of another image */
+		assert_int_equal(read_set(&l, SANDBOX, &after), 0);
+		assert_string_not_equal(before.image_id, after.image_id);
+		assert_int_equal(before.n_runs, after.n_runs);
+		assert_memory_equal(before.runs, after.runs, before.n_runs * sizeof(*before.runs));
+		/* and then there is nothing more to do */
+		assert_int_equal(compact(&l, true, SANDBOX, &stats, &problem), COMPACT_E_NOT_DUE);
+		working_set_deinit(&before);
+		working_set_deinit(&after);
+		assert_int_equal(snapshot_delete(l.store->root_fd, SANDBOX, &problem), 0);
+		life_end(&l);
+	}
+}
+
+/* A template: one layer without a dead page is laid out anew, once. */
+static void test_template_is_laid_out(void **state)
+{
+	struct working_set s = {0};
+	struct problem problem = PROBLEM_INIT;
+	struct compact_stats stats;
+	struct life l;
+	int fd;
+
+	life_begin(&l, *state, 600, 81);
+	for (uint32_t i = 0; i < l.n_pages; i++)
+		touch(&l, i, 2);
+	life_sleep(&l);
+	assert_int_equal(compact(&l, true, SANDBOX, &stats, &problem), COMPACT_E_NOT_DUE);
+	put_set(&l, 0, 40, 40, 1); /* it lies first, but shares a frame */
+	assert_int_equal(compact(&l, false, SANDBOX, &stats, &problem), COMPACT_E_NOT_DUE);
+	assert_int_equal(compact(&l, true, SANDBOX, &stats, &problem), 0);
+	assert_int_equal(stats.set_frames, 3);
+	check_first_frames(&l, SANDBOX, 3);
+	put_set(&l, 7, 1, 15, 39);
+	assert_int_equal(compact(&l, true, SANDBOX, &stats, &problem), 0);
+	assert_int_equal(stats.set_frames, 3); /* 39 pages */
+	assert_int_equal(stats.pages_moved, l.n_pages);
+	check_first_frames(&l, SANDBOX, 3);
+	check_memory(&l, SANDBOX);
+	assert_int_equal(compact(&l, true, SANDBOX, &stats, &problem), COMPACT_E_NOT_DUE);
+	/* a clone has it too, and makes the layer somebody else's: no longer moved */
+	put_set(&l, 7, 1, 16, 37);
+	fd = open_dir(&l, SANDBOX);
+	assert_int_equal(
+		snapshot_clone(l.store->root_fd, l.store->root, fd, NULL, COPY, COPY_ID, &problem),
+		0);
+	close(fd);
+	assert_int_equal(read_set(&l, COPY, &s), 0);
+	assert_int_equal(s.n_pages, 37);
+	working_set_deinit(&s);
+	assert_int_equal(compact(&l, true, SANDBOX, &stats, &problem), COMPACT_E_NOT_DUE);
+	check_memory(&l, COPY);
+	/* another content has another one, or none */
+	touch(&l, 7, 2);
+	life_sleep(&l);
+	assert_int_equal(read_set(&l, SANDBOX, &s), WORKING_SET_E_ABSENT);
+	life_end(&l);
+}
+
+/* One that is damaged or of another image is not in the way, and is not taken along. */
+static void test_bad_working_set(void **state)
+{
+	struct problem problem = PROBLEM_INIT;
+	struct compact_stats stats;
+	struct working_set s = {0};
+	struct life l;
+
+	life_begin(&l, *state, 300, 91);
+	for (unsigned bad = 0; bad < 3; bad++) {
+		_cleanup_free_ char *data = NULL;
+		size_t len;
+		int fd;
+
+		for (uint32_t i = 0; i < l.n_pages; i++)
+			touch(&l, i, 2);
+		life_sleep(&l);
+		put_set(&l, 100, 3, 9, 20);
+		fd = open_dir(&l, SANDBOX);
+		assert_int_equal(file_read(fd, "working-set", 1u << 20, &data, &len), 0);
+		close(fd);
+		touch(&l, 200, 2);
+		life_sleep(&l);
+		put_set(&l, 100, 3, 9, 20);
+		fd = open_dir(&l, SANDBOX);
+		if (bad == 0)
+			assert_int_equal(file_write_atomic(fd, "working-set", data, len, 0444), 0);
+		if (bad == 1)
+			fixture_flip(fd, "working-set", 70, 1);
+		if (bad == 2)
+			assert_int_equal(unlinkat(fd, "working-set", 0) ||
+						 symlinkat("device", fd, "working-set"),
+					 0);
+		close(fd);
+		assert_int_equal(read_set(&l, SANDBOX, &s),
+				 bad ? IMAGE_E_CORRUPT : WORKING_SET_E_STALE);
+		assert_int_equal(compact(&l, true, SANDBOX, &stats, &problem), 0);
+		assert_int_equal(stats.set_frames, 0);
+		assert_int_equal(read_set(&l, SANDBOX, &s), WORKING_SET_E_ABSENT);
+		check_memory(&l, SANDBOX);
+	}
+	life_end(&l);
+}
+
 /* ---- the policy over a life -------------------------------------------------------------------
  */
 
@@ -695,7 +910,8 @@ static void test_refused(void **state)
 #define COMPACT_TEST(_f) cmocka_unit_test_setup_teardown(_f, fixture_setup, fixture_teardown)
 TEST_MAIN(cmocka_unit_test(test_choose), cmocka_unit_test(test_due),
 	  COMPACT_TEST(test_random_histories), COMPACT_TEST(test_manifest),
-	  COMPACT_TEST(test_sealed), COMPACT_TEST(test_200_sleeps),
-	  COMPACT_TEST(test_200_sleeps_of_a_fork), COMPACT_TEST(test_linked_layers_stay),
-	  COMPACT_TEST(test_open_images_read_on), COMPACT_TEST(test_cancel),
-	  COMPACT_TEST(test_damaged_source), COMPACT_TEST(test_refused))
+	  COMPACT_TEST(test_sealed), COMPACT_TEST(test_working_set_first),
+	  COMPACT_TEST(test_template_is_laid_out), COMPACT_TEST(test_bad_working_set),
+	  COMPACT_TEST(test_200_sleeps), COMPACT_TEST(test_200_sleeps_of_a_fork),
+	  COMPACT_TEST(test_linked_layers_stay), COMPACT_TEST(test_open_images_read_on),
+	  COMPACT_TEST(test_cancel), COMPACT_TEST(test_damaged_source), COMPACT_TEST(test_refused))

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "image/working-set.h"
 
 int fixture_setup(void **state)
 {
@@ -119,6 +120,19 @@ int fixture_read_all(struct image *image, uint8_t *out, struct problem *problem)
 			return r;
 	}
 	return 0;
+}
+
+void fixture_working_set(int dirfd, uint64_t first, uint64_t n_pages, uint64_t step, uint64_t n)
+{
+	_cleanup_(working_set_deinit) struct working_set s;
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	struct problem problem = PROBLEM_INIT;
+
+	assert_int_equal(image_open_for_check(dirfd, &problem, &image), 0);
+	working_set_init(&s, image);
+	for (uint64_t i = 0; i < n; i++)
+		assert_int_equal(working_set_add(&s, first + i * step, n_pages), 0);
+	assert_int_equal(working_set_write(dirfd, &s, &problem), 0);
 }
 
 void fixture_flip(int dirfd, const char *name, uint64_t offset, uint8_t mask)

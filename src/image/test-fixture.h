@@ -39,5 +39,11 @@ struct image *fixture_image(struct fixture *f, const char *name, struct image *p
 /** fixture_read_all() - every page of an image. Return: 0, or what reading it said */
 int fixture_read_all(struct image *image, uint8_t *out, struct problem *problem);
 
+/**
+ * fixture_working_set() - write the working set of the image in @dirfd: @n runs of @n_pages pages,
+ * the first at @first, then every @step
+ */
+void fixture_working_set(int dirfd, uint64_t first, uint64_t n_pages, uint64_t step, uint64_t n);
+
 /** fixture_flip() - change one byte of a file */
 void fixture_flip(int dirfd, const char *name, uint64_t offset, uint8_t mask);

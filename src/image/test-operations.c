@@ -19,6 +19,7 @@
 #include "image/store-check.h"
 #include "image/test-fixture.h"
 #include "image/transfer.h"
+#include "image/working-set.h"
 
 #define SNAPSHOT(_id) "snapshots/" _id
 #define TORN	      "storn00000000000000aa"
@@ -263,6 +264,29 @@ static int run_compact_replace(struct store *s, struct problem *problem)
 	return compact(s, true, problem);
 }
 
+/* OLD needs pages from both layers, scattered; all others lie before and among them. */
+static int put_set(struct store *s, struct problem *problem)
+{
+	_cleanup_fd_ int fd = file_open_dir(s->root_fd, SNAPSHOT(OLD));
+	_cleanup_(working_set_deinit) struct working_set set = {0};
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	int r = image_open(fd, NULL, problem, &image);
+
+	if (r)
+		return r;
+	working_set_init(&set, image);
+	for (unsigned i = 19; r == 0 && i < SCENE_PAGES; i += 6)
+		r = working_set_add(&set, i, 2);
+	return r ? r : working_set_write(fd, &set, problem);
+}
+
+static int prepare_set(struct store *s, struct problem *problem)
+{
+	int r = delete_base(s, problem);
+
+	return r ? r : put_set(s, problem);
+}
+
 static int prepare_sealed(struct store *s, struct problem *problem)
 {
 	int r = make_rings(problem);
@@ -351,6 +375,13 @@ static int prepare_torn(struct store *s, struct problem *problem)
 	return r ? r : file_write_atomic(s->root_fd, SNAPSHOT(TORN) "/map", "x", 1, 0444);
 }
 
+static int prepare_bad_set(struct store *s, struct problem *problem)
+{
+	int r = repair(s, problem); /* is it there? */
+
+	return r ? r : file_write_atomic(s->root_fd, SNAPSHOT(OLD) "/working-set", "x", 1, 0444);
+}
+
 static int prepare_dangling(struct store *s, struct problem *problem)
 {
 	int r = repair(s, problem);
@@ -370,6 +401,9 @@ const struct operation operations[] = {
 	 "snapshots/" NEW ": id " NEW " ring 0 memory 1 layers 1"},
 	{"compact, replace", prepare_compact, run_compact_replace,
 	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 1", .leaves_tmp = true},
+	{"compact, working set", prepare_set, run_compact_replace,
+	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 1 set of 8 first",
+	 .leaves_tmp = true},
 	{"take, sealed", prepare_sealed, run_take_sealed,
 	 "snapshots/" NEW ": id " NEW " ring 1 memory 2"},
 	{"clone, sealed", prepare_sealed, run_clone_sealed,
@@ -379,6 +413,8 @@ const struct operation operations[] = {
 	{"import", prepare_import, run_import, "snapshots/" OLD ": id " OLD " ring 0 memory 1"},
 	{"repair, torn", prepare_torn, repair, "-snapshots/" TORN, .late = true, .goes_on = true,
 	 .leaves_tmp = true},
+	{"repair, working set", prepare_bad_set, repair,
+	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 2", .late = true, .goes_on = true},
 	{"repair, link", prepare_dangling, repair, "-templates/gone", .late = true,
 	 .goes_on = true},
 };

@@ -100,7 +100,7 @@ static void begin(struct place *p, const char *id, struct snapshot_tmp *tmp, str
 	image_writer_free(w);
 	image_unref(zero);
 	put_file(tmp->dirfd, "device", "device state");
-	put_file(tmp->dirfd, "working-set", "set");
+	fixture_working_set(tmp->dirfd, 3, 2, 10, 2);
 	put_file(tmp->dirfd, "disks/scratch.img", "disk data");
 }
 

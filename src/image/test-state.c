@@ -17,6 +17,7 @@
 #include "image/store.h"
 #include "image/test-fixture.h"
 #include "image/test-operations.h"
+#include "image/working-set.h"
 
 #define MAX_BYTES (1u << 20)
 
@@ -134,6 +135,21 @@ static int memory_of(struct image *image, struct problem *problem)
 	return -1;
 }
 
+static void describe_set(FILE *out, int dirfd, const struct image *image)
+{
+	_cleanup_(working_set_deinit) struct working_set set = {0};
+	bool first;
+	int r = working_set_read(dirfd, image, NULL, &set);
+
+	if (r == 0)
+		r = working_set_is_contiguous(&set, image, &first);
+	if (r == 0)
+		(void)fprintf(out, " set of %llu %s\n", (unsigned long long)set.n_pages,
+			      first ? "first" : "anywhere");
+	else
+		(void)fputs(r == WORKING_SET_E_ABSENT ? "\n" : " set unusable\n", out);
+}
+
 static void describe_opened(FILE *out, int dirfd, const char *path, const char *name,
 			    const struct manifest *m, unsigned ring, struct problem *problem)
 {
@@ -146,8 +162,9 @@ static void describe_opened(FILE *out, int dirfd, const char *path, const char *
 		(void)fprintf(out, "%s: damaged: %s\n", below, problem->message);
 		return;
 	}
-	(void)fprintf(out, "%s: id %s ring %u memory %d layers %u\n", below, m->id, ring,
+	(void)fprintf(out, "%s: id %s ring %u memory %d layers %u", below, m->id, ring,
 		      memory_of(image, problem), image_n_layers(image));
+	describe_set(out, dirfd, image);
 	seen.image = image;
 	each(out, dirfd, ".", check_entry, &seen);
 	image_unref(image);

@@ -191,6 +191,13 @@ static uint64_t inode(struct store_fixture *s, const char *path)
 	return st.st_ino;
 }
 
+static void put_working_set(struct store_fixture *s, const char *path)
+{
+	_cleanup_fd_ int fd = file_open_dir(s->store->root_fd, path);
+
+	fixture_working_set(fd, 3, 1, 7, 5);
+}
+
 /* ---- check ------------------------------------------------------------------------------------
  */
 
@@ -207,7 +214,7 @@ static void test_clean(void **state)
 	assert_int_equal(mkdirat(s->store->root_fd, "sandboxes/" I "/memory-1", 0700), 0);
 	assert_int_equal(mkdirat(s->store->root_fd, "sandboxes/" I "/memory-1/disks", 0700), 0);
 	store_fixture_write(s, "sandboxes/" I "/memory-x", "");
-	store_fixture_write(s, "snapshots/" A "/working-set", "");
+	put_working_set(s, "snapshots/" A);
 	check(s, false, &t);
 	expect_n(&t, 0);
 	assert_int_equal(t.stats.n_snapshots, 2);
@@ -229,6 +236,47 @@ static void test_clean(void **state)
 	assert_string_equal(finding_kind_name(FINDING_STRAY), "stray");
 	assert_string_equal(finding_kind_name(FINDING_KEY), "key");
 	assert_string_equal(finding_kind_name((enum finding_kind)99), "unknown");
+}
+
+/* Of no use is not lost: told, removed by repair, and a newer program's is left to it. */
+static void test_working_set(void **state)
+{
+	static const char name[] = "snapshots/" A "/working-set";
+	struct store_fixture *s = *state;
+	struct told t;
+	char layer[40], own[40];
+
+	fill(s, layer, own);
+	for (unsigned bad = 0; bad < 4; bad++) {
+		put_working_set(s, "snapshots/" A);
+		if (bad == 0)
+			fixture_flip(s->store->root_fd, name, 70, 4);
+		if (bad == 1) { /* that of another image */
+			put_working_set(s, "snapshots/" B);
+			assert_int_equal(renameat(s->store->root_fd, "snapshots/" B "/working-set",
+						  s->store->root_fd, name),
+					 0);
+		}
+		if (bad == 2)
+			store_fixture_write(s, name, "");
+		if (bad == 3)
+			fixture_flip(s->store->root_fd, name, 8, 1); /* version 3 */
+		check(s, false, &t);
+		expect_n(&t, 1);
+		expect(&t, FINDING_DAMAGED, name,
+		       bad == 0	  ? "checksum mismatch"
+		       : bad == 1 ? "of image"
+		       : bad == 2 ? "shorter than any"
+				  : "newer Dormouse");
+		expect(&t, FINDING_DAMAGED, name, "the memory is whole");
+		repair(s, false, &t);
+		expect_n(&t, 1);
+		expect_done(&t, name, bad == 3 ? "kept" : "removed", false);
+		assert_int_equal(t.stats.n_lost, 0);
+		assert_int_equal(exists(s, name), bad == 3);
+		check(s, true, &t);
+		expect_n(&t, bad == 3);
+	}
 }
 
 static void test_frames(void **state)
@@ -691,8 +739,9 @@ static void test_crashed_repair(void **state)
 
 #define CHECK_TEST(_f)                                                                             \
 	cmocka_unit_test_setup_teardown(_f, store_fixture_setup, store_fixture_teardown)
-TEST_MAIN(CHECK_TEST(test_clean), CHECK_TEST(test_frames), CHECK_TEST(test_layers),
-	  CHECK_TEST(test_files), CHECK_TEST(test_manifests), CHECK_TEST(test_names),
-	  CHECK_TEST(test_foreign_seal), CHECK_TEST(test_cancel), CHECK_TEST(test_concurrent),
-	  CHECK_TEST(test_reused_inode), CHECK_TEST(test_torn_donor), CHECK_TEST(test_relink),
-	  CHECK_TEST(test_bad_donor), CHECK_TEST(test_incoming), CHECK_TEST(test_crashed_repair))
+TEST_MAIN(CHECK_TEST(test_clean), CHECK_TEST(test_working_set), CHECK_TEST(test_frames),
+	  CHECK_TEST(test_layers), CHECK_TEST(test_files), CHECK_TEST(test_manifests),
+	  CHECK_TEST(test_names), CHECK_TEST(test_foreign_seal), CHECK_TEST(test_cancel),
+	  CHECK_TEST(test_concurrent), CHECK_TEST(test_reused_inode), CHECK_TEST(test_torn_donor),
+	  CHECK_TEST(test_relink), CHECK_TEST(test_bad_donor), CHECK_TEST(test_incoming),
+	  CHECK_TEST(test_crashed_repair))

@@ -84,7 +84,7 @@ static void put_file(int dirfd, const char *name, const char *text, uint64_t byt
 static void add_extras(struct snapshot_tmp *tmp, struct manifest *m)
 {
 	put_file(tmp->dirfd, "device", "device state", 0);
-	put_file(tmp->dirfd, "working-set", "set", 0);
+	fixture_working_set(tmp->dirfd, 3, 2, 10, 5);
 	put_file(tmp->dirfd, "disks/scratch.img", "disk data", 0);
 	put_file(tmp->dirfd, "disks/sparse.img", "sparse", SPARSE_BYTES);
 	m->n_disks = 2;

@@ -298,6 +298,9 @@ static void test_duplicates(void **state)
 	}
 	h->s.n = n + 2;
 	refused(h, "belongs");
+	stream_set(&h->s.items[n], "set", 3);
+	h->s.n = n + 1; /* one that is none */
+	refused(h, "working-set");
 }
 
 static void test_unknown_items(void **state)

@@ -81,6 +81,38 @@ static void test_round_trip(void **state)
 	}
 }
 
+/* A working set that is damaged or of another image is not worth a failure, and not sent. */
+static void test_bad_working_set(void **state)
+{
+	static const struct stream_options o = {.every = 5, .kind = 1};
+	struct stream_place *p = *state;
+	char id[ID_LEN + 1], other[ID_LEN + 1];
+
+	stream_snapshot(p, &o, other);
+	stream_snapshot(p, &o, id);
+	for (unsigned bad = 0; bad < 3; bad++) {
+		_cleanup_fd_ int fd = stream_open(p->from, id), from = stream_open(p->from, other);
+		_cleanup_buf_ struct buf data = {0};
+		_cleanup_fd_ int arrived = -1;
+		struct problem problem = PROBLEM_INIT;
+		char final[64];
+
+		if (bad == 0)
+			fixture_flip(fd, "working-set", 70, 1);
+		assert_int_equal(bad == 1 && renameat(from, "working-set", fd, "working-set"), 0);
+		assert_int_equal(bad == 2 && (unlinkat(fd, "working-set", 0) ||
+					      symlinkat("map", fd, "working-set")),
+				 0);
+		stream_export(p->from, id, NULL, 0, &data);
+		assert_int_equal(
+			stream_import(p->to, NULL, data.data, data.len, 4096, NULL, &problem), 0);
+		arrived = stream_open(p->to, id);
+		assert_int_equal(faccessat(arrived, "working-set", F_OK, AT_SYMLINK_NOFOLLOW), -1);
+		(void)snprintf(final, sizeof(final), "snapshots/%s", id);
+		assert_int_equal(snapshot_delete(p->to->root_fd, final, &problem), 0);
+	}
+}
+
 /* Holes are neither sent nor written, and nothing arrives that can be written to. */
 static void test_sparse_and_read_only(void **state)
 {
@@ -464,6 +496,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_round_trip, stream_setup, stream_teardown),
+		cmocka_unit_test_setup_teardown(test_bad_working_set, stream_setup,
+						stream_teardown),
 		cmocka_unit_test_setup_teardown(test_sparse_and_read_only, stream_setup,
 						stream_teardown),
 		cmocka_unit_test_setup_teardown(test_export_of_deleted, stream_setup,

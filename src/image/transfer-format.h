@@ -27,7 +27,7 @@
 #define TRANSFER_MAX_ITEMS	  8192u
 #define TRANSFER_MAX_ITEM_BYTES	  (1ull << 44) /* 16 TiB: of a layer or a disk */
 #define TRANSFER_MAX_SEAL_BYTES	  (1u << 20)
-#define TRANSFER_MAX_SET_BYTES	  (64u << 20)
+#define TRANSFER_MAX_SET_BYTES	  (16u << 20)
 
 /* In the order in which they come. */
 enum transfer_kind {

@@ -18,6 +18,7 @@
 #include "image/outcome.h"
 #include "image/seal.h"
 #include "image/snapshot-files.h"
+#include "image/working-set.h"
 
 #define PROGRESS_FRAMES 256u /* 16 MiB: often enough to look alive */
 
@@ -182,6 +183,8 @@ int snapshot_verify(int dirfd, const struct keyring *keys, snapshot_progress pro
 	for (uint32_t i = 0; i < image_n_layers(image); i++)
 		v.total += image_layer_frames(image, i);
 	r = verify_frames(&v, problem);
+	if (r == 0) /* last: what is said of it means that all else is whole */
+		r = working_set_check(dirfd, image, problem);
 	if (r < 0)
 		problem_errno(problem, r, "snapshot: cannot be verified");
 	return error_trace(r);

@@ -21,6 +21,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "image/manifest.h"
+#include "image/working-set.h"
 #include "sandbox/snapshots.h"
 
 int snapshot_resolve(struct host *host, const char *id_or_name, struct problem *problem,
@@ -126,6 +127,18 @@ static json_t *describe_compaction(struct host *host, int dirfd)
 			 c.due);
 }
 
+/* null: it has none that is of use */
+static json_t *describe_working_set(int dirfd, const struct image *image)
+{
+	_cleanup_(working_set_deinit) struct working_set set = {0};
+	bool contiguous;
+
+	if (working_set_read(dirfd, image, NULL, &set) != 0 ||
+	    working_set_is_contiguous(&set, image, &contiguous) < 0)
+		return json_null();
+	return json_pack("{s:I, s:b}", "pages", (json_int_t)set.n_pages, "contiguous", contiguous);
+}
+
 static int describe(struct host *host, int dirfd, const struct manifest *m, struct image *image,
 		    json_t **ret)
 {
@@ -142,6 +155,8 @@ static int describe(struct host *host, int dirfd, const struct manifest *m, stru
 		r = json_object_set_new(o, "writeAmplification", write_amplification(m));
 	if (r == 0)
 		r = json_object_set_new(o, "compaction", describe_compaction(host, dirfd));
+	if (r == 0)
+		r = json_object_set_new(o, "workingSet", describe_working_set(dirfd, image));
 	if (r < 0)
 		json_decref(o);
 	else
