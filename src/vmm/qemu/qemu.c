@@ -368,16 +368,21 @@ static int qemu_load(struct vmm *v, int fd, uint64_t deadline_ns, struct problem
 	return r;
 }
 
-static int qemu_is_running(struct vmm *v, uint64_t deadline_ns)
+static int query_running(struct vmm *v, uint64_t deadline_ns, struct problem *problem)
 {
 	json_t *reply = NULL;
-	int r = call(v, "query-status", NULL, -1, deadline_ns, NULL, &reply);
+	int r = call(v, "query-status", NULL, -1, deadline_ns, problem, &reply);
 
 	if (r < 0)
 		return r;
 	r = json_is_true(json_object_get(reply, "running"));
 	json_decref(reply);
 	return r;
+}
+
+static int qemu_is_running(struct vmm *v, uint64_t deadline_ns)
+{
+	return query_running(v, deadline_ns, NULL);
 }
 
 static int set_running(struct vmm *v, bool on, uint64_t deadline_ns, struct problem *problem)
@@ -387,11 +392,9 @@ static int set_running(struct vmm *v, bool on, uint64_t deadline_ns, struct prob
 
 	if (r < 0)
 		return r;
-	r = qemu_is_running(v, deadline_ns);
-	if (r < 0) {
-		problem_errno(problem, r, "QEMU does not say whether its guest runs");
+	r = query_running(v, deadline_ns, problem);
+	if (r < 0)
 		return r;
-	}
 	if (r == (int)on)
 		return 0;
 	problem_set(problem, 500, "QEMU says that its guest %s after \"%s\"",
