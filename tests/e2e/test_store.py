@@ -485,8 +485,17 @@ def test_raw():
     extents = export(D, made, "?format=raw")
     digest, size = memory_of(extents)
     check(size == MEMORY_MB << 20, f"{size} bytes of memory")
+    for bad in ("x", "-4096", "4095", size + 1, 1 << 43):
+        expect(400, "bytes", import_, E, extents, f"?format=raw&bytes={bad}", "extents")
+    expect(400, f"announced were {size * 2}", import_, E, extents,
+           f"?format=raw&bytes={size * 2}", "extents")
+    expect(400, "bytes", import_, E, b"", f"?bytes={size}")
+    known = import_(E, extents, f"?format=raw&bytes={size}", "extents")
+    check(memory_of(export(E, known["snapshotID"], "?format=raw")) == (digest, size), "known size")
+    E.api("DELETE", f"/templates/{known['snapshotID']}")
     answer = import_(E, extents, "?format=raw&name=raw", "extents")
     check(answer["pagesStored"] > 1000, f"{answer}")
+    check(answer["pagesStored"] == known["pagesStored"], f"{answer}, {known}")
     again = export(E, "raw", "?format=raw")
     check(memory_of(again) == (digest, size), "the same memory")
     page = os.urandom(4096)
