@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "api/fields.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "sandbox/snapshot-transfer.h"
@@ -135,6 +136,9 @@ int control_snapshot_import(struct request *q, struct problem *problem, struct u
 
 	if (r == 0)
 		r = check_type(q, o.raw, problem);
+	if (r == 0)
+		r = fields_query_memory(request_query(q, "bytes"), "bytes", problem,
+					&o.memory_bytes);
 	if (r == 0)
 		r = incoming_new(q->host, &o, problem, &i);
 	if (r < 0)

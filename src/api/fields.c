@@ -131,6 +131,22 @@ int fields_query_uint(const char *value, const char *name, uint64_t min, uint64_
 	return 0;
 }
 
+int fields_query_memory(const char *value, const char *name, struct problem *problem, uint64_t *ret)
+{
+	uint64_t n = 0;
+	int r = fields_query_uint(value, name, DORM_PAGE_SIZE, FIELDS_MAX_MEMORY, problem, &n);
+
+	if (r < 0 || !value)
+		return r;
+	if (n % DORM_PAGE_SIZE) {
+		problem_set(problem, 400, "%s: %llu is not a multiple of %lu, the size of a page",
+			    name, (unsigned long long)n, DORM_PAGE_SIZE);
+		return -EINVAL;
+	}
+	*ret = n;
+	return 0;
+}
+
 static int hex(char c)
 {
 	return c >= '0' && c <= '9'   ? c - '0'

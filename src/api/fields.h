@@ -25,6 +25,12 @@ int fields_text_map(json_t *o, const char *name, struct problem *problem, json_t
 int fields_query_uint(const char *value, const char *name, uint64_t min, uint64_t max,
 		      struct problem *problem, uint64_t *ret);
 
+#define FIELDS_MAX_MEMORY (1ull << 42) /* 4 TiB: no image has more */
+
+/** fields_query_memory() - the size of a guest's memory in bytes; @value may be NULL (absent) */
+int fields_query_memory(const char *value, const char *name, struct problem *problem,
+			uint64_t *ret);
+
 /**
  * fields_metadata_filter() - the metadata query parameter: k=v&k2=v2, keys and values encoded twice
  * more (that is what the clients send). @value was decoded once. New reference to an object of

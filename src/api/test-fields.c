@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/fields.h"
+#include "base/mem.h"
 
 static void test_uint(void **state)
 {
@@ -53,6 +54,27 @@ static void test_others(void **state)
 	json_decref(o);
 }
 
+static void test_query_memory(void **state)
+{
+	static const char *const bad[] = {
+		"", "x", "0", "1", "4095", "4097", "-4096", "4096x", "4398046515200", "1e9"};
+	struct problem p = PROBLEM_INIT;
+	uint64_t v = 77;
+
+	assert_int_equal(fields_query_memory(NULL, "bytes", &p, &v), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		p = PROBLEM_INIT;
+		assert_int_equal(fields_query_memory(bad[i], "bytes", &p, &v), -EINVAL);
+		assert_int_equal(p.status, 400);
+		assert_non_null(strstr(p.message, "bytes: "));
+	}
+	assert_int_equal(v, 77);
+	assert_int_equal(fields_query_memory("4096", "bytes", &p, &v), 0);
+	assert_int_equal(v, 4096);
+	assert_int_equal(fields_query_memory("4398046511104", "bytes", &p, &v), 0);
+	assert_int_equal(v, FIELDS_MAX_MEMORY);
+}
+
 static void test_metadata(void **state)
 {
 	json_t *o;
@@ -66,4 +88,4 @@ static void test_metadata(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_uint), cmocka_unit_test(test_others),
-	  cmocka_unit_test(test_metadata))
+	  cmocka_unit_test(test_query_memory), cmocka_unit_test(test_metadata))

@@ -100,10 +100,17 @@ static int add_query(struct buf *path, const char *key, const char *value)
 
 static int import_path(const struct incoming *m, struct buf *ret)
 {
+	/* Then dormd need not write a memory twice. Of a diff it knows the size: its parent's. */
+	const uint64_t bytes = m->raw && !m->parent ? raw_reader_bytes(m->reader) : 0;
+	char number[24];
 	int r = buf_printf(ret, "/snapshots/import");
+
+	(void)snprintf(number, sizeof(number), "%" PRIu64, bytes); /* always fits */
 
 	if (!r)
 		r = add_query(ret, "format", m->raw ? "raw" : NULL);
+	if (!r)
+		r = add_query(ret, "bytes", bytes ? number : NULL);
 	if (!r)
 		r = add_query(ret, "parent", m->parent);
 	return r ? r : add_query(ret, "name", m->name);

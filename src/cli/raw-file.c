@@ -103,6 +103,11 @@ int raw_reader_new(int fd, const char *name, bool diff, struct problem *problem,
 	return 0;
 }
 
+uint64_t raw_reader_bytes(const struct raw_reader *x)
+{
+	return x->regular ? x->size : 0;
+}
+
 bool raw_reader_is_dense(const struct raw_reader *x)
 {
 	return x->data_bytes == x->size;

@@ -33,6 +33,9 @@ DEFINE_CLEANUP(struct raw_reader *, raw_reader_free)
 /** raw_reader_read() - the next bytes of the stream. Return: bytes; 0 at its end; negative errno */
 ssize_t raw_reader_read(struct raw_reader *x, void *buf, size_t len, struct problem *problem);
 
+/** raw_reader_bytes() - the size of the memory; 0 as long as it is not known (a pipe) */
+uint64_t raw_reader_bytes(const struct raw_reader *x);
+
 /** raw_reader_is_dense() - has all of a diff been data? Then it was hardly a diff */
 bool raw_reader_is_dense(const struct raw_reader *x);
 

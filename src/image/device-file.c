@@ -15,6 +15,7 @@
 #include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "base/fd.h"
@@ -64,12 +65,34 @@ static int encrypt(const uint8_t *key_bytes, const void *in, size_t len, uint8_t
 	return error_trace(r);
 }
 
-int device_file_seal(int dirfd, const uint8_t key[LAYER_KEY_BYTES], struct problem *problem)
+static int read_plain(int fd, uint8_t **ret, size_t *ret_len)
 {
-	_cleanup_free_ uint8_t *out = NULL;
-	_cleanup_free_ char *in = NULL;
+	uint8_t *data;
+	struct stat st;
+	int r;
+
+	if (fstat(fd, &st) < 0)
+		return error_errno();
+	if (st.st_size > (off_t)DEVICE_FILE_MAX_BYTES)
+		return error_trace(-EFBIG);
+	data = malloc((size_t)st.st_size + 1);
+	if (!data)
+		return -ENOMEM;
+	r = fd_pread_full(fd, data, (size_t)st.st_size, 0);
+	if (r < 0) {
+		free(data);
+		return error_trace(r);
+	}
+	*ret = data;
+	*ret_len = (size_t)st.st_size;
+	return 0;
+}
+
+int device_file_seal(int dirfd, int fd, const uint8_t key[LAYER_KEY_BYTES], struct problem *problem)
+{
+	_cleanup_free_ uint8_t *in = NULL, *out = NULL;
 	size_t len = 0;
-	int r = file_read(dirfd, "device", DEVICE_FILE_MAX_BYTES, &in, &len);
+	int r = read_plain(fd, &in, &len);
 
 	if (r == 0) {
 		out = malloc(len + OVERHEAD);

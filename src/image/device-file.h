@@ -13,8 +13,12 @@
 #define DEVICE_FILE_HEADER_BYTES 40u
 #define DEVICE_FILE_MAX_BYTES	 (1u << 30) /* it passes through memory as a whole */
 
-/** device_file_seal() - replace the plain file "device" in @dirfd by an encrypted one, durably */
-int device_file_seal(int dirfd, const uint8_t key[LAYER_KEY_BYTES], struct problem *problem);
+/**
+ * device_file_seal() - write the encrypted file "device" in @dirfd, durably
+ * @fd: the plain device state from its beginning; may be the file "device" that this one replaces
+ */
+int device_file_seal(int dirfd, int fd, const uint8_t key[LAYER_KEY_BYTES],
+		     struct problem *problem);
 
 /**
  * device_file_open() - decrypt and check

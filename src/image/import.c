@@ -343,7 +343,7 @@ int importer_new(struct store *store, const struct import_options *options, stru
 		return -ENOMEM;
 	m->store = store;
 	m->fd = m->incoming_dirfd = m->layers_dirfd = m->disks_dirfd = -1;
-	m->tmp.dirfd = -1;
+	m->tmp = SNAPSHOT_TMP_INIT;
 	r = begin(m, options);
 	if (r < 0) {
 		hand_problem(m, problem);

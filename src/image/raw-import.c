@@ -223,7 +223,8 @@ int raw_importer_new(struct store *store, const struct raw_import_options *optio
 	m->store = store;
 	m->options = *options;
 	m->max_bytes = options->max_bytes ? MIN(options->max_bytes, limit) : limit;
-	m->parent_dirfd = m->spool = m->tmp.dirfd = -1;
+	m->parent_dirfd = m->spool = -1;
+	m->tmp = SNAPSHOT_TMP_INIT;
 	m->piece = aligned_alloc(DORM_PAGE_SIZE, PIECE_BYTES);
 	if (!m->piece)
 		return -ENOMEM;

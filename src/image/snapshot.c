@@ -8,8 +8,8 @@
  * one rename into tmp/, then removal at leisure.
  *
  * Of a sealed snapshot the device state is encrypted here, before it is described, and the manifest
- * is authenticated in the file "seal" before it is written. The plain device state was on the disk
- * until then; docs/format-image.md says what that means.
+ * is authenticated in the file "seal" before it is written. Whoever has keys gives it in a memfd,
+ * so that it is never on the disk in the clear; a plain file "device" is replaced.
  */
 #include "image/snapshot.h"
 
@@ -59,7 +59,7 @@ static int make_directories(struct snapshot_tmp *tmp, int root_fd)
 
 int snapshot_begin(int root_fd, const char *root, struct problem *problem, struct snapshot_tmp *ret)
 {
-	struct snapshot_tmp tmp = {.dirfd = -1};
+	struct snapshot_tmp tmp = SNAPSHOT_TMP_INIT;
 	int n, r;
 
 	id_new('s', tmp.name);
@@ -81,6 +81,7 @@ void snapshot_abort(struct snapshot_tmp *tmp, int root_fd)
 	char path[80];
 
 	tmp->dirfd = fd_close(tmp->dirfd);
+	tmp->device_fd = fd_close(tmp->device_fd);
 	if (!tmp->name[0])
 		return;
 	(void)snprintf(path, sizeof(path), "tmp/%s", tmp->name);
@@ -234,37 +235,48 @@ static int check_image(const struct image *image, const struct manifest *m, stru
 	return 0;
 }
 
-static int encrypt_device(int dirfd, const struct keyring *keys, struct problem *problem)
+static int encrypt_device_from(int dirfd, int fd, const struct keyring *keys,
+			       struct problem *problem)
 {
 	_cleanup_(seal_deinit) struct seal seal = {0};
-	_cleanup_fd_ int fd = -1;
 	uint8_t key[LAYER_KEY_BYTES];
-	int r;
+	int r = seal_read(dirfd, problem, &seal);
 
-	if (!keys || !has_device(dirfd))
-		return 0;
-	r = plain_file_open(dirfd, "device", "device", problem, &fd, NULL);
-	if (r == 0)
-		r = seal_read(dirfd, problem, &seal);
 	if (r == 0)
 		r = seal_device_key(&seal, keys, problem, key);
 	if (r == 0)
-		r = device_file_seal(dirfd, key, problem);
+		r = device_file_seal(dirfd, fd, key, problem);
 	explicit_bzero(key, sizeof(key));
 	return error_trace(r);
 }
 
-static int describe(int dirfd, const struct keyring *keys, struct manifest *m,
+static int encrypt_device(const struct snapshot_tmp *tmp, const struct keyring *keys,
+			  struct problem *problem)
+{
+	_cleanup_fd_ int fd = -1;
+	int r;
+
+	if (tmp->device_fd >= 0)
+		return keys ? encrypt_device_from(tmp->dirfd, tmp->device_fd, keys, problem)
+			    : error_trace(-EINVAL);
+	if (!keys || !has_device(tmp->dirfd))
+		return 0;
+	r = plain_file_open(tmp->dirfd, "device", "device", problem, &fd, NULL);
+	return r ? r : encrypt_device_from(tmp->dirfd, fd, keys, problem);
+}
+
+static int describe(const struct snapshot_tmp *tmp, const struct keyring *keys, struct manifest *m,
 		    struct manifest_files *ret, struct problem *problem)
 {
 	_cleanup_(image_unrefp) struct image *image = NULL;
+	const int dirfd = tmp->dirfd;
 	int r;
 
 	r = image_open(dirfd, keys, problem, &image);
 	if (r == 0)
 		r = check_image(image, m, problem);
 	if (r == 0)
-		r = encrypt_device(dirfd, keys, problem);
+		r = encrypt_device(tmp, keys, problem);
 	if (r == 0)
 		r = describe_device(dirfd, m, problem);
 	if (r == 0)
@@ -314,7 +326,7 @@ static int commit(struct snapshot_tmp *tmp, int root_fd, const char *final, stru
 	_cleanup_free_ char *text = NULL;
 	int r;
 
-	r = describe(tmp->dirfd, keys, m, &files, problem);
+	r = describe(tmp, keys, m, &files, problem);
 	if (r == 0)
 		r = make_text(tmp->dirfd, m, &files, problem, &text);
 	if (r == 0)

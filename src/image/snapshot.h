@@ -69,9 +69,13 @@ json_t *manifest_to_json(const struct manifest *m);
 
 struct snapshot_tmp {
 	int dirfd;	 /* owned; fill it relative to this */
+	int device_fd;	 /* device state that must not reach the disk in the clear: a memfd that the
+			    caller puts here, owned; -1: it is in the file "device", if anywhere */
 	char path[4096]; /* absolute, for programs that need a path */
 	char name[64];	 /* below <root>/tmp */
 };
+
+#define SNAPSHOT_TMP_INIT ((struct snapshot_tmp){.dirfd = -1, .device_fd = -1})
 
 /**
  * snapshot_begin() - an empty temporary directory with layers/ and disks/ in it
@@ -87,7 +91,8 @@ void snapshot_abort(struct snapshot_tmp *tmp, int root_fd);
 /**
  * snapshot_commit() - write the manifest (adding layer sizes and digests), fsync, rename
  * @final: path below @root_fd that must not exist, for example "snapshots/<id>"
- * @keys:  as for the image; NULL: not sealed. The device state is encrypted too
+ * @keys:  as for the image; NULL: not sealed. The device state is encrypted too; only with keys may
+ *         it be in @tmp->device_fd
  * Return: 0; -ENOKEY when the image is not sealed by @keys; negative errno, with nothing at @final
  */
 int snapshot_commit(struct snapshot_tmp *tmp, int root_fd, const char *final,

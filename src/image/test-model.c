@@ -4,13 +4,14 @@
  *
  * The model of a snapshot is one number per page, from which the page's bytes are made: 0 is the
  * zero page, equal numbers are equal pages. Operations: sleep (a child with random changes), fork,
- * delete, compact in place or to a copy, keep an image open and read from it ("a running fork")
- * while all of that happens, check, and crash: a process of its own is killed, or gets EIO, at a
- * random one of the calls that change the file system, and the store is opened again.
+ * delete, compact in place or to a copy, export and import under a new id, give and take a name,
+ * wrap keys anew, keep an image open and read from it ("a running fork") while all of that happens,
+ * check, and crash: a process of its own is killed, or gets EIO, at a random one of the calls that
+ * change the file system, and the store is opened again.
  *
  * Always true: a directory exists exactly if the model says so (one that was being made or deleted
  * in a crash may be either), its content is the model's, tmp/ is empty, layers/ has just the layers
- * of the map.
+ * of the map, every name leads where the model says, and store_check() finds nothing.
  *
  * The same seed does the same operations (only the call at which a writer with its helper thread is
  * struck may be another one); half of all seeds seal. DORM_MODEL_OPS, DORM_MODEL_SEED,
@@ -36,8 +37,11 @@
 #include "base/str.h"
 #include "image/compact.h"
 #include "image/keyring.h"
+#include "image/rewrap.h"
 #include "image/snapshot.h"
+#include "image/store-check.h"
 #include "image/store.h"
+#include "image/transfer.h"
 
 #ifndef MODEL_OPS
 #define MODEL_OPS 600
@@ -47,7 +51,11 @@
 #define MAX_RUNNING   8u
 #define MAX_STRIKE    36u /* most operations make fewer calls */
 #define DEVICE	      "state"
-#define N_POPULAR     8u /* contents that many guests have */
+#define DISK	      "a disk that nobody writes"
+#define HOME	      "sandboxes/imodel000000000000000" /* of the snapshots that are memories */
+#define N_POPULAR     8u				/* contents that many guests have */
+#define N_NAMES	      3u
+#define N_KEYS	      2u
 
 /* ---- the calls that change the file system (wrapped by the linker) ------------------------------
  */
@@ -93,20 +101,25 @@ struct snapshot {
 	char path[64];
 	uint64_t pages[MAX_PAGES];
 };
+static const char disk_path[] = "disks/d0";
 
 struct running {
 	struct image *image; /* NULL: free */
 	uint64_t pages[MAX_PAGES];
 };
 
-enum verb { SLEEP, FORK, DELETE, COMPACT, COMPACT_IN_PLACE };
-static const char *const verb_names[] = {"sleep", "fork", "delete", "compact", "compact in place"};
+enum verb { SLEEP, FORK, DELETE, COMPACT, COMPACT_IN_PLACE, IMPORT, NAME, REWRAP };
+static const char *const verb_names[] = {"sleep",  "fork", "delete", "compact", "compact in place",
+					 "import", "name", "rewrap"};
 
 /* All that is random about an operation is decided before it is done, maybe in another process. */
 struct operation {
 	enum verb verb;
 	struct snapshot *source; /* NULL: a first boot */
-	struct snapshot *result; /* what comes or goes */
+	struct snapshot *result; /* what comes or goes; the source, if nothing does */
+	unsigned name;		 /* of NAME: which one is to lead to the source, */
+	bool take;		 /* or to be taken away */
+	unsigned ring;		 /* whose first key seals */
 	bool given[MAX_PAGES];	 /* of a sleep: pages handed to the writer */
 	bool first[MAX_PAGES];	 /* of those: in its first pass, the working set */
 	struct image_writer_options writer;
@@ -120,14 +133,18 @@ static struct {
 	unsigned step;
 	char root[128];
 	struct store *store;
-	struct keyring *keys; /* NULL: nothing is sealed */
+	/* NULL: nothing is sealed. Each ring has all keys, another one first */
+	struct keyring *rings[N_KEYS];
+	struct keyring *alone[N_KEYS];	 /* rings of one key */
+	struct snapshot *names[N_NAMES]; /* NULL: there is no such name */
+	uint64_t next_memory;
 	struct snapshot snapshots[MAX_SNAPSHOTS];
 	struct snapshot *busy; /* the one that slept last; may be dead */
 	struct running running[MAX_RUNNING];
 	uint64_t next_content;
 	struct operation op;
 	unsigned counts[16];
-	unsigned n_crashes, n_struck;
+	unsigned n_checks, n_crashes, n_struck;
 } world;
 
 /* splitmix64 */
@@ -170,7 +187,7 @@ static struct snapshot *pick_busy(void)
 }
 
 /* A place for another, with an id and a path. */
-static struct snapshot *new_snapshot(void)
+static struct snapshot *new_snapshot(bool memory)
 {
 	for (unsigned i = 0; i < MAX_SNAPSHOTS; i++) {
 		struct snapshot *s = &world.snapshots[i];
@@ -180,8 +197,11 @@ static struct snapshot *new_snapshot(void)
 		s->id[0] = 's';
 		for (unsigned k = 1; k < ID_LEN; k++)
 			s->id[k] = "0123456789abcdefghijklmnopqrstuvwxyz"[pick(36)];
-		str_copy(s->path, sizeof(s->path), pick(2) ? "snapshots/" : "sandboxes/");
+		str_copy(s->path, sizeof(s->path), "snapshots/");
 		str_copy(s->path + strlen(s->path), sizeof(s->id), s->id);
+		if (memory)
+			(void)snprintf(s->path, sizeof(s->path), HOME "/memory-%" PRIu64,
+				       ++world.next_memory);
 		return s;
 	}
 	return NULL;
@@ -218,7 +238,7 @@ static int write_image(const struct operation *op, int dirfd, int src_dirfd, str
 	int r;
 
 	if (src_dirfd >= 0)
-		r = image_open(src_dirfd, world.keys, problem, &parent);
+		r = image_open(src_dirfd, world.rings[0], problem, &parent);
 	else
 		r = image_open_zero(world.n_pages, &parent);
 	if (r == 0)
@@ -228,6 +248,16 @@ static int write_image(const struct operation *op, int dirfd, int src_dirfd, str
 	if (r == 0)
 		r = add_pass(op, w, false, problem);
 	return r ? r : image_writer_commit(w, &m->stats, m->image_id, problem);
+}
+
+/* A first boot makes the disk, all others share it. */
+static int put_disk(int dirfd, int src_dirfd, struct manifest *m)
+{
+	m->n_disks = 1;
+	m->disks[0] = (struct snapshot_disk){"d0", "raw", true, strlen(DISK)};
+	if (src_dirfd < 0)
+		return file_write_atomic(dirfd, disk_path, DISK, strlen(DISK), 0644);
+	return linkat(src_dirfd, disk_path, dirfd, disk_path, 0) < 0 ? -errno : 0;
 }
 
 static int do_sleep(const struct operation *op, int src_dirfd, struct problem *problem)
@@ -241,16 +271,45 @@ static int do_sleep(const struct operation *op, int src_dirfd, struct problem *p
 	str_copy(m.id, sizeof(m.id), op->result->id);
 	r = file_write_atomic(tmp.dirfd, "device", DEVICE, strlen(DEVICE), 0644);
 	if (r == 0)
+		r = put_disk(tmp.dirfd, src_dirfd, &m);
+	if (r == 0)
 		r = write_image(op, tmp.dirfd, src_dirfd, &m, problem);
 	if (r == 0)
-		r = snapshot_commit(&tmp, world.store->root_fd, op->result->path, &m, world.keys,
-				    problem);
+		r = snapshot_commit(&tmp, world.store->root_fd, op->result->path, &m,
+				    world.rings[op->ring], problem);
 	snapshot_abort(&tmp, world.store->root_fd);
 	return r;
 }
 
+static int do_import(const struct operation *op, int src_dirfd, struct problem *problem)
+{
+	const struct import_options options = {.keys = world.rings[op->ring], .id = op->result->id};
+	_cleanup_(exporter_freep) struct exporter *x = NULL;
+	_cleanup_(importer_freep) struct importer *m = NULL;
+	static char piece[50000];
+	struct import_stats stats;
+	ssize_t n = 0;
+	int r = exporter_new(src_dirfd, NULL, problem, &x);
+
+	if (r == 0)
+		r = importer_new(world.store, &options, problem, &m);
+	while (r == 0 && (n = exporter_read(x, piece, sizeof(piece), problem)) > 0)
+		r = importer_write(m, piece, (size_t)n, problem);
+	if (r == 0 && n < 0)
+		r = (int)n;
+	return r ? r : importer_finish(m, problem, &stats);
+}
+
+static const char *name_text(unsigned name)
+{
+	static const char *const texts[N_NAMES] = {"one", "two", "three"};
+
+	return texts[name];
+}
+
 static int perform(const struct operation *op, struct problem *problem)
 {
+	const struct keyring *keys = world.rings[op->ring];
 	const int root_fd = world.store->root_fd;
 	const char *root = world.store->root;
 	_cleanup_fd_ int fd = op->source ? file_open_dir(root_fd, op->source->path) : -1;
@@ -262,8 +321,8 @@ static int perform(const struct operation *op, struct problem *problem)
 	case SLEEP:
 		return do_sleep(op, fd, problem);
 	case FORK:
-		return snapshot_clone(root_fd, root, fd, world.keys, op->result->path,
-				      op->result->id, problem);
+		return snapshot_clone(root_fd, root, fd, keys, op->result->path, op->result->id,
+				      problem);
 	case DELETE:
 		return snapshot_delete(root_fd, op->source->path, problem);
 	case COMPACT:
@@ -272,8 +331,24 @@ static int perform(const struct operation *op, struct problem *problem)
 	case COMPACT_IN_PLACE:
 		return snapshot_compact(root_fd, root, fd, op->source->path, true, NULL,
 					&op->compact, problem, &stats);
+	case IMPORT:
+		return do_import(op, fd, problem);
+	case NAME:
+		return op->take ? store_template_remove(world.store, name_text(op->name))
+				: store_template_set(world.store, name_text(op->name),
+						     op->source->id);
+	case REWRAP:
+		return snapshot_rewrap(root_fd, fd, keys, problem);
 	}
 	return -EINVAL;
+}
+
+/* Only these say that there was nothing to do. */
+static bool is_needless(const struct operation *op, int r)
+{
+	return op->verb == REWRAP ? r == REWRAP_E_CURRENT
+				  : (op->verb == COMPACT || op->verb == COMPACT_IN_PLACE) &&
+					    r == COMPACT_E_NOT_DUE;
 }
 
 /* ---- deciding on an operation -------------------------------------------------------------------
@@ -320,7 +395,7 @@ static void plan_sleep(struct operation *op)
 	else
 		memset(op->result->pages, 0, sizeof(op->result->pages));
 	op->writer = (struct image_writer_options){
-		.keys = world.keys,
+		.keys = world.rings[op->ring],
 		.codec = (enum image_codec)pick(3),
 		.frame_pages = frame_pages[pick(ARRAY_SIZE(frame_pages))]};
 	change_pages(op);
@@ -332,9 +407,35 @@ static void plan_compaction(struct operation *op)
 {
 	op->compact = (struct compact_options){
 		.force = pick(2),
-		.keys = world.keys,
+		.keys = world.rings[op->ring],
 		.codec = (enum image_codec)pick(3),
 		.policy = {.max_layers = 1 + pick(6), .max_dead_percent = 10 + pick(70)}};
+}
+
+/* Names are of snapshots, not of memories. Return: false when there is nothing to be done */
+static bool plan_name(struct operation *op)
+{
+	const bool can_give = str_has_prefix(op->source->path, "snapshots/") != NULL;
+
+	op->name = pick(N_NAMES);
+	op->take = world.names[op->name] && (pick(3) == 0 || !can_give);
+	return op->take || can_give;
+}
+
+/* Whoever deletes a snapshot has to take its names away first. */
+static void forget_names(const struct snapshot *s)
+{
+	for (unsigned i = 0; i < N_NAMES; i++) {
+		if (world.names[i] != s)
+			continue;
+		assert_int_equal(store_template_remove(world.store, name_text(i)), 0);
+		world.names[i] = NULL;
+	}
+}
+
+static bool makes_another(enum verb verb)
+{
+	return verb == SLEEP || verb == FORK || verb == COMPACT || verb == IMPORT;
 }
 
 /* Return: false when there is nothing to do it with. */
@@ -343,18 +444,22 @@ static bool plan(struct operation *op, enum verb verb, struct snapshot *source)
 	memset(op, 0, sizeof(*op));
 	op->verb = verb;
 	op->source = source;
+	op->ring = pick(N_KEYS);
 	if (verb == SLEEP && pick(40) == 0)
 		op->source = NULL;
-	op->result = verb == DELETE || verb == COMPACT_IN_PLACE ? op->source : new_snapshot();
-	if (!op->result || (!op->source && verb != SLEEP))
+	op->result = makes_another(verb) ? new_snapshot(verb != IMPORT && pick(2)) : op->source;
+	if (!op->result || (!op->source && verb != SLEEP) ||
+	    (verb == REWRAP && !world.rings[op->ring]))
 		return false;
 	if (verb == SLEEP)
 		plan_sleep(op);
 	else
 		plan_compaction(op);
-	if (verb == FORK || verb == COMPACT)
+	if (makes_another(verb) && verb != SLEEP)
 		memcpy(op->result->pages, op->source->pages, sizeof(op->result->pages));
-	return true;
+	if (verb == DELETE)
+		forget_names(op->source);
+	return verb != NAME || plan_name(op);
 }
 
 /* ---- checking ---------------------------------------------------------------------------------
@@ -394,10 +499,20 @@ static void check_device(int dirfd, const struct manifest *m)
 	_cleanup_fd_ int fd = -1;
 	char text[8] = "";
 
-	if (snapshot_open_device(dirfd, m, world.keys, &problem, &fd))
+	if (snapshot_open_device(dirfd, m, world.rings[0], &problem, &fd))
 		fail_msg("%s", problem.message);
 	assert_int_equal(read(fd, text, sizeof(text)), strlen(DEVICE));
 	assert_string_equal(text, DEVICE);
+}
+
+static void check_disk(int dirfd)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t len;
+
+	assert_int_equal(file_read(dirfd, disk_path, 1000, &text, &len), 0);
+	assert_string_equal(text, DISK);
+	assert_int_equal(count_entries(dirfd, "disks"), 1);
 }
 
 static void check_snapshot(const struct snapshot *s)
@@ -409,13 +524,14 @@ static void check_snapshot(const struct snapshot *s)
 
 	if (fd < 0)
 		fail_msg("%s: is not there", s->path);
-	if (snapshot_verify(fd, world.keys, NULL, NULL, &problem) ||
-	    snapshot_open(fd, world.keys, &problem, &m) ||
-	    image_open(fd, world.keys, &problem, &image))
+	if (snapshot_verify(fd, world.rings[0], NULL, NULL, &problem) ||
+	    snapshot_open(fd, world.rings[0], &problem, &m) ||
+	    image_open(fd, world.rings[0], &problem, &image))
 		fail_msg("%s: %s", s->path, problem.message);
 	assert_string_equal(m.id, s->id);
-	assert_string_equal(m.seal, world.keys ? "aes-256-gcm" : "xxh3");
+	assert_string_equal(m.seal, world.rings[0] ? "aes-256-gcm" : "xxh3");
 	check_device(fd, &m);
+	check_disk(fd);
 	assert_int_equal(image_n_pages(image), world.n_pages);
 	assert_int_equal(count_entries(fd, "layers"), image_n_layers(image));
 	for (unsigned i = 0; i < world.n_pages; i++)
@@ -437,14 +553,57 @@ static void check_directories(void)
 		n += s->alive;
 	}
 	assert_int_equal(count_entries(world.store->root_fd, "snapshots") +
-				 count_entries(world.store->root_fd, "sandboxes"),
+				 count_entries(world.store->root_fd, HOME),
 			 n);
 	assert_int_equal(count_entries(world.store->root_fd, "tmp"), 0);
+}
+
+static bool leads_to(unsigned name, const struct snapshot *s)
+{
+	char id[ID_LEN + 1];
+	int r = store_template_get(world.store, name_text(name), id);
+
+	return s ? r == 0 && !strcmp(id, s->id) : r == -ENOENT;
+}
+
+static void check_names(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < N_NAMES; i++) {
+		if (!leads_to(i, world.names[i]))
+			fail_msg("the name %s does not lead where it should", name_text(i));
+		n += world.names[i] != NULL;
+	}
+	assert_int_equal(count_entries(world.store->root_fd, "templates"), n);
+}
+
+static void found(void *userdata, const struct finding *f)
+{
+	(void)printf("%s: %s: %s\n", finding_kind_name(f->kind), f->path, f->why);
+}
+
+static void check_store(void)
+{
+	const struct check_options options = {.data = true, .keys = world.rings[0], .found = found};
+	struct problem problem = PROBLEM_INIT;
+	struct check_stats stats;
+	unsigned n = 0;
+
+	if (store_check(world.store, &options, &problem, &stats))
+		fail_msg("%s", problem.message);
+	for (unsigned i = 0; i < MAX_SNAPSHOTS; i++)
+		n += world.snapshots[i].alive;
+	assert_int_equal(stats.n_snapshots + stats.n_memories, n);
+	assert_int_equal(stats.n_findings, 0);
+	world.n_checks++;
 }
 
 static void check_all(void)
 {
 	check_directories();
+	check_names();
+	check_store();
 	for (unsigned i = 0; i < MAX_SNAPSHOTS; i++)
 		if (world.snapshots[i].alive)
 			check_snapshot(&world.snapshots[i]);
@@ -453,20 +612,37 @@ static void check_all(void)
 /* ---- the steps ----------------------------------------------------------------------------------
  */
 
+/* The key that it was wrapped with is all that is needed. */
+static void check_key(const struct operation *op)
+{
+	_cleanup_fd_ int fd = file_open_dir(world.store->root_fd, op->source->path);
+	struct problem problem = PROBLEM_INIT;
+	struct image *image;
+
+	if (image_open(fd, world.alone[op->ring], &problem, &image))
+		fail_msg("%s: %s", op->source->path, problem.message);
+	image_unref(image);
+}
+
 static void step_operation(enum verb verb, struct snapshot *source)
 {
 	struct operation *op = &world.op;
 	struct problem problem = PROBLEM_INIT;
 	int r;
 
-	if (!plan(op, verb, source) && !plan(op, DELETE, source)) /* no place left */
+	if (!plan(op, verb, source) &&
+	    (!makes_another(verb) || !plan(op, DELETE, source))) /* no place left */
 		return;
 	r = perform(op, &problem);
-	if (r == COMPACT_E_NOT_DUE)
+	if (is_needless(op, r))
 		return;
 	if (r)
 		fail_msg("%s: %d: %s", verb_names[op->verb], r, problem.message);
 	op->result->alive = op->verb != DELETE;
+	if (op->verb == NAME)
+		world.names[op->name] = op->take ? NULL : op->source;
+	if (op->verb == REWRAP)
+		check_key(op);
 	world.counts[op->verb]++;
 }
 
@@ -510,7 +686,7 @@ static bool perform_struck(const struct operation *op, int n, bool deadly)
 		die = deadly;
 		calls_left = n;
 		r = perform(op, &problem);
-		_exit(r == COMPACT_E_NOT_DUE ? 1 : calls_left < 0 ? 2 : r ? 4 : 0);
+		_exit(is_needless(op, r) ? 1 : calls_left < 0 ? 2 : r ? 4 : 0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	open_store();
@@ -525,21 +701,33 @@ static bool perform_struck(const struct operation *op, int n, bool deadly)
 	return WEXITSTATUS(status) == 0;
 }
 
+static void settle_name(const struct operation *op, bool through)
+{
+	struct snapshot *to = op->take ? NULL : op->source;
+
+	if (through || leads_to(op->name, to))
+		world.names[op->name] = to;
+	check_names();
+}
+
 static void step_crash(void)
 {
 	struct operation *op = &world.op;
-	const enum verb verb = (enum verb)pick(5);
+	const enum verb verb = (enum verb)pick(ARRAY_SIZE(verb_names));
 	bool through;
 
 	if (!plan(op, verb, pick_busy()))
 		return;
-	through = perform_struck(op, (int)pick(MAX_STRIKE), pick(3) != 0);
+	through = perform_struck(op, (int)pick(verb == IMPORT ? 3 * MAX_STRIKE : MAX_STRIKE),
+				 pick(3) != 0);
 	world.n_crashes++;
 	op->result->alive = exists(op->result);
 	if (through)
 		assert_int_equal(op->result->alive, verb != DELETE);
-	if (verb == COMPACT_IN_PLACE)
+	if (!makes_another(verb) && verb != DELETE)
 		assert_true(op->result->alive);
+	if (verb == NAME)
+		settle_name(op, through);
 	if (op->source && verb != DELETE)
 		check_snapshot(op->source);
 	if (op->result->alive)
@@ -558,7 +746,7 @@ static void step_run(void)
 		return;
 	f->image = image_unref(f->image);
 	fd = file_open_dir(world.store->root_fd, s->path);
-	if (fd < 0 || image_open(fd, world.keys, &problem, &f->image))
+	if (fd < 0 || image_open(fd, world.rings[0], &problem, &f->image))
 		fail_msg("%s: %s", s->path, problem.message);
 	memcpy(f->pages, s->pages, sizeof(f->pages));
 }
@@ -579,7 +767,8 @@ static void step(void)
 	static const struct {
 		unsigned upto;
 		enum verb verb;
-	} verbs[] = {{46, FORK}, {48, DELETE}, {63, COMPACT_IN_PLACE}, {68, COMPACT}};
+	} verbs[] = {{46, FORK}, {48, DELETE}, {62, COMPACT_IN_PLACE}, {66, COMPACT}, {68, IMPORT},
+		     {71, NAME}, {75, REWRAP}};
 	const unsigned die_roll = pick(100);
 	const struct snapshot *s;
 
@@ -592,9 +781,9 @@ static void step(void)
 			step_operation(verbs[i].verb, pick_busy());
 			return;
 		}
-	if (die_roll < 76) {
+	if (die_roll < 83) {
 		step_crash();
-	} else if (die_roll < 82) {
+	} else if (die_roll < 88) {
 		step_run();
 	} else if (die_roll < 94) {
 		step_read();
@@ -603,6 +792,9 @@ static void step(void)
 		if (s)
 			check_snapshot(s);
 		check_directories();
+		check_names();
+		if (pick(3) == 0)
+			check_store();
 	}
 }
 
@@ -616,17 +808,27 @@ static uint64_t number_from(const char *variable, uint64_t otherwise)
 	return text && *text ? strtoull(text, NULL, 0) : otherwise;
 }
 
-static void make_key(void)
+static void add_key(struct keyring *ring, unsigned k)
 {
+	static const char *const keys[N_KEYS] = {
+		"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+		"ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100"};
 	struct problem problem = PROBLEM_INIT;
 
-	assert_int_equal(keyring_new(&world.keys), 0);
-	assert_int_equal(setenv("DORM_MODEL_KEY",
-				"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
-				1),
-			 0);
-	if (keyring_add(world.keys, "env:DORM_MODEL_KEY", &problem))
+	assert_int_equal(setenv("DORM_MODEL_KEY", keys[k], 1), 0);
+	if (keyring_add(ring, "env:DORM_MODEL_KEY", &problem))
 		fail_msg("%s", problem.message);
+}
+
+static void make_keys(void)
+{
+	for (unsigned i = 0; i < N_KEYS; i++) {
+		assert_int_equal(keyring_new(&world.rings[i]), 0);
+		assert_int_equal(keyring_new(&world.alone[i]), 0);
+		add_key(world.alone[i], i);
+		for (unsigned k = 0; k < N_KEYS; k++)
+			add_key(world.rings[i], (i + k) % N_KEYS);
+	}
 }
 
 static void test_model(void **state)
@@ -634,11 +836,12 @@ static void test_model(void **state)
 	const uint64_t n_steps = number_from("DORM_MODEL_OPS", MODEL_OPS);
 
 	if (number_from("DORM_MODEL_SEALED", pick(2)))
-		make_key();
+		make_keys();
 	world.n_pages = 64 + pick(MAX_PAGES / 2 - 64);
 	world.next_content = 1 + N_POPULAR;
-	print_message("%u pages, %s\n", world.n_pages, world.keys ? "sealed" : "not sealed");
+	print_message("%u pages, %s\n", world.n_pages, world.rings[0] ? "sealed" : "not sealed");
 	open_store();
+	assert_int_equal(mkdirat(world.store->root_fd, HOME, 0755), 0);
 	for (world.step = 0; world.step < n_steps; world.step++) {
 		step();
 		if (world.step % 1000 == 999)
@@ -653,10 +856,10 @@ static void test_model(void **state)
 		step_operation(DELETE, pick_living());
 	check_directories();
 	assert_true(world.n_struck <= world.n_crashes);
-	if (n_steps >= 300) { /* it must have done something */
+	if (n_steps >= 600) { /* it must have done something */
 		assert_true(world.n_struck > 0);
 		for (unsigned i = 0; i < ARRAY_SIZE(verb_names); i++)
-			assert_true(world.counts[i] > 0);
+			assert_true(world.counts[i] > 0 || (i == REWRAP && !world.rings[0]));
 	}
 }
 
@@ -676,7 +879,10 @@ static int teardown(void **state)
 	for (unsigned i = 0; i < MAX_RUNNING; i++)
 		world.running[i].image = image_unref(world.running[i].image);
 	world.store = store_close(world.store);
-	world.keys = keyring_free(world.keys);
+	for (unsigned i = 0; i < N_KEYS; i++) {
+		world.rings[i] = keyring_free(world.rings[i]);
+		world.alone[i] = keyring_free(world.alone[i]);
+	}
 	return file_remove_tree(AT_FDCWD, world.root);
 }
 
@@ -697,9 +903,12 @@ int main(void)
 			     world.step, world.seed);
 	else
 		(void)printf("%u pages: %u sleeps, %u forks, %u deletes, %u + %u compactions, "
-			     "%u crashes of which %u struck\n",
+			     "%u imports, %u names, %u rewraps, %u checks, %u crashes of which %u "
+			     "struck\n",
 			     world.n_pages, world.counts[SLEEP], world.counts[FORK],
 			     world.counts[DELETE], world.counts[COMPACT],
-			     world.counts[COMPACT_IN_PLACE], world.n_crashes, world.n_struck);
+			     world.counts[COMPACT_IN_PLACE], world.counts[IMPORT],
+			     world.counts[NAME], world.counts[REWRAP], world.n_checks,
+			     world.n_crashes, world.n_struck);
 	return failed;
 }

@@ -14,6 +14,10 @@
 #include "base/file.h"
 #include "image/compact.h"
 #include "image/disk.h"
+#include "image/layer-format.h"
+#include "image/le.h"
+#include "image/plain-file.h"
+#include "image/raw-memory.h"
 #include "image/rewrap.h"
 #include "image/snapshot.h"
 #include "image/store-check.h"
@@ -22,7 +26,6 @@
 #include "image/working-set.h"
 
 #define SNAPSHOT(_id) "snapshots/" _id
-#define TORN	      "storn00000000000000aa"
 
 /* ---- memory and keys --------------------------------------------------------------------------
  */
@@ -389,6 +392,59 @@ static int prepare_dangling(struct store *s, struct problem *problem)
 	return r ? r : store_template_set(s, "gone", NEW);
 }
 
+/* NEW becomes OLD again with a damaged copy of its own of one layer. */
+static int damage_layer(struct store *s, const char *layer)
+{
+	_cleanup_fd_ int from = file_open_dir(s->root_fd, SNAPSHOT(OLD) "/layers");
+	_cleanup_fd_ int to = file_open_dir(s->root_fd, SNAPSHOT(NEW) "/layers");
+	_cleanup_fd_ int fd = openat(from, layer, O_RDONLY | O_CLOEXEC);
+	int r = unlinkat(to, layer, 0) < 0 ? -errno : plain_file_copy(fd, to, layer);
+
+	if (r == 0)
+		fixture_flip(to, layer, LAYER_HEADER_BYTES + 100, 1);
+	return r;
+}
+
+static int prepare_damaged(struct store *s, struct problem *problem)
+{
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	_cleanup_fd_ int fd = file_open_dir(s->root_fd, SNAPSHOT(OLD));
+	int r = run_clone(s, problem);
+
+	if (r == 0)
+		r = image_open(fd, NULL, problem, &image);
+	return r ? r : damage_layer(s, image_layer_id(image, 0));
+}
+
+static int run_repair_data(struct store *s, struct problem *problem)
+{
+	struct check_options options = {.data = true};
+	struct check_stats stats;
+
+	return store_repair(s, NULL, &options, problem, &stats);
+}
+
+/* Its size comes at the end, so the pages wait in a temporary file first. */
+static int run_import_raw(struct store *s, struct problem *problem)
+{
+	const uint64_t bytes = SCENE_PAGES * DORM_PAGE_SIZE;
+	_cleanup_(raw_importer_freep) struct raw_importer *m = NULL;
+	const struct raw_import_options options = {.codec = IMAGE_CODEC_ZSTD};
+	uint8_t head[RAW_EXTENT_HEAD_BYTES] = {0}, end[RAW_EXTENT_HEAD_BYTES] = {0};
+	char id[ID_LEN + 1];
+	int r = raw_importer_new(s, &options, problem, &m);
+
+	le_put64(head + 8, bytes);
+	le_put64(end, bytes);
+	if (r == 0)
+		r = raw_importer_write(m, head, sizeof(head), problem);
+	if (r == 0)
+		r = raw_importer_write(m, scene_memory(2), bytes, problem);
+	if (r == 0)
+		r = raw_importer_write(m, end, sizeof(end), problem);
+	return r ? r : raw_importer_finish(m, problem, id, NULL);
+}
+
 const struct operation operations[] = {
 	{"take", NULL, run_take, "snapshots/" NEW ": id " NEW " ring 0 memory 2 layers 3"},
 	{"clone", NULL, run_clone, "snapshots/" NEW ": id " NEW " ring 0 memory 1 layers 2"},
@@ -411,12 +467,16 @@ const struct operation operations[] = {
 	{"rewrap", prepare_sealed, run_rewrap, "snapshots/" OLD ": id " OLD " ring 2 memory 1",
 	 .late = true},
 	{"import", prepare_import, run_import, "snapshots/" OLD ": id " OLD " ring 0 memory 1"},
+	{"import, raw", NULL, run_import_raw,
+	 "snapshots/(fresh): id (fresh) ring 0 memory 2 layers 1"},
 	{"repair, torn", prepare_torn, repair, "-snapshots/" TORN, .late = true, .goes_on = true,
 	 .leaves_tmp = true},
 	{"repair, working set", prepare_bad_set, repair,
 	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 2", .late = true, .goes_on = true},
 	{"repair, link", prepare_dangling, repair, "-templates/gone", .late = true,
 	 .goes_on = true},
+	{"repair, layer", prepare_damaged, run_repair_data,
+	 "snapshots/" NEW ": id " NEW " ring 0 memory 1 layers 2", .late = true, .goes_on = true},
 };
 
 const size_t n_operations = ARRAY_SIZE(operations);

@@ -20,6 +20,7 @@
 #define BASE "sbase00000000000000aa"
 #define OLD  "sold000000000000000aa"
 #define NEW  "snew000000000000000aa"
+#define TORN "storn00000000000000aa" /* has no manifest */
 
 struct operation {
 	const char *name;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -21,6 +22,7 @@
 #include "image/seal.h"
 #include "image/snapshot.h"
 #include "image/store.h"
+#include "sys/memfd.h"
 
 #define N_PAGES	     64u
 #define BYTES	     ((size_t)N_PAGES * DORM_PAGE_SIZE)
@@ -256,6 +258,74 @@ static void test_round_trip(void **state)
 	assert_int_equal(file_read(fd, layer, 1u << 24, &data, &len), 0);
 	assert_null(memmem(data, len, p->memory + 40 * DORM_PAGE_SIZE, 32)); /* a page of noise */
 	close(fd);
+}
+
+/* What happened to the name "device" since the watch began. */
+static void watched(int inotify, unsigned *ret_created, unsigned *ret_renamed)
+{
+	_Alignas(struct inotify_event) char buf[8192];
+	ssize_t n = read(inotify, buf, sizeof(buf));
+
+	*ret_created = *ret_renamed = 0;
+	for (ssize_t at = 0; at < n;) {
+		const struct inotify_event *e = (const void *)(buf + at);
+
+		if (e->len && !strcmp(e->name, "device")) {
+			*ret_created += !!(e->mask & IN_CREATE);
+			*ret_renamed += !!(e->mask & IN_MOVED_TO);
+		}
+		at += (ssize_t)(sizeof(*e) + e->len);
+	}
+}
+
+/* Commit a snapshot, its device state in memory or in a file. Return: as snapshot_commit() */
+static int commit_watched(struct place *p, const struct keyring *keys, bool in_memory,
+			  unsigned *ret_created, unsigned *ret_renamed, char *ret_path)
+{
+	_cleanup_fd_ int inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	struct manifest m = {.memory_bytes = BYTES, .cpus = 1, .vmm = "qemu"};
+	struct problem problem = PROBLEM_INIT;
+	struct snapshot_tmp tmp;
+	struct image *zero;
+	int r;
+
+	id_new('s', m.id);
+	(void)snprintf(ret_path, 64, "snapshots/%s", m.id);
+	assert_int_equal(snapshot_begin(p->store->root_fd, p->store->root, &problem, &tmp), 0);
+	assert_true(inotify_add_watch(inotify, tmp.path, IN_CREATE | IN_MOVED_TO) >= 0);
+	assert_int_equal(image_open_zero(N_PAGES, &zero), 0);
+	write_image(p, tmp.dirfd, zero, -1, keys, &m);
+	image_unref(zero);
+	if (in_memory)
+		tmp.device_fd = memfd_from_bytes("device", DEVICE_STATE, strlen(DEVICE_STATE));
+	else
+		put_file(tmp.dirfd, "device", DEVICE_STATE);
+	r = snapshot_commit(&tmp, p->store->root_fd, ret_path, &m, keys, &problem);
+	snapshot_abort(&tmp, p->store->root_fd);
+	watched(inotify, ret_created, ret_renamed);
+	return r;
+}
+
+static void test_device_in_memory(void **state)
+{
+	struct place *p = *state;
+	unsigned created, renamed;
+	char path[64];
+	int fd;
+
+	assert_int_equal(commit_watched(p, p->a, true, &created, &renamed, path), 0);
+	assert_int_equal(created, 0); /* the only file of that name was complete: encrypted */
+	assert_int_equal(renamed, 1);
+	fd = file_open_dir(p->store->root_fd, path);
+	expect(p, fd, p->a, 0, NULL);
+	close(fd);
+	assert_int_equal(commit_watched(p, p->a, false, &created, &renamed, path), 0);
+	assert_int_equal(created, 1);
+	assert_int_equal(renamed, 1);
+	/* it would have to be written in the clear */
+	assert_int_equal(commit_watched(p, NULL, true, &created, &renamed, path), -EINVAL);
+	assert_int_equal(created + renamed, 0);
+	assert_int_equal(file_open_dir(p->store->root_fd, path), -ENOENT);
 }
 
 static void test_wrong_key(void **state)
@@ -725,7 +795,8 @@ static void test_every_file(void **state)
 }
 
 #define SEAL_TEST(_f) cmocka_unit_test_setup_teardown(_f, setup, teardown)
-TEST_MAIN(SEAL_TEST(test_round_trip), SEAL_TEST(test_wrong_key), SEAL_TEST(test_for_check),
-	  SEAL_TEST(test_stripped), SEAL_TEST(test_stripped_header), SEAL_TEST(test_foreign_layer),
-	  SEAL_TEST(test_swapped_frames), SEAL_TEST(test_older_manifest), SEAL_TEST(test_rotation),
-	  SEAL_TEST(test_children), cmocka_unit_test(test_text), SEAL_TEST(test_every_file))
+TEST_MAIN(SEAL_TEST(test_round_trip), SEAL_TEST(test_device_in_memory), SEAL_TEST(test_wrong_key),
+	  SEAL_TEST(test_for_check), SEAL_TEST(test_stripped), SEAL_TEST(test_stripped_header),
+	  SEAL_TEST(test_foreign_layer), SEAL_TEST(test_swapped_frames),
+	  SEAL_TEST(test_older_manifest), SEAL_TEST(test_rotation), SEAL_TEST(test_children),
+	  cmocka_unit_test(test_text), SEAL_TEST(test_every_file))

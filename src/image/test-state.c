@@ -21,10 +21,33 @@
 
 #define MAX_BYTES (1u << 20)
 
-/* The names in a directory, sorted; each to be freed, then the array. */
+/* The id that an operation chose by itself is another one each time. */
+static bool is_fresh(const char *name)
+{
+	static const char *const known[] = {BASE, OLD, NEW, TORN};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (!strcmp(name, known[i]))
+			return false;
+	return id_is_valid(name);
+}
+
+static const char *shown(const char *name)
+{
+	return is_fresh(name) ? "(fresh)" : name;
+}
+
+static int in_order(const struct dirent **a, const struct dirent **b)
+{
+	const int fresh = is_fresh((*a)->d_name) - is_fresh((*b)->d_name);
+
+	return fresh ? fresh : alphasort(a, b);
+}
+
+/* The names in a directory, fresh ids last; each to be freed, then the array. */
 static int names_of(int dirfd, const char *path, struct dirent ***ret)
 {
-	int n = scandirat(dirfd, path, ret, NULL, alphasort);
+	int n = scandirat(dirfd, path, ret, NULL, in_order);
 
 	if (n < 0)
 		*ret = NULL;
@@ -157,12 +180,12 @@ static void describe_opened(FILE *out, int dirfd, const char *path, const char *
 	struct image *image;
 	struct seen seen = {.m = m};
 
-	(void)snprintf(below, sizeof(below), "%s/%s", path, name);
+	(void)snprintf(below, sizeof(below), "%s/%s", path, shown(name));
 	if (image_open(dirfd, scene_ring(ring), problem, &image)) {
 		(void)fprintf(out, "%s: damaged: %s\n", below, problem->message);
 		return;
 	}
-	(void)fprintf(out, "%s: id %s ring %u memory %d layers %u", below, m->id, ring,
+	(void)fprintf(out, "%s: id %s ring %u memory %d layers %u", below, shown(m->id), ring,
 		      memory_of(image, problem), image_n_layers(image));
 	describe_set(out, dirfd, image);
 	seen.image = image;
@@ -181,6 +204,7 @@ static void describe_snapshot(FILE *out, int kind_dirfd, const char *path, const
 
 	(void)snprintf(below, sizeof(below), "%s/%s", path, name);
 	fd = file_open_dir(kind_dirfd, below);
+	(void)snprintf(below, sizeof(below), "%s/%s", path, shown(name));
 	for (unsigned ring = 0; r == IMAGE_E_KEY && ring < SCENE_RINGS; ring++) {
 		if (ring && !scene_ring(ring))
 			break;

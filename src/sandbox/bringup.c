@@ -20,9 +20,11 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "sandbox/agent-client.h"
+#include "sys/pidfd.h"
 
 #define SESSION_MS	   10000
 #define KILL_MS		   10000
+#define DEATH_WAIT_MS	   500 /* a socket hangs up before its process has ended */
 #define BOOT_TRIES	   3
 
 #define RECONNECT_TRY_MS   2000
@@ -126,6 +128,28 @@ static int load_device(struct sandbox *sb, int memory_dirfd, struct problem *pro
 	return error_trace(r);
 }
 
+static void say_ended(struct sandbox *sb, struct problem *problem)
+{
+	char why[400];
+
+	vmm_exit_reason(sb->vmm, why, sizeof(why));
+	problem_set(problem, 500, "the VM of sandbox %s ended: %s", sb->record.id, why);
+}
+
+/* A VM that dies now takes the connection with it: then its end is the cause, not the hang-up. */
+static int repair(struct sandbox *sb, struct channel *ch, struct problem *problem)
+{
+	struct problem local = PROBLEM_INIT;
+	int r = agent_init(ch, sb->record.id, sb->record.envs,
+			   deadline_after_ms(sb->host->limits.repair_ms), &local);
+
+	if (r == -EPIPE && pidfd_wait(vmm_pidfd(sb->vmm), deadline_after_ms(DEATH_WAIT_MS)) == 0)
+		say_ended(sb, problem);
+	else if (r < 0 && problem && !problem_is_set(problem))
+		*problem = local;
+	return error_trace(r);
+}
+
 int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct problem *problem,
 		    struct sandbox_timings *timings)
 {
@@ -136,10 +160,7 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 	r = channel_connect(vmm_agent_socket(sb->vmm), first_fd, vmm_pidfd(sb->vmm),
 			    deadline_after_ms(answer_ms), &ch);
 	if (r == -ECONNRESET) {
-		char why[400];
-
-		vmm_exit_reason(sb->vmm, why, sizeof(why));
-		problem_set(problem, 500, "the VM of sandbox %s ended: %s", sb->record.id, why);
+		say_ended(sb, problem);
 	} else if (r == -ETIMEDOUT) {
 		problem_set(problem, 504, "the guest of sandbox %s did not answer within %u ms",
 			    sb->record.id, answer_ms);
@@ -150,8 +171,7 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 		return error_trace(r);
 	t1 = clock_now_ns();
 	timings->answer_ns += t1 - t0;
-	r = agent_init(ch, sb->record.id, sb->record.envs,
-		       deadline_after_ms(sb->host->limits.repair_ms), problem);
+	r = repair(sb, ch, problem);
 	if (r < 0)
 		return error_trace(r);
 	timings->repair_ns += clock_now_ns() - t1;

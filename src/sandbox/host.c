@@ -188,6 +188,7 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	host->epoll_fd = host->kick_fd = -1;
 	pthread_mutex_init(&host->lock, NULL);
 	pthread_mutex_init(&host->pager_lock, NULL);
+	pthread_mutex_init(&host->watch_lock, NULL);
 	r = set_up(host, config, problem);
 	if (r < 0) {
 		problem_errno(problem, r, "starting on %s", config->root);
@@ -240,6 +241,7 @@ struct host *host_free(struct host *host, bool stop_pager)
 	store_close(host->store);
 	pthread_mutex_destroy(&host->lock);
 	pthread_mutex_destroy(&host->pager_lock);
+	pthread_mutex_destroy(&host->watch_lock);
 	free(host->root);
 	free(host->run_dir);
 	free(host->guest_cache);

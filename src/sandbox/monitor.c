@@ -7,8 +7,9 @@
  * block, so each event becomes a worker thread that takes the sandbox's op lock like any client.
  *
  * A VM's pidfd is a duplicate owned by the set's entry: struct watch below, one-shot, freed by the
- * worker that handles it. A VM that we end ourselves also fires; the worker then finds that the
- * sandbox no longer runs that process, and does nothing.
+ * worker that handles it, or at the end: many belong to processes that live on. A VM that we end
+ * ourselves also fires; the worker then finds that the sandbox no longer runs that process, and
+ * does nothing.
  */
 #include "sandbox/private.h"
 
@@ -32,6 +33,7 @@
 enum watch_kind { WATCH_KICK, WATCH_VM, WATCH_PAGER };
 
 struct watch {
+	struct watch *prev, *next; /* in host->watches */
 	enum watch_kind kind;
 	int pidfd;
 	pid_t pid;
@@ -39,6 +41,30 @@ struct watch {
 };
 
 static struct watch kick_watch = {.kind = WATCH_KICK};
+
+/* Before it is armed, as it may be handled at once. */
+static void watch_insert(struct host *host, struct watch *w)
+{
+	LOCK_SCOPE(&host->watch_lock);
+	w->next = host->watches;
+	if (w->next)
+		w->next->prev = w;
+	host->watches = w;
+}
+
+static void watch_free(struct host *host, struct watch *w)
+{
+	pthread_mutex_lock(&host->watch_lock);
+	if (w->next)
+		w->next->prev = w->prev;
+	if (w->prev)
+		w->prev->next = w->next;
+	else
+		host->watches = w->next;
+	pthread_mutex_unlock(&host->watch_lock);
+	fd_close(w->pidfd);
+	free(w);
+}
 
 static int watch_add(struct host *host, enum watch_kind kind, int pidfd, pid_t pid, const char *id)
 {
@@ -51,11 +77,11 @@ static int watch_add(struct host *host, enum watch_kind kind, int pidfd, pid_t p
 	w->kind = kind;
 	w->pid = pid;
 	memcpy(w->id, id, strlen(id) + 1);
+	watch_insert(host, w);
 	w->pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
 	if (w->pidfd < 0 || epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, w->pidfd, &ev) < 0) {
 		r = error_errno();
-		fd_close(w->pidfd);
-		free(w);
+		watch_free(host, w);
 	}
 	return r;
 }
@@ -133,8 +159,7 @@ static void vm_died(struct host *host, void *arg)
 		}
 		pthread_mutex_unlock(&sb->op);
 	}
-	fd_close(w->pidfd);
-	free(w);
+	watch_free(host, w);
 }
 
 static void fail_if_served_by(struct sandbox *sb, pid_t pager)
@@ -192,8 +217,7 @@ static void pager_died(struct host *host, void *arg)
 		pthread_mutex_unlock(&all[i]->op);
 		sandbox_unref(all[i]);
 	}
-	fd_close(w->pidfd);
-	free(w);
+	watch_free(host, w);
 }
 
 static void time_is_up(struct host *host, void *arg)
@@ -255,8 +279,7 @@ static void dispatch(struct host *host, struct watch *w)
 	}
 	if (host_run(host, fn, w) < 0) {
 		log_error("no thread to look after the death of pid=%d", (int)w->pid);
-		fd_close(w->pidfd);
-		free(w);
+		watch_free(host, w);
 	}
 }
 
@@ -300,7 +323,8 @@ void monitor_stop(struct host *host)
 	}
 	while (atomic_load(&host->workers) > 0)
 		clock_sleep_ms(5); /* their operations have deadlines */
-	/* Watches still armed belong to processes that live on; the set goes with this process. */
+	while (host->watches)
+		watch_free(host, host->watches);
 	fd_close(host->epoll_fd);
 	fd_close(host->kick_fd);
 }

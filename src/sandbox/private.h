@@ -108,6 +108,8 @@ struct host {
 
 	pthread_t monitor;
 	int epoll_fd, kick_fd;
+	pthread_mutex_t watch_lock; /* innermost */
+	struct watch *watches;	    /* watch_lock; all that have not been handled */
 	atomic_bool stopping;
 	atomic_int workers; /* threads that still use the host */
 };

@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -162,14 +163,33 @@ static void describe(struct sandbox *sb, const char *id, const char *name, struc
 	str_copy(m->kernel_version, sizeof(m->kernel_version), parent->kernel_version);
 }
 
-static int save_device(struct sandbox *sb, const struct snapshot_tmp *tmp, struct problem *problem)
+/* What will be sealed stays in memory until it is encrypted. */
+static int save_device_in_memory(struct sandbox *sb, struct snapshot_tmp *tmp,
+				 struct problem *problem)
+{
+	tmp->device_fd = memfd_create("dorm-device", MFD_CLOEXEC);
+	if (tmp->device_fd < 0)
+		return error_errno();
+	return vmm_save_device_fd(sb->vmm, tmp->device_fd,
+				  deadline_after_ms(sb->host->limits.pause_ms), problem);
+}
+
+static int save_device_in_file(struct sandbox *sb, const struct snapshot_tmp *tmp,
+			       struct problem *problem)
 {
 	_cleanup_free_ char *path = str_printf("%s/device", tmp->path);
-	int r;
 
 	if (!path)
 		return -ENOMEM;
-	r = vmm_save_device(sb->vmm, path, deadline_after_ms(sb->host->limits.pause_ms), problem);
+	return vmm_save_device(sb->vmm, path, deadline_after_ms(sb->host->limits.pause_ms),
+			       problem);
+}
+
+static int save_device(struct sandbox *sb, struct snapshot_tmp *tmp, struct problem *problem)
+{
+	int r = sb->host->keys ? save_device_in_memory(sb, tmp, problem)
+			       : save_device_in_file(sb, tmp, problem);
+
 	if (r < 0)
 		problem_errno(problem, r, "saving the device state of sandbox %s", sb->record.id);
 	return error_trace(r);

@@ -201,7 +201,8 @@ static int begin_raw(struct host *host, const struct incoming_options *options,
 	struct raw_import_options o = {.codec = host->sleep_options.codec,
 				       .level = host->sleep_options.level,
 				       .keys = host->keys,
-				       .name = i->name[0] ? i->name : NULL};
+				       .name = i->name[0] ? i->name : NULL,
+				       .memory_bytes = options->memory_bytes};
 	int r = 0;
 
 	if (options->parent) {
@@ -231,6 +232,10 @@ int incoming_new(struct host *host, const struct incoming_options *options, stru
 	str_copy(i->name, sizeof(i->name), options->name ? options->name : "");
 	if (options->parent && !options->raw) {
 		problem_set(problem, 400, "parent: only a raw memory is a difference to another");
+		return -EINVAL;
+	}
+	if (options->memory_bytes && !options->raw) {
+		problem_set(problem, 400, "bytes: only a raw memory is announced by its size");
 		return -EINVAL;
 	}
 	r = options->raw ? begin_raw(host, options, problem, i)

@@ -36,8 +36,9 @@ struct incoming;
 
 struct incoming_options {
 	bool raw;
-	const char *name;   /* a template's name for it, or NULL */
-	const char *parent; /* raw: what the extents are a difference to (id or name), or NULL */
+	const char *name;      /* a template's name for it, or NULL */
+	const char *parent;    /* raw: what the extents are a difference to (id or name), or NULL */
+	uint64_t memory_bytes; /* raw, without @parent: the size of the memory, if known; 0 */
 };
 
 /** incoming_new() - begin to receive a snapshot; the options are checked, and copied */

@@ -33,6 +33,7 @@ struct vmm_ops {
 	int (*is_running)(struct vmm *v, uint64_t deadline_ns);
 	int (*save_device)(struct vmm *v, const char *path, uint64_t deadline_ns,
 			   struct problem *problem);
+	int (*save_device_fd)(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem);
 	int (*console)(struct vmm *v, char *buf, size_t size, uint64_t deadline_ns);
 	/* last_words() - what it said of its own end, or NULL */
 	const char *(*last_words)(struct vmm *v);

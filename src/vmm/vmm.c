@@ -210,6 +210,11 @@ int vmm_save_device(struct vmm *v, const char *path, uint64_t deadline_ns, struc
 	return v->ops->save_device(v, path, deadline_ns, problem);
 }
 
+int vmm_save_device_fd(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem)
+{
+	return v->ops->save_device_fd(v, fd, deadline_ns, problem);
+}
+
 int vmm_console(struct vmm *v, char *buf, size_t size, uint64_t deadline_ns)
 {
 	if (!size)

@@ -94,6 +94,9 @@ int vmm_is_running(struct vmm *vmm, uint64_t deadline_ns);
 int vmm_save_device(struct vmm *vmm, const char *path, uint64_t deadline_ns,
 		    struct problem *problem);
 
+/** vmm_save_device_fd() - the same into @fd, a file without a name; its content is replaced */
+int vmm_save_device_fd(struct vmm *vmm, int fd, uint64_t deadline_ns, struct problem *problem);
+
 /** vmm_console() - the last of the guest's console, at most @size - 1 bytes, terminated */
 int vmm_console(struct vmm *vmm, char *buf, size_t size, uint64_t deadline_ns);
 

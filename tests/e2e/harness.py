@@ -170,6 +170,8 @@ class Dormouse:
             self.daemon.kill()
             self.daemon.wait(10)
             raise AssertionError("dormd did not end within 20 s of SIGTERM") from None
+        finally:
+            self.daemon = None
 
     def api(self, method, path, body=None, timeout_s=180):
         """one request to dormd; returns the JSON of its answer, raises ApiError otherwise"""
@@ -279,4 +281,17 @@ def main(namespace):
             print(f"not ok {name}: {type(e).__name__}: {' '.join(str(e).split())[:400]}")
             failed = True
         sys.stdout.flush()
+    failed |= not leave_all(namespace, failed)
     sys.exit(1 if failed else 0)
+
+
+def leave_all(namespace, failed):
+    """the dormds of a whole file, when its last case did not come to it; returns success"""
+    for value in namespace.values():
+        if isinstance(value, Dormouse) and value.daemon:
+            try:
+                value.__exit__(AssertionError if failed else None)
+            except Exception as e:  # then the runner finds what is left
+                print(f"not ok leave: {type(e).__name__}: {' '.join(str(e).split())[:400]}")
+                return False
+    return True

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 300
 """The snapshot store through the HTTP API, on real guests."""
+import ctypes
 import hashlib
 import json
 import os
 import pathlib
 import re
 import secrets
+import select
 import shutil
 import statistics
 import struct
 import subprocess
+import threading
 import time
 
 from harness import ApiError, Dormouse, UnixConnection, check, main, wait_until
@@ -482,8 +485,17 @@ def test_raw():
     extents = export(D, made, "?format=raw")
     digest, size = memory_of(extents)
     check(size == MEMORY_MB << 20, f"{size} bytes of memory")
+    for bad in ("x", "-4096", "4095", size + 1, 1 << 43):
+        expect(400, "bytes", import_, E, extents, f"?format=raw&bytes={bad}", "extents")
+    expect(400, f"announced were {size * 2}", import_, E, extents,
+           f"?format=raw&bytes={size * 2}", "extents")
+    expect(400, "bytes", import_, E, b"", f"?bytes={size}")
+    known = import_(E, extents, f"?format=raw&bytes={size}", "extents")
+    check(memory_of(export(E, known["snapshotID"], "?format=raw")) == (digest, size), "known size")
+    E.api("DELETE", f"/templates/{known['snapshotID']}")
     answer = import_(E, extents, "?format=raw&name=raw", "extents")
     check(answer["pagesStored"] > 1000, f"{answer}")
+    check(answer["pagesStored"] == known["pagesStored"], f"{answer}, {known}")
     again = export(E, "raw", "?format=raw")
     check(memory_of(again) == (digest, size), "the same memory")
     page = os.urandom(4096)
@@ -510,12 +522,45 @@ def put_marker(d, sandbox):
     return marker.encode()
 
 
+def device_files(d, sandbox):
+    """put it to sleep; how files of the name device came into tmp: "create" or "rename", in order"""
+    create, rename, onlydir = 0x100, 0x80, 0x1000000
+    libc = ctypes.CDLL(None, use_errno=True)
+    inotify = libc.inotify_init1(os.O_CLOEXEC)
+    check(inotify >= 0, "inotify")
+    seen, top = [], os.fsencode(d.root / "tmp")
+    check(libc.inotify_add_watch(inotify, top, create | onlydir) == 1, "a watch on tmp/")
+
+    def look():
+        while select.select([inotify, done], [], [])[0] != [done]:
+            data, at = os.read(inotify, 65536), 0
+            while at < len(data):
+                watch, mask, _, length = struct.unpack_from("iIII", data, at)
+                name = data[at + 16:at + 16 + length].rstrip(b"\0")
+                at += 16 + length
+                if watch == 1:  # a new directory in tmp/; a file is refused
+                    libc.inotify_add_watch(inotify, top + b"/" + name, create | rename | onlydir)
+                elif name == b"device":
+                    seen.append("create" if mask & create else "rename")
+    done, end = os.pipe()
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        sleep(d, sandbox)
+    finally:
+        os.close(end)
+        thread.join()
+        os.close(done)
+        os.close(inotify)
+    return seen
+
+
 def test_plaintext_can_be_found():
     """what the next test does not find is there to be found without a key"""
     restart(D, "--codec", "none")
     sandbox = D.create("base")
     marker = put_marker(D, sandbox)
-    sleep(D, sandbox)
+    check("create" in device_files(D, sandbox), "the VMM makes the device state's file")
     check(holds(D.root / "sandboxes", marker), "the marker is in the guest's stored memory")
     D.api("DELETE", f"/sandboxes/{sandbox}")
 
@@ -532,7 +577,8 @@ def test_sealed():
         sandbox = s.create("base")
         s.hold_pattern(sandbox, 16)
         marker = put_marker(s, sandbox)
-        sleep(s, sandbox)
+        events = device_files(s, sandbox)
+        check(events and "create" not in events, f"the plain device state had a file: {events}")
         wake(s, sandbox)
         s.check_pattern(sandbox)
         fork = s.api("POST", f"/sandboxes/{sandbox}/fork", {})[0]["sandbox"]["sandboxID"]

@@ -368,16 +368,21 @@ static int qemu_load(struct vmm *v, int fd, uint64_t deadline_ns, struct problem
 	return r;
 }
 
-static int qemu_is_running(struct vmm *v, uint64_t deadline_ns)
+static int query_running(struct vmm *v, uint64_t deadline_ns, struct problem *problem)
 {
 	json_t *reply = NULL;
-	int r = call(v, "query-status", NULL, -1, deadline_ns, NULL, &reply);
+	int r = call(v, "query-status", NULL, -1, deadline_ns, problem, &reply);
 
 	if (r < 0)
 		return r;
 	r = json_is_true(json_object_get(reply, "running"));
 	json_decref(reply);
 	return r;
+}
+
+static int qemu_is_running(struct vmm *v, uint64_t deadline_ns)
+{
+	return query_running(v, deadline_ns, NULL);
 }
 
 static int set_running(struct vmm *v, bool on, uint64_t deadline_ns, struct problem *problem)
@@ -387,11 +392,9 @@ static int set_running(struct vmm *v, bool on, uint64_t deadline_ns, struct prob
 
 	if (r < 0)
 		return r;
-	r = qemu_is_running(v, deadline_ns);
-	if (r < 0) {
-		problem_errno(problem, r, "QEMU does not say whether its guest runs");
+	r = query_running(v, deadline_ns, problem);
+	if (r < 0)
 		return r;
-	}
 	if (r == (int)on)
 		return 0;
 	problem_set(problem, 500, "QEMU says that its guest %s after \"%s\"",
@@ -409,10 +412,29 @@ static int qemu_pause(struct vmm *v, uint64_t deadline_ns, struct problem *probl
 	return set_running(v, false, deadline_ns, problem);
 }
 
+static int save_device_to(struct vmm *v, const char *path, uint64_t deadline_ns,
+			  struct problem *problem)
+{
+	/* "live": true would make QEMU give up its disks */
+	json_t *arguments = json_pack("{s:s, s:b}", "filename", path, "live", 0);
+
+	if (!arguments)
+		return -ENOMEM;
+	return call(v, "xen-save-devices-state", arguments, -1, deadline_ns, problem, NULL);
+}
+
+static int check_saved(int stat_result, const struct stat *st, const char *path,
+		       struct problem *problem)
+{
+	if (stat_result == 0 && st->st_size > 0)
+		return 0;
+	problem_set(problem, 500, "QEMU saved no device state to %s", path);
+	return error_trace(-EIO);
+}
+
 static int qemu_save_device(struct vmm *v, const char *path, uint64_t deadline_ns,
 			    struct problem *problem)
 {
-	json_t *arguments;
 	struct stat st;
 	int r;
 
@@ -422,18 +444,28 @@ static int qemu_save_device(struct vmm *v, const char *path, uint64_t deadline_n
 		problem_errno(problem, -EEXIST, "cannot save device state to %s", path);
 		return -EEXIST;
 	}
-	/* "live": true would make QEMU give up its disks */
-	arguments = json_pack("{s:s, s:b}", "filename", path, "live", 0);
-	if (!arguments)
-		return -ENOMEM;
-	r = call(v, "xen-save-devices-state", arguments, -1, deadline_ns, problem, NULL);
-	if (r == 0 && (stat(path, &st) < 0 || st.st_size == 0)) {
-		problem_set(problem, 500, "QEMU saved no device state to %s", path);
-		r = error_trace(-EIO);
-	}
+	r = save_device_to(v, path, deadline_ns, problem);
+	if (r == 0)
+		r = check_saved(stat(path, &st), &st, path, problem);
 	if (r < 0)
 		(void)unlink(path); /* a part of one is of no use; it may not be there at all */
 	return r;
+}
+
+/*
+ * QEMU opens our descriptor by its name in /proc, which it may as a process of the same user. (A
+ * descriptor that is sent, "/dev/fdset/N", stays open in QEMU 7.2 if the guest stands still when it
+ * is removed.)
+ */
+static int qemu_save_device_fd(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem)
+{
+	struct stat st;
+	char path[48];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fd); /* always fits */
+	r = save_device_to(v, path, deadline_ns, problem);
+	return r ? r : check_saved(fstat(fd, &st), &st, path, problem);
 }
 
 /* Append what the guest wrote since the last time, forget what is too old. */
@@ -497,6 +529,7 @@ const struct vmm_ops vmm_qemu_ops = {
 	.pause = qemu_pause,
 	.is_running = qemu_is_running,
 	.save_device = qemu_save_device,
+	.save_device_fd = qemu_save_device_fd,
 	.console = qemu_console,
 	.last_words = qemu_last_words,
 };

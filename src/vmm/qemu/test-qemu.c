@@ -10,6 +10,7 @@
  */
 #include "base/test.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -364,6 +365,38 @@ static void test_version(void **state)
 	setenv("DORM_QEMU", getenv("SAVED_QEMU"), 1);
 }
 
+static size_t count_fds(pid_t pid)
+{
+	_cleanup_free_ char *path = str_printf("/proc/%d/fd", (int)pid);
+	_cleanup_dir_ DIR *d = path ? opendir(path) : NULL;
+	size_t n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	return n;
+}
+
+/* The same state as in the file; QEMU keeps no descriptor of it. */
+static void check_save_to_memory(struct vmm *v)
+{
+	_cleanup_fd_ int fd = memfd_create("device", MFD_CLOEXEC);
+	_cleanup_fd_ int full = open("/dev/full", O_RDWR | O_CLOEXEC);
+	struct problem problem = PROBLEM_INIT;
+	struct stat st, file;
+	size_t n_fds = count_fds(vmm_pid(v));
+	uint64_t t = clock_now_ns();
+
+	if (vmm_save_device_fd(v, fd, DEADLINE, &problem))
+		fail_msg("%s", problem.message);
+	print_message("save device in memory %.2f ms\n", ms_since(t));
+	assert_int_equal(stat(w.device, &file), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, file.st_size);
+	assert_true(vmm_save_device_fd(v, full, DEADLINE, NULL) < 0);
+	assert_int_equal(count_fds(vmm_pid(v)), n_fds);
+}
+
 /* Boot, adopt from a second handle, and leave device state and memory in the world. */
 static void test_boot_and_snapshot(void **state)
 {
@@ -394,8 +427,7 @@ static void test_boot_and_snapshot(void **state)
 	vmm_free(v);
 	wrong = identity;
 	wrong.start_time++;
-	assert_int_equal(vmm_adopt(w.dir, &wrong, MEMORY, DEADLINE, &problem, &none),
-			 -ESRCH);
+	assert_int_equal(vmm_adopt(w.dir, &wrong, MEMORY, DEADLINE, &problem, &none), -ESRCH);
 	assert_true(strstr(problem.message, "is gone"));
 	assert_int_equal(vmm_adopt(w.dir, &identity, MEMORY, DEADLINE, NULL, &v), 0);
 	assert_int_equal(vmm_pid(v), identity.pid);
@@ -410,6 +442,7 @@ static void test_boot_and_snapshot(void **state)
 	print_message("save device %.2f ms\n", ms_since(t));
 	assert_int_equal(vmm_save_device(v, w.device, DEADLINE, NULL), -EEXIST);
 	assert_int_equal(vmm_save_device(v, "/nonexistent/x", DEADLINE, NULL), -EREMOTEIO);
+	check_save_to_memory(v);
 	assert_true(last_count(v, &w.count, w.sum));
 	t = clock_now_ns();
 	n = read_written(v, w.model);
@@ -429,8 +462,7 @@ static void test_boot_and_snapshot(void **state)
 	assert_true(str_has_prefix(reason, "killed by signal 9"));
 	assert_int_equal(vmm_is_running(v, DEADLINE), -EPIPE);
 	vmm_free(v);
-	assert_int_equal(vmm_adopt(w.dir, &identity, MEMORY, DEADLINE, NULL, &none),
-			 -ESRCH);
+	assert_int_equal(vmm_adopt(w.dir, &identity, MEMORY, DEADLINE, NULL, &none), -ESRCH);
 	pager_stop(pager);
 }
 
