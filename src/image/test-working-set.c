@@ -168,7 +168,7 @@ static void test_refused(void **state)
 	assert_int_equal(decode_changed(48, UINT64_MAX, 8, "limit"), IMAGE_E_CORRUPT);
 	assert_int_equal(decode_changed(56, 3, 8, "room"), IMAGE_E_CORRUPT);
 	assert_int_equal(decode_changed(56, UINT64_MAX, 8, "room"), IMAGE_E_CORRUPT);
-	assert_int_equal(decode_changed(64, 0x83, 1, "run 1"), IMAGE_E_CORRUPT); /* longer */
+	assert_int_equal(decode_changed(64, 0x83, 1, "malformed"), IMAGE_E_CORRUPT); /* longer */
 	assert_int_equal(decode_changed(66, 0x0083, 2, "malformed"), IMAGE_E_CORRUPT);
 	assert_int_equal(decode_changed(67, 0x80, 1, "cut off"), IMAGE_E_CORRUPT);
 }

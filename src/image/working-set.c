@@ -18,6 +18,7 @@
  */
 #include "image/working-set.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -213,15 +214,15 @@ static int get_header(const uint8_t *data, size_t len, struct header *h, struct 
 	return 0;
 }
 
-static int get_run(const uint8_t **p, const uint8_t *end, struct working_set *s, uint64_t next,
-		   struct problem *problem)
+static_assert(sizeof(struct working_set_run) == 2 * sizeof(uint64_t),
+	      "two numbers, as in the file");
+
+/* The next run holds the two numbers of the file: make them a place and a length. */
+static int place_run(struct working_set *s, uint64_t next, struct problem *problem)
 {
 	struct working_set_run *run = &s->runs[s->n_runs];
-	uint64_t distance, more;
+	uint64_t distance = run->gfn, more = run->n_pages;
 
-	if (varint_get(p, end, &distance) < 0 || varint_get(p, end, &more) < 0)
-		return image_corrupt(problem, "working-set: run %zu is cut off or malformed",
-				     s->n_runs);
 	if (next >= s->guest_pages || distance >= s->guest_pages - next ||
 	    more >= s->guest_pages - next - distance)
 		return image_corrupt(problem,
@@ -244,8 +245,11 @@ static int get_runs(const uint8_t *p, const struct header *h, struct working_set
 	if (!s->runs)
 		return -ENOMEM;
 	s->cap_runs = h->n_runs;
+	if (varint_get_many(&p, end, (uint64_t *)(void *)s->runs, 2 * h->n_runs) < 0)
+		return image_corrupt(problem, "working-set: its %llu runs are cut off or malformed",
+				     ull(h->n_runs));
 	for (uint64_t i = 0; r == 0 && i < h->n_runs; i++)
-		r = get_run(&p, end, s, i ? set_end(s) + 1 : 0, problem);
+		r = place_run(s, i ? set_end(s) + 1 : 0, problem);
 	if (r)
 		return r;
 	if (p != end || s->n_pages != h->n_pages)
