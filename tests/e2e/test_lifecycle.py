@@ -161,8 +161,10 @@ def test_second_fork_takes_no_userfaults():
     for f in faults[1:]:
         # Same guest, same work: all it needs is resident. A timer may lead one of them down a path
         # that no earlier one took, so a handful of frames may be new; none may be served twice.
-        # (A fault for what is there can only be one that was raised while its frame was loading.)
-        check(f["faults_resident"] <= f["faults_stored"], f"userfaults for resident memory: {f}")
+        # (A fault for what is there can only be one that was raised while its frame was loading, or
+        # one for a page that is stored once with others: it is copied from the first of them.)
+        check(f["faults_resident"] <= f["faults_stored"] + min(16, f["pages_inserted"]),
+              f"userfaults for resident memory: {f}")
         check(f["faults_stored"] <= 16, f"userfaults although the first one brought it: {f}")
     image = faults[0]["image_id"]
     check(all(f["image_id"] == image for f in faults), "they share one image")
