@@ -69,7 +69,7 @@ int file_remove_tree(int dirfd, const char *name)
 		return error_errno();
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	r = listing_of(fd, &d);
-	if (r < 0)
+	if (!d)
 		return r;
 	while (r == 0 && (e = readdir(d)))
 		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
@@ -190,7 +190,7 @@ int file_allocated_bytes(int dirfd, const char *name, uint64_t *ret)
 		return 0;
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	r = listing_of(fd, &d);
-	if (r < 0)
+	if (!d)
 		return r;
 	while ((e = readdir(d))) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))

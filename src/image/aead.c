@@ -97,7 +97,7 @@ static int begin(const struct aead_key *k, const struct aead_about *about, enum 
 	bool same;
 	int n, r = get_state(&s);
 
-	if (r < 0)
+	if (!s)
 		return error_trace(r);
 	same = s->serial[d] == k->serial;
 	s->serial[d] = 0;

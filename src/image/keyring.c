@@ -323,7 +323,7 @@ int keyring_from_fd(int fd, struct problem *problem, struct keyring **ret)
 	struct stat st;
 	int r = keyring_new(&k);
 
-	if (r < 0)
+	if (!k)
 		return r;
 	r = -EINVAL;
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= (off_t)HANDED_BYTES(1) &&

@@ -221,7 +221,7 @@ static int decode_runs(const uint8_t *data, const struct map_header *h, struct p
 		       struct problem *problem)
 {
 	const size_t offset = MAP_HEADER_BYTES + (size_t)h->n_layers * MAP_NAME_BYTES;
-	struct page_run shared;
+	struct page_run shared = {0};
 	int r;
 
 	if (h->major != 1) {

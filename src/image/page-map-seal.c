@@ -221,6 +221,7 @@ static void add_piece(struct sweep *w, uint32_t run, uint64_t slot, uint64_t end
 {
 	struct piece *last = w->n_pieces ? &w->pieces[w->n_pieces - 1] : NULL;
 
+	assert(w->pieces); /* two for each run are allocated, and no more can come */
 	if (last && last->run == run && last->slot + last->n == slot)
 		last->n += (uint32_t)(end - slot);
 	else

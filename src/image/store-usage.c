@@ -85,8 +85,9 @@ static int count(struct walk *w, const struct stat *st, bool is_layer)
 
 	if (r == 0)
 		r = reserve(&w->met, &w->cap_met, w->n_met, sizeof(*w->met));
-	if (r == 0)
-		r = inode_table_put(&w->inodes, st, &i);
+	if (r != 0)
+		return error_trace(r);
+	r = inode_table_put(&w->inodes, st, &i);
 	if (r < 0)
 		return error_trace(r);
 	node = &w->nodes[i];
