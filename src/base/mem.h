@@ -54,8 +54,15 @@ static inline pthread_mutex_t *mem_lock(pthread_mutex_t *m)
 		_take;                                                                             \
 	})
 
+/**
+ * mem_grow() - room for one more element in an array
+ * @array: address of the pointer; @cap: elements there is room for; @n: elements in it
+ * Return: 0; -ENOMEM, with nothing changed
+ */
+int mem_grow(void *array, size_t *cap, size_t n, size_t size);
+
 #define LOCK_CAT2(a, b) a##b
-#define LOCK_CAT(a, b)  LOCK_CAT2(a, b)
+#define LOCK_CAT(a, b)	LOCK_CAT2(a, b)
 #define LOCK_SCOPE(_m)                                                                             \
 	_cleanup_(mem_unlockp) pthread_mutex_t *LOCK_CAT(lock_, __LINE__)                          \
 		__attribute__((unused)) = mem_lock(_m)
@@ -73,9 +80,8 @@ static inline pthread_mutex_t *mem_lock(pthread_mutex_t *m)
 		__auto_type _y = (_b);                                                             \
 		_x > _y ? _x : _y;                                                                 \
 	})
-#define container_of(_ptr, _type, _member)                                                         \
-	((_type *)((char *)(_ptr) - offsetof(_type, _member)))
+#define container_of(_ptr, _type, _member) ((_type *)((char *)(_ptr)-offsetof(_type, _member)))
 
 /* The one page size of this program: guest and host pages of x86-64. */
-#define DORM_PAGE_SIZE  4096ul
+#define DORM_PAGE_SIZE	4096ul
 #define DORM_PAGE_SHIFT 12

@@ -55,18 +55,6 @@ static bool continues(const struct given_run *last, uint64_t gfn, uint32_t slot)
 	return last->slot + last->n_pages == slot;
 }
 
-static int grow(struct given_pages *g)
-{
-	size_t cap = g->cap_runs ? 2 * g->cap_runs : 64;
-	struct given_run *runs = realloc(g->runs, cap * sizeof(*runs));
-
-	if (!runs)
-		return -ENOMEM;
-	g->runs = runs;
-	g->cap_runs = cap;
-	return 0;
-}
-
 int given_pages_append(struct given_pages *g, uint64_t gfn, uint32_t slot)
 {
 	struct given_run *last = g->n_runs ? &g->runs[g->n_runs - 1] : NULL;
@@ -78,7 +66,7 @@ int given_pages_append(struct given_pages *g, uint64_t gfn, uint32_t slot)
 	}
 	if (last && gfn < last->gfn)
 		g->unsorted = true;
-	r = g->n_runs == g->cap_runs ? grow(g) : 0;
+	r = mem_grow(&g->runs, &g->cap_runs, g->n_runs, sizeof(*g->runs));
 	if (r < 0)
 		return error_trace(r);
 	assert(g->runs);

@@ -88,7 +88,7 @@ static int add_use(const struct visit *v, uint32_t layer)
 {
 	struct check *c = v->c;
 
-	if (check_grow(&c->uses, &c->cap_uses, c->n_uses, sizeof(*c->uses)) < 0)
+	if (mem_grow(&c->uses, &c->cap_uses, c->n_uses, sizeof(*c->uses)) < 0)
 		return -ENOMEM;
 	c->uses[c->n_uses] = (struct check_use){.dir = v->dir, .next = c->layers[layer].first_use};
 	c->layers[layer].first_use = (uint32_t)c->n_uses++;

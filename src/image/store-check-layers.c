@@ -113,7 +113,7 @@ int check_layer_file(struct check *c, int fd_consume, const char *id, uint32_t *
 
 	if (fstat(fd, &st) < 0)
 		return error_errno();
-	if (check_grow(&c->layers, &c->cap_layers, c->n_layers, sizeof(*l)) < 0)
+	if (mem_grow(&c->layers, &c->cap_layers, c->n_layers, sizeof(*l)) < 0)
 		return -ENOMEM;
 	r = inode_table_put(&c->inodes, &st, ret_layer);
 	if (r < 0 || (r == 0 && !is_reused(c, *ret_layer, id)))

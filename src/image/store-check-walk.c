@@ -25,7 +25,7 @@ static int add_directory(struct check *c, const char *path)
 	int r = check_cancelled(c);
 
 	if (r == 0)
-		r = check_grow(&c->dirs, &c->cap_dirs, c->n_dirs, sizeof(*c->dirs));
+		r = mem_grow(&c->dirs, &c->cap_dirs, c->n_dirs, sizeof(*c->dirs));
 	if (r < 0)
 		return r;
 	c->dirs[c->n_dirs] = (struct check_dir){0};

@@ -103,6 +103,3 @@ bool check_is_damage(int r);
 
 /** check_is_leftover() - the form of a temporary name of file_write_atomic(). @ret_pid: whose */
 bool check_is_leftover(const char *name, uint64_t *ret_pid);
-
-/** check_grow() - room for one more element in an array. Return: 0; -ENOMEM */
-int check_grow(void *array, size_t *cap, size_t n, size_t size);

@@ -54,21 +54,6 @@ void check_deinit(struct check *c)
 	free(c->scratch);
 }
 
-int check_grow(void *array, size_t *cap, size_t n, size_t size)
-{
-	void *p, **at = array;
-	size_t more = MAX(*cap * 2, 64ul);
-
-	if (n < *cap)
-		return 0;
-	p = realloc(*at, more * size);
-	if (!p)
-		return -ENOMEM;
-	*at = p;
-	*cap = more;
-	return 0;
-}
-
 int check_cancelled(struct check *c)
 {
 	const struct check_options *o = c->options;
@@ -86,7 +71,7 @@ struct check_item *check_add(struct check *c, enum finding_kind kind, uint32_t d
 {
 	struct check_item item = {.kind = kind, .dir = dir};
 
-	if (check_grow(&c->items, &c->cap_items, c->n_items, sizeof(item)) < 0)
+	if (mem_grow(&c->items, &c->cap_items, c->n_items, sizeof(item)) < 0)
 		return NULL;
 	item.path = strdup(path);
 	item.why = strdup(why);

@@ -60,31 +60,15 @@ static void walk_deinit(struct walk *w)
 	free(w->met);
 }
 
-/* Make room for one more element. */
-static int reserve(void *array, size_t *cap, size_t n, size_t size)
-{
-	void *p, **at = array;
-	size_t more = MAX(*cap * 2, 64ul);
-
-	if (n < *cap)
-		return 0;
-	p = realloc(*at, more * size);
-	if (!p)
-		return -ENOMEM;
-	*at = p;
-	*cap = more;
-	return 0;
-}
-
 /* One name of an inode. */
 static int count(struct walk *w, const struct stat *st, bool is_layer)
 {
 	struct node *node;
 	uint32_t i;
-	int r = reserve(&w->nodes, &w->cap_nodes, w->inodes.n, sizeof(*w->nodes));
+	int r = mem_grow(&w->nodes, &w->cap_nodes, w->inodes.n, sizeof(*w->nodes));
 
 	if (r == 0)
-		r = reserve(&w->met, &w->cap_met, w->n_met, sizeof(*w->met));
+		r = mem_grow(&w->met, &w->cap_met, w->n_met, sizeof(*w->met));
 	if (r != 0)
 		return error_trace(r);
 	r = inode_table_put(&w->inodes, st, &i);

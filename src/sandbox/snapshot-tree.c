@@ -57,17 +57,10 @@ static void add_node(struct tree *t, const char *id, const char *parent_id, bool
 {
 	struct node *n;
 
-	if (t->n == t->cap) {
-		size_t cap = t->cap ? 2 * t->cap : 256;
-
-		n = realloc(t->nodes, cap * sizeof(*n));
-		if (!n) {
-			t->error = -ENOMEM;
-			json_decref(json);
-			return;
-		}
-		t->nodes = n;
-		t->cap = cap;
+	if (mem_grow(&t->nodes, &t->cap, t->n, sizeof(*n)) < 0) {
+		t->error = -ENOMEM;
+		json_decref(json);
+		return;
 	}
 	n = &t->nodes[t->n];
 	*n = (struct node){.json = json, .parent = NONE};

@@ -105,15 +105,9 @@ int sandbox_insert(struct sandbox *sb)
 	struct host *host = sb->host;
 
 	LOCK_SCOPE(&host->lock);
-	if (host->n_sandboxes == host->cap_sandboxes) {
-		size_t cap = host->cap_sandboxes ? 2 * host->cap_sandboxes : 64;
-		struct sandbox **p = realloc(host->sandboxes, cap * sizeof(*p));
-
-		if (!p)
-			return -ENOMEM;
-		host->sandboxes = p;
-		host->cap_sandboxes = cap;
-	}
+	if (mem_grow(&host->sandboxes, &host->cap_sandboxes, host->n_sandboxes,
+		     sizeof(*host->sandboxes)) < 0)
+		return -ENOMEM;
 	host->sandboxes[host->n_sandboxes++] = sandbox_ref(sb);
 	return 0;
 }
