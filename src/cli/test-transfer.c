@@ -378,8 +378,10 @@ static void test_export_to_terminal(void **state)
 	struct run x = RUN_INIT;
 	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
 
-	if (master < 0 || grantpt(master) || unlockpt(master))
+	if (master < 0 || grantpt(master) || unlockpt(master)) {
+		print_message("skipped: there are no pseudo-terminals\n");
 		skip();
+	}
 	x.out = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
 	assert_true(x.out >= 0);
 	RUN(&x, "export", "s1");
@@ -404,8 +406,10 @@ static void test_progress(void **state)
 	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
 	char text[2048] = "";
 
-	if (master < 0 || grantpt(master) || unlockpt(master))
+	if (master < 0 || grantpt(master) || unlockpt(master)) {
+		print_message("skipped: there are no pseudo-terminals\n");
 		skip(); /* does not return */
+	}
 	data = noise(4096);
 	(void)setenv("TERM", "xterm", 1);
 	x.err_fd = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);

@@ -116,19 +116,15 @@ static void test_operation(void **state)
 {
 	struct run x;
 	unsigned total = 0;
-	bool there = trial_begin(&x.t, *state);
 
-	for (size_t i = 0; there && i < ARRAY_SIZE(faults); i++) {
+	trial_begin(&x.t, *state);
+	for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
 		x.fault = &faults[i];
 		for (x.n = 0; run_struck(&x); x.n++)
 			assert_true(x.n < MAX_CALLS);
 		total += x.n;
 	}
 	trial_end(&x.t);
-	if (!there) {
-		print_message("skipped: %s is not implemented\n", x.t.op->name);
-		skip();
-	}
 	assert_true(total > 5);
 	print_message("%s: %u calls struck\n", x.t.op->name, total);
 }

@@ -34,6 +34,7 @@
 
 #include "base/fd.h"
 #include "base/file.h"
+#include "image/test-fault.h"
 #include "base/str.h"
 #include "image/compact.h"
 #include "image/keyring.h"
@@ -57,40 +58,8 @@
 #define N_NAMES	      3u
 #define N_KEYS	      2u
 
-/* ---- the calls that change the file system (wrapped by the linker) ------------------------------
- */
-
-static int calls_left = -1; /* -1: do nothing */
-static bool die;	    /* killed, or EIO */
-
-static bool strike(void)
-{
-	if (calls_left < 0 || calls_left-- > 0)
-		return false;
-	if (die)
-		(void)kill(getpid(), SIGKILL);
-	errno = EIO;
-	return true;
-}
-
-#define WRAP(_type, _name, _params, _args)                                                         \
-	_type __real_##_name _params;                                                              \
-	_type __wrap_##_name _params;                                                              \
-	_type __wrap_##_name _params                                                               \
-	{                                                                                          \
-		return strike() ? -1 : __real_##_name _args;                                       \
-	}
-
-WRAP(int, fsync, (int fd), (fd))
-WRAP(int, fchmod, (int fd, mode_t mode), (fd, mode))
-WRAP(ssize_t, write, (int fd, const void *buf, size_t len), (fd, buf, len))
-WRAP(int, mkdirat, (int dirfd, const char *path, mode_t mode), (dirfd, path, mode))
-WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
-     (a, from, b, to, flags))
-WRAP(int, renameat, (int a, const char *from, int b, const char *to), (a, from, b, to))
-WRAP(int, renameat2, (int a, const char *from, int b, const char *to, unsigned flags),
-     (a, from, b, to, flags))
-WRAP(int, unlinkat, (int dirfd, const char *path, int flags), (dirfd, path, flags))
+static const struct fault faults[] = {{"EIO", FAULT_ERROR, EIO, CALL_CHANGES, 1},
+				      {"killed", FAULT_KILL_BEFORE, 0, CALL_CHANGES, 1}};
 
 /* ---- the model --------------------------------------------------------------------------------
  */
@@ -683,10 +652,9 @@ static bool perform_struck(const struct operation *op, int n, bool deadly)
 
 		if (store_open(world.root, &problem, &world.store))
 			_exit(3);
-		die = deadly;
-		calls_left = n;
+		fault_arm(&faults[deadly], (unsigned)n);
 		r = perform(op, &problem);
-		_exit(is_needless(op, r) ? 1 : calls_left < 0 ? 2 : r ? 4 : 0);
+		_exit(is_needless(op, r) ? 1 : fault_disarm() ? 2 : r ? 4 : 0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	open_store();

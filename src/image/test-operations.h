@@ -45,7 +45,7 @@ const struct keyring *scene_ring(unsigned k);
 
 /**
  * scene_build() - a new store at @root as the operation finds it
- * Return: 0; -ENOSYS when what it needs is not implemented; negative errno, with a problem
+ * Return: 0; negative errno, with a problem
  */
 int scene_build(const struct operation *op, const char *root, struct problem *problem);
 

@@ -2,9 +2,9 @@
 /*
  * test-transfer-crash.c - an import that ends at any instant leaves no snapshot or a whole one
  *
- * The calls that change a file system are wrapped by the linker (meson.build) and counted. At the
- * n-th the process is killed, or the call fails with EIO, for every n until the import gets
- * through. Each time the store is opened again, looked at, and the same import made to its end.
+ * At the n-th call that changes the file system (test-fault.h) the process is killed, or the call
+ * fails with EIO, for every n until the import gets through. Each time the store is opened again,
+ * looked at, and the same import made to its end.
  */
 #include "image/test-stream.h"
 
@@ -19,43 +19,10 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "image/test-fault.h"
 
-/* ---- the wrapped calls ------------------------------------------------------------------------
- */
-
-static int calls_left = -1; /* -1: do nothing */
-static bool die;	    /* killed, or EIO */
-
-static bool strike(void)
-{
-	if (calls_left < 0 || calls_left-- > 0)
-		return false;
-	if (die)
-		(void)kill(getpid(), SIGKILL);
-	errno = EIO;
-	return true;
-}
-
-#define WRAP(_type, _name, _params, _args)                                                         \
-	_type __real_##_name _params;                                                              \
-	_type __wrap_##_name _params;                                                              \
-	_type __wrap_##_name _params                                                               \
-	{                                                                                          \
-		return strike() ? -1 : __real_##_name _args;                                       \
-	}
-
-WRAP(int, fsync, (int fd), (fd))
-WRAP(int, fchmod, (int fd, mode_t mode), (fd, mode))
-WRAP(int, ftruncate64, (int fd, off_t len), (fd, len))
-WRAP(ssize_t, write, (int fd, const void *buf, size_t len), (fd, buf, len))
-WRAP(ssize_t, pwrite64, (int fd, const void *buf, size_t len, off_t at), (fd, buf, len, at))
-WRAP(int, mkdirat, (int dirfd, const char *path, mode_t mode), (dirfd, path, mode))
-WRAP(int, linkat, (int a, const char *from, int b, const char *to, int flags),
-     (a, from, b, to, flags))
-WRAP(int, renameat, (int a, const char *from, int b, const char *to), (a, from, b, to))
-WRAP(int, renameat2, (int a, const char *from, int b, const char *to, unsigned flags),
-     (a, from, b, to, flags))
-WRAP(int, unlinkat, (int dirfd, const char *path, int flags), (dirfd, path, flags))
+static const struct fault faults[] = {{"EIO", FAULT_ERROR, EIO, CALL_CHANGES, 1},
+				      {"killed", FAULT_KILL_BEFORE, 0, CALL_CHANGES, 1}};
 
 /* ---- what is done -----------------------------------------------------------------------------
  */
@@ -87,12 +54,10 @@ static bool run_struck(struct crash *c, int n, bool deadly)
 
 		if (store_open(c->root, &problem, &s))
 			_exit(3);
-		die = deadly;
-		calls_left = n;
+		fault_arm(&faults[deadly], (unsigned)n);
 		r = import(c, s, &problem);
-		if (calls_left >= 0)
+		if (!fault_disarm())
 			_exit(r ? 4 : 0);
-		calls_left = -1;
 		if (r >= 0) /* the failure was in something that does not matter */
 			_exit(r ? 5 : 1);
 		_exit(problem_is_set(&problem) ? 2 : 6);
