@@ -19,35 +19,7 @@
 #include "image/le.h"
 #include "image/transfer-format.h"
 #include "image/transfer.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static char root[64];
-static struct store *store;
-
-static void require(bool ok)
-{
-	if (!ok)
-		abort();
-}
-
-static void remove_root(void)
-{
-	store_close(store);
-	(void)file_remove_tree(AT_FDCWD, root); /* it is a temporary directory */
-}
-
-static void open_store(void)
-{
-	struct problem problem = PROBLEM_INIT;
-	bool memory = access("/dev/shm", W_OK) == 0;
-
-	if (store)
-		return;
-	(void)snprintf(root, sizeof(root), "%s/dorm-fuzz.XXXXXX", memory ? "/dev/shm" : "/tmp");
-	require(mkdtemp(root) && store_open(root, &problem, &store) == 0);
-	require(atexit(remove_root) == 0);
-}
+#include "fuzz-store.h"
 
 /* Remove what is in a directory of the store. Return: how many entries there were */
 static unsigned clear(const char *name)
