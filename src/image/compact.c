@@ -47,15 +47,12 @@
 /* Stored bytes of a layer's frames, and how many of them are alive. */
 static void weigh(const struct image *image, uint32_t layer, struct compact_layer *l)
 {
-	struct frame_page pages[IMAGE_FRAME_PAGES];
+	uint32_t frames;
+	uint64_t pages;
 
-	for (uint32_t i = 0; i < image_layer_frames(image, layer); i++) {
-		uint64_t bytes = layer_frame_bytes(image->layers[layer], i);
-
-		l->bytes += bytes;
-		l->live += bytes * image_frame_pages(image, layer, i, pages) /
-			   layer_frame_pages(image->layers[layer], i);
-	}
+	for (uint32_t i = 0; i < image_layer_frames(image, layer); i++)
+		l->bytes += layer_frame_bytes(image->layers[layer], i);
+	image_layer_live(image, layer, &frames, &pages, &l->live);
 }
 
 static int survey(int dirfd, const struct image *image, struct problem *problem,

@@ -473,12 +473,6 @@ void image_layer_live(const struct image *image, uint32_t layer, uint32_t *ret_f
 	*ret_stored_bytes = live.bytes;
 }
 
-uint64_t image_layer_pages(const struct image *image, uint32_t layer)
-{
-	assert(layer < image->n_layers);
-	return layer_n_pages(image->layers[layer]);
-}
-
 bool image_is_sealed(const struct image *image)
 {
 	return image->sealed;

@@ -143,9 +143,6 @@ int image_check_frame(const struct image *image, uint32_t layer, uint32_t frame,
 void image_layer_live(const struct image *image, uint32_t layer, uint32_t *ret_frames,
 		      uint64_t *ret_pages, uint64_t *ret_stored_bytes);
 
-/** image_layer_pages() - pages stored in a layer, referred to or not */
-uint64_t image_layer_pages(const struct image *image, uint32_t layer);
-
 /** image_is_sealed() - are its layers encrypted? */
 bool image_is_sealed(const struct image *image);
 

@@ -56,7 +56,7 @@ static int look_up(struct importer *m, const char *id, enum existing *ret)
 static int exists(struct importer *m, const char *id, const char *what)
 {
 	problem_set(&m->problem, 409, "snapshot %s: %s", id, what);
-	problem_hint(&m->problem, "delete it first, or import under another id");
+	problem_hint(&m->problem, "delete it first: `dorm snapshot rm %s`", id);
 	return TRANSFER_E_EXISTS;
 }
 
@@ -101,18 +101,9 @@ int import_check_id(struct importer *m)
 
 static int check_chain(struct importer *m)
 {
-	const struct snapshot_disk *disks = m->manifest.disks;
-	const uint32_t n = m->manifest.n_disks;
-	bool qcow2 = false;
-	int r;
+	int r = disk_check_chain(m->disks_dirfd, m->manifest.disks, m->manifest.n_disks,
+				 &m->problem);
 
-	for (uint32_t i = 0; i < n; i++)
-		qcow2 |= !strcmp(disks[i].format, "qcow2");
-	if (!qcow2)
-		return 0;
-	r = disk_check_chain(m->disks_dirfd, disks, n, &m->problem);
-	if (r == -ENOSYS)
-		return transfer_fault(&m->problem, "disks: qcow2 disks cannot be checked here");
 	if (r == DISK_E_CORRUPT) {
 		m->problem.status = 400;
 		return TRANSFER_E_STREAM;

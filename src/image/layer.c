@@ -408,15 +408,6 @@ int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void 
 	return 0;
 }
 
-uint64_t layer_n_pages(const struct layer *l)
-{
-	uint64_t n = 0;
-
-	for (uint32_t i = 0; i < l->n_frames; i++)
-		n += l->frames[i].n_pages;
-	return n;
-}
-
 bool layer_is_sealed(const struct layer *l)
 {
 	return l->seal == LAYER_SEAL_AES256;

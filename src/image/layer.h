@@ -36,7 +36,6 @@ const char *layer_id(const struct layer *l); /* hexadecimal */
 /** layer_digest() - DIGEST_BYTES bytes: XXH3-128 of the index, which holds every frame's tag */
 const uint8_t *layer_digest(const struct layer *l);
 uint64_t layer_bytes(const struct layer *l);
-uint64_t layer_n_pages(const struct layer *l); /* of all frames */
 bool layer_is_sealed(const struct layer *l);
 /** layer_frame_bytes() - stored bytes of a frame */
 uint32_t layer_frame_bytes(const struct layer *l, uint32_t frame);
