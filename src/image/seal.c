@@ -91,7 +91,9 @@ static int find_keys(const struct seal *s, const struct keyring *keys, struct pr
 	problem_set(problem, 403, "seal: sealed with key %s, not with key %s%s", s->key_id,
 		    keyring_n_keys(keys) ? keyring_id(keys, 0) : "(none)",
 		    keyring_n_keys(keys) > 1 ? " or the others that were given" : "");
-	problem_hint(problem, "give the key it was sealed with, after the new one");
+	problem_hint(problem,
+		     "start dormd with the key it was sealed with as well: --seal-key, after "
+		     "the first");
 	return IMAGE_E_KEY;
 }
 
@@ -433,7 +435,10 @@ int seal_open(int dirfd, const struct keyring *keys, bool check_only, struct pro
 	if (r == SEAL_E_ABSENT && keys) {
 		problem_set(problem, 403,
 			    "seal: missing: the snapshot is not sealed, but a key was given");
-		problem_hint(problem, "give no key, if it never was sealed");
+		problem_hint(
+			problem,
+			"if it never was: start dormd without --seal-key, or make it anew under "
+			"the key");
 		return IMAGE_E_KEY;
 	}
 	if (r)
@@ -441,7 +446,7 @@ int seal_open(int dirfd, const struct keyring *keys, bool check_only, struct pro
 	if (!keys && !check_only) {
 		problem_set(problem, 403, "seal: sealed with key %s, but no key was given",
 			    s.key_id);
-		problem_hint(problem, "give the key");
+		problem_hint(problem, "start dormd with it: --seal-key");
 		return IMAGE_E_KEY;
 	}
 	*ret = s;

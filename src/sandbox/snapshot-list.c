@@ -154,8 +154,9 @@ int snapshots_each(struct host *host, snapshot_visit visit, void *userdata)
 
 	if (r < 0)
 		return error_trace(r);
-	r = host->index ? store_index_each(host->index, visit_indexed, &each) : -ENOSYS;
-	if (r < 0 && !each.begun) /* the directories are the truth */
+	if (host->index)
+		r = store_index_each(host->index, visit_indexed, &each);
+	if ((r < 0 || !host->index) && !each.begun) /* the directories are the truth */
 		r = store_each(host->store, "snapshots", visit_directory, &each);
 	json_decref(each.names);
 	return error_trace(r);
