@@ -84,8 +84,9 @@ def some_errors(mode):
 
 
 def no_memory(mode):
-    fails_and_recovers(mode, "enomem@20")
-    fails_and_recovers(mode, "enomem%200")
+    """now and then, which the pager may get over; then for good"""
+    fails_and_recovers(mode, "enomem%20")
+    check(fails_and_recovers(mode, "enomem%1") == 0, "a session cannot be right without memory")
 
 
 def mappings_change(mode):
