@@ -57,8 +57,7 @@ struct load {
 	/**
 	 * done() - it has been read, or could not be
 	 * @b:      the worker's buffers, until this returns; NULL for -ECANCELED
-	 * @data:   @len bytes, with the alignment in memory that @offset has in the file modulo
-	 *          4096 if @direct_fd was used, else at a page; only when @result is 0
+	 * @data:   @len bytes, as far from the begin of a page as @offset is; when @result is 0
 	 * @result: 0; -EIO, also when the file ends before that many bytes; -EINVAL when @len or
 	 *          @offset is out of bounds; -ECANCELED when it was submitted to a loader that has
 	 *          stopped; another negative errno
@@ -89,8 +88,8 @@ struct loader_options {
 	 * owner, arg, and queued_ns if it is known; everything is 0 before
 	 *
 	 * Called by one thread at a time, without any lock of the loader. Must not block for long:
-	 * no other background read begins meanwhile. Not called again after it has said that there
-	 * is none, until loader_kick().
+	 * no other background read begins meanwhile. Not called before the first loader_kick(), nor
+	 * after it has said that there is none until the next one.
 	 * Return: is there one?
 	 */
 	bool (*next)(void *ctx, struct load *l); /* NULL: there never is */
