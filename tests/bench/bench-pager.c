@@ -4,12 +4,13 @@
  *
  *     bench-pager WHAT --control SOCKET --image DIR --pages N [--mode MODE] [--rounds N]
  *
- *     warm       touching every page of an image that is resident; against a plain mapping
- *     resident   a fault of a page that is resident, in copy mode; against poll, read, UFFDIO_COPY
- *     cached     the same of a frame that only the page cache has
- *     fill       loading all of an image; against UFFDIO_COPYs of 2 MiB
- *     unpack     the same of a compressed image; against decompression on all cores
- *     demand     faults while everything is loaded in the background; against faults alone
+ *     warm         touching every page of an image that is resident; against a plain mapping
+ *     resident     a fault of a page that is resident, in copy mode; against poll, read,
+ * UFFDIO_COPY cached       the same of a frame that only the page cache has fill         loading
+ * all of an image; against UFFDIO_COPYs of 2 MiB fill-cached  the same into a VM's own memory, of
+ * an image that only the page cache has unpack       the same of a compressed image; against
+ * decompression on all cores demand       faults while everything is loaded in the background;
+ * against faults alone
  *
  * The pager is one that runs already, with --linger 0 for cached, unpack and demand. Measured and
  * raw rounds take turns, each measured one in a process of its own, for a session lasts as long as
@@ -407,19 +408,28 @@ static uint64_t raw_fill_ns(const struct bench *b, const uint8_t *source, bool s
 	return ns;
 }
 
-/* In copy mode into a VM (graduation), otherwise into the resident memory (prefetch). */
-static void bench_fill(const struct bench *b)
+/*
+ * In copy mode into a VM (graduation), from the resident memory or from what the page cache has;
+ * otherwise into the resident memory (prefetch), from the page cache.
+ */
+static void bench_fill(const struct bench *b, bool cached)
 {
 	uint64_t len = b->n_pages * DORM_PAGE_SIZE;
 	bool copy = b->mode && !strcmp(b->mode, "copy");
 	struct outcome *o = new_outcome(b);
 	double ours[MAX_ROUNDS], raw[MAX_ROUNDS], ratio[MAX_ROUNDS];
-	const char *name = copy ? "graduation" : "prefetch";
+	const char *name = !copy ? "prefetch" : cached ? "graduation_cached" : "graduation";
 	int fd = raw_memfd(len);
 	uint8_t *source = mmap(NULL, len, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
 	char metric[64];
 
 	raw_require(source != MAP_FAILED, "a mapping");
+	if (copy && !cached) {
+		struct bench shared = *b;
+
+		shared.mode = "shared";
+		measure(&shared, "full", work_wait_loaded, o);
+	}
 	for (unsigned r = 0; r < b->rounds; r++) {
 		measure(b, "full", work_wait_loaded, o);
 		ours[r] = gib_per_s(b, o->ns);
@@ -428,7 +438,8 @@ static void bench_fill(const struct bench *b)
 	}
 	(void)snprintf(metric, sizeof(metric), "%s_gib_per_s", name);
 	print(metric, "GiB/s", ours, b->rounds, "the memory was handed over",
-	      "all of it is loaded; layers in the page cache, not compressed");
+	      copy && !cached ? "all of it is loaded; the image was resident"
+			      : "all of it is loaded; layers in the page cache, not compressed");
 	(void)snprintf(metric, sizeof(metric), "%s_raw_gib_per_s", name);
 	print(metric, "GiB/s", raw, b->rounds, "first UFFDIO_COPY of 2 MiB", "last one");
 	(void)snprintf(metric, sizeof(metric), "%s_ratio", name);
@@ -501,7 +512,9 @@ static int run(const struct bench *b, const char *what)
 		bench_faults(b, "cached", false);
 		bench_faults(&paced, "cached_paced", false);
 	} else if (!strcmp(what, "fill")) {
-		bench_fill(b);
+		bench_fill(b, false);
+	} else if (!strcmp(what, "fill-cached")) {
+		bench_fill(b, true);
 	} else if (!strcmp(what, "unpack")) {
 		bench_unpack(b);
 	} else if (!strcmp(what, "demand")) {

@@ -91,6 +91,9 @@ class Client:
 
     def wait_attached(self):
         self.attached = self.line()
+        for why in ("names no base image", "bases are not compared"):
+            if why in self.attached.get("error", ""):
+                skip(self.attached["error"])
         check("attached" in self.attached, f"vm-client: {self.attached}")
         return self
 
