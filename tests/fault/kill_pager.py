@@ -9,15 +9,13 @@ longest touch of a client that overlaps it.
 import random
 import time
 
-from rig import Pager, check, image, program, skip, subprocess
+from rig import Pager, check, has_option, image, skip
 
 PAGES = 65536  # 256 MiB each: there must be something left to fault for to the last kill
 
 
 def can_take_over():
-    usage = subprocess.run([program("dorm-pager"), "--help"], stdout=subprocess.PIPE, text=True,
-                           check=True).stdout
-    return "--takeover" in usage
+    return has_option("--takeover")
 
 
 def percentile(values, share):

@@ -54,9 +54,9 @@ class Image:
 
 
 def image(pages=PAGES, content=CONTENT, codec="none", sealed=False, parent=None, fresh=False,
-          order="sequential"):
-    """make one, or find the one made before; fresh: a directory that nobody else uses"""
-    name = re.sub(r"[^\w]+", "-", f"{pages}-{content}-{codec}-{sealed}-{order}")
+          order="sequential", raw=False):
+    """make one, or find the one made before; fresh: a directory that nobody else uses; raw: a file"""
+    name = re.sub(r"[^\w]+", "-", f"{pages}-{content}-{codec}-{sealed}-{order}-{raw}")
     if fresh:
         name += f"-{time.monotonic_ns()}"
     path = WORK / name
@@ -64,6 +64,7 @@ def image(pages=PAGES, content=CONTENT, codec="none", sealed=False, parent=None,
         args = [program("make-image"), path, str(pages), content, "--codec", codec, "--order", order]
         args += ["--key", "env:DORM_TEST_KEY"] if sealed else []
         args += ["--parent", parent.path] if parent else []
+        args += ["--raw"] if raw else []
         subprocess.run(args, check=True, stdout=subprocess.DEVNULL, env=dict(os.environ, **KEY))
     return Image(path, pages, content, sealed)
 
@@ -262,6 +263,13 @@ class Pager:
         # none: there is no working set, and that is all that was asked for
         check(stats["load"]["state"] in ("done", "none"), f"loading failed: {stats}")
         return stats
+
+
+def has_option(option):
+    """does dorm-pager --help mention it?"""
+    usage = subprocess.run([program("dorm-pager"), "--help"], stdout=subprocess.PIPE, text=True,
+                           check=True).stdout
+    return option in usage
 
 
 def main(namespace):
