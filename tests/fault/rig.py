@@ -166,7 +166,10 @@ class Pager:
             shutil.rmtree(self.dir, ignore_errors=True)
 
     def tail(self):
-        return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+        """the end of its log, or what a sanitizer said"""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        found = re.search(r"^(==\d+==ERROR|WARNING: ThreadSanitizer|.*runtime error:)", text, re.M)
+        return text[found.start():][:6000] if found else text[-3000:]
 
     def start(self):
         ready, told = os.pipe()
