@@ -216,10 +216,10 @@ def kills(b):
 
 
 def pager_of(d):
-    """the pager that a dormd has started"""
-    from harness import children_of
-    found = [pid for pid, command in children_of(d.daemon.pid) if "dorm-pager" in command]
-    return found[0] if found else None
+    """the pager of a dormd; None while there is none"""
+    from crash import pagers
+    found = pagers(d)
+    return found[0] if len(found) == 1 else None
 
 
 def guest_kills(b, n):
