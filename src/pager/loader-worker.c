@@ -212,6 +212,12 @@ static bool pull(struct worker *w)
 
 static void read_pulled(struct worker *w, struct work *k)
 {
+	if (w->pulled.len == 0) { /* work without a read */
+		k->load = &w->pulled;
+		k->read.result = 0;
+		w->pulled.started_ns = clock_now_ns();
+		return;
+	}
 	if (begin(w, k, &w->pulled))
 		(void)w->loader->ops->wait(w->io, false); /* there is only this one */
 	count(w->loader, &w->pulled, &k->read);

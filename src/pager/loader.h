@@ -51,7 +51,8 @@ struct load {
 	int fd;
 	int direct_fd; /* the same file with O_DIRECT; -1: read through the page cache */
 	uint64_t offset;
-	uint32_t len;		     /* 1 .. LOADER_DEMAND_BYTES or LOADER_READ_BYTES */
+	uint32_t len;		     /* 1 .. LOADER_DEMAND_BYTES or LOADER_READ_BYTES. Background
+					also 0: work without a read, @data is of no use */
 	enum load_priority priority; /* of a demand slot always LOAD_DEMAND */
 
 	/**
