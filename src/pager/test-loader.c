@@ -211,6 +211,7 @@ struct rig {
 	/* the source: reads of the file from the front, @n_left of them */
 	atomic_int n_left;
 	atomic_uint n_pulled, n_asked, n_in_next;
+	bool no_read;	    /* work without a read */
 	atomic_uint n_hold; /* done() of background reads waits while not 0 */
 	atomic_uint n_background_done, n_background_in_done, n_background_bad;
 
@@ -245,7 +246,7 @@ static void background_done(struct load *l, struct load_buffers *b, const uint8_
 	atomic_fetch_add(&rig->n_background_in_done, 1);
 	if (result || (uintptr_t)b->out % 4096 || (uintptr_t)b->check % 4096)
 		atomic_fetch_add(&rig->n_background_bad, 1);
-	else
+	else if (l->len)
 		check_data(rig, l, data);
 	while (atomic_load(&rig->n_hold))
 		clock_sleep_ms(1);
@@ -269,7 +270,7 @@ static bool next(void *ctx, struct load *l)
 		*l = (struct load){.fd = rig->fd,
 				   .direct_fd = rig->direct_fd,
 				   .offset = (uint64_t)i * LOADER_READ_BYTES,
-				   .len = LOADER_READ_BYTES,
+				   .len = rig->no_read ? 0 : LOADER_READ_BYTES,
 				   .priority = i % 2 ? LOAD_WORKING_SET : LOAD_GRADUATION,
 				   .done = background_done,
 				   .owner = rig};
@@ -539,6 +540,27 @@ static void test_background(void **state)
 	assert_int_equal(stats.by[LOAD_WORKING_SET].bytes, 5 * LOADER_READ_BYTES);
 	assert_int_equal(stats.by[LOAD_DEMAND].reads, 0);
 	assert_int_equal(stats.n_background, 3);
+}
+
+/* Work without a read has its turn, and then a worker and its buffers, like any other. */
+static void test_no_read(void **state)
+{
+	struct rig *rig = need_backend(state);
+	struct loader_stats stats;
+
+	rig->no_read = true;
+	start(rig, 1, 3);
+	atomic_store(&rig->n_hold, 1);
+	atomic_store(&rig->n_left, 6);
+	loader_kick(rig->loader);
+	assert_true(reached(&rig->n_background_in_done, 3)); /* at the same time */
+	assert_int_equal(atomic_load(&rig->n_pulled), 3);
+	atomic_store(&rig->n_hold, 0);
+	assert_true(reached(&rig->n_background_done, 6));
+	assert_int_equal(atomic_load(&rig->n_background_bad), 0);
+	assert_int_equal(atomic_load(&disk.n_background), 0);
+	loader_stats(rig->loader, &stats);
+	assert_int_equal(stats.by[LOAD_GRADUATION].reads + stats.by[LOAD_WORKING_SET].reads, 0);
 }
 
 /* All workers decode; not one more read was begun than they are, and demand gets through. */
@@ -991,8 +1013,9 @@ static enum loader_backend uring = LOADER_IO_URING, threads = LOADER_THREADS;
 	}
 
 TEST_MAIN(BOTH(test_demand), BOTH(test_spread), BOTH(test_depth), BOTH(test_pool),
-	  BOTH(test_background), BOTH(test_workers_busy), BOTH(test_demand_busy),
-	  BOTH(test_overtake), BOTH(test_one_at_a_time), BOTH(test_errors), BOTH(test_short_reads),
-	  BOTH(test_end_of_file), BOTH(test_bad_loads), BOTH(test_direct_fallback),
-	  BOTH(test_ring_refused), BOTH(test_no_rings), BOTH(test_priorities), BOTH(test_idle),
-	  BOTH(test_stop_busy), BOTH(test_storm), BOTH(test_options))
+	  BOTH(test_background), BOTH(test_no_read), BOTH(test_workers_busy),
+	  BOTH(test_demand_busy), BOTH(test_overtake), BOTH(test_one_at_a_time), BOTH(test_errors),
+	  BOTH(test_short_reads), BOTH(test_end_of_file), BOTH(test_bad_loads),
+	  BOTH(test_direct_fallback), BOTH(test_ring_refused), BOTH(test_no_rings),
+	  BOTH(test_priorities), BOTH(test_idle), BOTH(test_stop_busy), BOTH(test_storm),
+	  BOTH(test_options))
