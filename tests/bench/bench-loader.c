@@ -45,7 +45,7 @@ struct bench {
 	struct image *image;
 	uint32_t n_frames;
 	struct frame_extent first; /* descriptors, and where the frames begin */
-	uint8_t *buffer;	   /* LOADER_READ_BYTES */
+	uint8_t *buffer;	   /* a MiB, and LOADER_READ_BYTES */
 	struct loader *loader;
 	const char *backend;
 
@@ -453,7 +453,7 @@ int main(int argc, char **argv)
 	struct bench b;
 
 	parse(argc, argv, &b);
-	b.buffer = aligned_alloc(DORM_PAGE_SIZE, LOADER_READ_BYTES);
+	b.buffer = aligned_alloc(DORM_PAGE_SIZE, MAX(MIB, LOADER_READ_BYTES));
 	require(b.buffer, "memory");
 	make_image(&b);
 	bench_backend(&b, LOADER_THREADS, "threads");
