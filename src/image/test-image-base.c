@@ -389,22 +389,64 @@ static void test_unusable(void **state)
 	free(base);
 }
 
-/* Commit snapshots/sx... with the map of @other as its base. */
-static void take_with_base(struct store_fixture *s, char other)
+/* Commit snapshots/sx... with this map as its base. */
+static void take_with_base(struct store_fixture *s, struct taking t, const void *map, size_t len)
 {
 	struct manifest m = {.memory_bytes = PAGES * DORM_PAGE_SIZE};
-	_cleanup_fd_ int from = open_dir(s, other);
+	_cleanup_fd_ int parent_dirfd = t.parent ? open_dir(s, t.parent) : -1;
 	struct problem problem = PROBLEM_INIT;
 	struct snapshot_tmp tmp;
 
 	str_copy(m.id, sizeof(m.id), id_of('x'));
-	image_id_of(s, other, m.base_image_id);
+	assert_int_equal(image_make_id(map, len, m.base_image_id), 0);
 	assert_int_equal(snapshot_begin(s->store->root_fd, s->store->root, &problem, &tmp), 0);
-	write_memory(s, tmp.dirfd, -1, &(struct taking){.n = 3}, &m);
-	assert_int_equal(plain_file_link_as(from, "map", tmp.dirfd, "base"), 0);
+	write_memory(s, tmp.dirfd, parent_dirfd, &t, &m);
+	assert_int_equal(file_write_atomic(tmp.dirfd, "base", map, len, 0444), 0);
 	assert_int_equal(snapshot_commit(&tmp, s->store->root_fd, path_of('x'), &m, NULL, &problem),
 			 0);
 	snapshot_abort(&tmp, s->store->root_fd);
+}
+
+static void take_with_map_of(struct store_fixture *s, char other)
+{
+	_cleanup_fd_ int from = open_dir(s, other);
+	_cleanup_free_ char *map = NULL;
+	size_t len;
+
+	assert_int_equal(file_read(from, "map", 1u << 20, &map, &len), 0);
+	take_with_base(s, (struct taking){.n = 3}, map, len);
+}
+
+/* A map with a good digest, of a layer that is there but is another one, or has not so many slots.
+ */
+static void test_impossible(void **state)
+{
+	struct store_fixture *s = *state;
+	struct layer_name name = {0};
+	struct opened o;
+
+	take(s, 't', (struct taking){.n = PAGES});
+	open_both(s, 't', NULL, &o);
+	name = o.image->names[0];
+	close_both(&o);
+	for (unsigned i = 0; i < 3; i++) {
+		_cleanup_(page_map_deinit) struct page_map map = {0};
+		_cleanup_buf_ struct buf bytes = {0};
+
+		assert_int_equal(page_map_append(&map, PAGES, 0, i == 1 ? 1000 : 0), 0);
+		assert_int_equal(page_map_seal(&map, NULL), 0);
+		name.digest[0] ^= i == 2;
+		assert_int_equal(page_map_encode(&map, &name, 1, &bytes), 0);
+		take_with_base(s, (struct taking){.parent = 't', .n = 10}, bytes.data, bytes.len);
+		open_both(s, 'x', NULL, &o);
+		assert_int_equal(o.r, i ? IMAGE_E_CORRUPT : 0);
+		if (i)
+			assert_non_null(strstr(o.problem.message,
+					       i == 1 ? "map: gfn 0 is in frame 62"
+						      : "not the one that the map means"));
+		close_both(&o);
+		delete (s, 'x');
+	}
 }
 
 static void test_other_guest(void **state)
@@ -413,14 +455,14 @@ static void test_other_guest(void **state)
 	struct opened o;
 
 	take(s, 'u', (struct taking){.n = 50, .pages = 50});
-	take_with_base(s, 'u');
+	take_with_map_of(s, 'u');
 	open_both(s, 'x', NULL, &o);
 	assert_int_equal(o.r, IMAGE_E_CORRUPT);
 	assert_non_null(strstr(o.problem.message, "50 pages, this one has 100"));
 	close_both(&o);
 	delete (s, 'x');
 	take(s, 'v', (struct taking){.n = 50}); /* as large, and nothing in common */
-	take_with_base(s, 'v');
+	take_with_map_of(s, 'v');
 	open_both(s, 'x', NULL, &o);
 	assert_int_equal(o.r, 0);
 	assert_int_equal(image_missing_layers(o.base), 1);
@@ -712,6 +754,15 @@ static void test_check_and_repair(void **state)
 	t = check(s, false); /* that the manifest still names one is no damage */
 	assert_int_equal(t.n, 0);
 	expect_base(s, 'a', 0, 0);
+	/* what cannot be removed like a file is kept, and still nothing is lost with it */
+	assert_int_equal(
+		mkdirat(s->store->root_fd, store_fixture_path("%s/base", path_of('a')), 0755), 0);
+	t = check(s, true);
+	assert_int_equal(t.n, 1);
+	assert_non_null(strstr(t.done, "kept"));
+	assert_int_equal(unlinkat(s->store->root_fd, store_fixture_path("%s/base", path_of('a')),
+				  AT_REMOVEDIR),
+			 0);
 	/* one that no manifest names is nobody's */
 	store_fixture_write(s, store_fixture_path("%s/base", path_of('t')), "x");
 	t = check(s, false);
@@ -723,6 +774,7 @@ static void test_check_and_repair(void **state)
 	cmocka_unit_test_setup_teardown(_f, store_fixture_setup, store_fixture_teardown)
 TEST_MAIN(BASE_TEST(test_rule), BASE_TEST(test_nothing_stored), BASE_TEST(test_passed_over),
 	  BASE_TEST(test_template_deleted), BASE_TEST(test_missing_layer), BASE_TEST(test_unusable),
-	  BASE_TEST(test_other_guest), BASE_TEST(test_other_directory), BASE_TEST(test_sealed),
-	  cmocka_unit_test(test_random_maps), cmocka_unit_test(test_sizes_differ),
-	  BASE_TEST(test_clone), BASE_TEST(test_compaction), BASE_TEST(test_check_and_repair))
+	  BASE_TEST(test_other_guest), BASE_TEST(test_impossible), BASE_TEST(test_other_directory),
+	  BASE_TEST(test_sealed), cmocka_unit_test(test_random_maps),
+	  cmocka_unit_test(test_sizes_differ), BASE_TEST(test_clone), BASE_TEST(test_compaction),
+	  BASE_TEST(test_check_and_repair))
