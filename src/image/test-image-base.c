@@ -288,6 +288,7 @@ static void test_missing_layer(void **state)
 	struct store_fixture *s = *state;
 	uint32_t n = 7, frames;
 	uint64_t live, bytes;
+	struct frame_extent extent;
 	struct page_run run;
 	struct opened o;
 
@@ -315,6 +316,15 @@ static void test_missing_layer(void **state)
 					  &n, &o.problem),
 			 IMAGE_E_MISSING);
 	assert_int_equal(image_check_frame(o.base, 1, 0, scratch, &o.problem), IMAGE_E_MISSING);
+	assert_int_equal(image_read_frame_nowait(o.base, 1, 0, scratch + IMAGE_FRAME_BYTES, scratch,
+						 &n, &o.problem),
+			 IMAGE_E_MISSING);
+	assert_int_equal(image_decode_frame(o.base, 1, 0, scratch + IMAGE_FRAME_BYTES, scratch, &n,
+					    &o.problem),
+			 IMAGE_E_MISSING);
+	image_frame_extent(o.base, 1, 0, &extent);
+	assert_int_equal(extent.fd, -1);
+	assert_int_equal(extent.stored_bytes, 0);
 	assert_int_equal(image_read_page(o.base, 42, scratch, &o.problem), IMAGE_E_MISSING);
 	assert_int_equal(image_frame_pages(o.base, 1, 0, pages), 5);
 	assert_int_equal(image_owner(o.base, 1, run.slot), run.gfn);
