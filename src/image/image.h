@@ -34,6 +34,8 @@ enum {
 	IMAGE_E_CORRUPT = 1, /* a file is truncated, altered or not ours; the problem names it */
 	IMAGE_E_VERSION = 2, /* a newer major version wrote it */
 	IMAGE_E_KEY = 3,     /* sealed and no key fits, or not sealed although a key was given */
+	IMAGE_E_MISSING = 4, /* of a frame: the layer is not there, see image/image-base.h */
+	IMAGE_E_ABSENT = 5,  /* of a base: the snapshot has none */
 };
 
 struct keyring; /* image/keyring.h */
@@ -122,7 +124,7 @@ uint32_t image_frame_pages(const struct image *image, uint32_t layer, uint32_t f
  * Nothing of a frame whose seal does not hold reaches @out's caller as success (invariant 5).
  * Blocks for the read. Allocates nothing.
  * Return: 0; IMAGE_E_CORRUPT (@problem names layer, frame, offset); IMAGE_E_KEY of a sealed image
- * that was opened for checking; negative errno
+ * that was opened for checking; IMAGE_E_MISSING in a base; negative errno
  */
 int image_read_frame(const struct image *image, uint32_t layer, uint32_t frame, void *scratch,
 		     void *out, uint32_t *ret_n_pages, struct problem *problem);
@@ -138,7 +140,8 @@ int image_read_frame_nowait(const struct image *image, uint32_t layer, uint32_t 
 
 /* Where a frame is stored, for those who read it themselves. */
 struct frame_extent {
-	int fd;	       /* of the layer's file; borrowed, valid as long as the image */
+	int fd; /* of the layer's file; borrowed, valid as long as the image. -1, and the rest
+		   zero: the layer is missing, see IMAGE_E_MISSING */
 	int direct_fd; /* the same file, opened with O_DIRECT; -1 where that cannot be had */
 	uint64_t offset;
 	uint32_t stored_bytes; /* 1 .. IMAGE_FRAME_BYTES */

@@ -30,6 +30,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -50,7 +51,8 @@
 #define ull(_v)	       ((unsigned long long)(_v))
 
 struct layer {
-	int fd;
+	atomic_uint refs;
+	int fd;	       /* -1: missing */
 	int direct_fd; /* atomic: DIRECT_UNKNOWN, then fixed: a descriptor, or -1 */
 	uint64_t bytes;
 	uint8_t id[LAYER_ID_BYTES];
@@ -65,9 +67,15 @@ struct layer {
 	struct aead_key key;
 };
 
+struct layer *layer_ref(struct layer *l)
+{
+	(void)atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+	return l;
+}
+
 struct layer *layer_close(struct layer *l)
 {
-	if (!l)
+	if (!l || atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) > 1)
 		return NULL;
 	fd_close(l->fd);
 	fd_close(l->direct_fd); /* closes nothing below 0 */
@@ -237,23 +245,51 @@ static int take_key(struct layer *l, const uint8_t *key, struct problem *problem
 	return 0;
 }
 
-int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
-			  const uint8_t *key, struct problem *problem, struct layer **ret)
+/* @fd is consumed. */
+static struct layer *layer_new(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES])
 {
-	_cleanup_(layer_closep) struct layer *l = calloc(1, sizeof(*l));
-	struct layer_footer footer;
-	int r;
+	struct layer *l = calloc(1, sizeof(*l));
 
 	if (!l) {
 		fd_close(fd);
-		return -ENOMEM;
+		return NULL;
 	}
+	atomic_init(&l->refs, 1);
 	l->fd = fd;
 	l->direct_fd = DIRECT_UNKNOWN;
 	l->bytes = bytes;
 	memcpy(l->id, id, LAYER_ID_BYTES);
 	str_hex(id, LAYER_ID_BYTES, l->id_hex);
 	(void)snprintf(l->what, sizeof(l->what), "layer %s", l->id_hex); /* always fits */
+	return l;
+}
+
+int layer_new_missing(const uint8_t id[LAYER_ID_BYTES], const uint8_t digest[DIGEST_BYTES],
+		      struct layer **ret)
+{
+	struct layer *l = layer_new(-1, 0, id);
+
+	if (!l)
+		return -ENOMEM;
+	memcpy(l->digest, digest, DIGEST_BYTES);
+	*ret = l;
+	return 0;
+}
+
+bool layer_is_missing(const struct layer *l)
+{
+	return l->fd < 0;
+}
+
+int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
+			  const uint8_t *key, struct problem *problem, struct layer **ret)
+{
+	_cleanup_(layer_closep) struct layer *l = layer_new(fd, bytes, id);
+	struct layer_footer footer;
+	int r;
+
+	if (!l)
+		return -ENOMEM;
 	r = read_header(l, problem);
 	if (r == 0)
 		r = take_key(l, key, problem);
@@ -420,6 +456,15 @@ static int decode_stored(const struct layer *l, uint32_t frame, const void *stor
 	return r;
 }
 
+static int refuse_missing(const struct layer *l, uint32_t frame, struct problem *problem)
+{
+	problem_set(problem, 500, "%s: frame %u cannot be read: the snapshot has no such layer",
+		    l->what, frame);
+	problem_hint(problem, "it is one of its base only; pages of the snapshot itself are in the "
+			      "layers that its own map names");
+	return IMAGE_E_MISSING;
+}
+
 static int check_key(const struct layer *l, struct problem *problem)
 {
 	if (l->seal != LAYER_SEAL_AES256 || l->has_key)
@@ -446,11 +491,16 @@ typedef int read_stored_func(const struct layer *l, uint32_t frame, void *buf,
 static int read_frame(const struct layer *l, uint32_t frame, read_stored_func *read, void *scratch,
 		      void *out, uint32_t *ret_n_pages, struct problem *problem)
 {
-	void *stored = layer_frame_is_plain(l, frame) ? out : scratch;
-	int r = check_key(l, problem);
+	void *stored;
+	int r;
 
+	if (layer_is_missing(l))
+		return refuse_missing(l, frame, problem);
+	assert(frame < l->n_frames);
+	r = check_key(l, problem);
 	if (r)
 		return r;
+	stored = layer_frame_is_plain(l, frame) ? out : scratch;
 	r = read(l, frame, stored, problem);
 	if (r == -EAGAIN)
 		return r; /* nothing was read */
@@ -462,14 +512,12 @@ static int read_frame(const struct layer *l, uint32_t frame, read_stored_func *r
 int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
 		     uint32_t *ret_n_pages, struct problem *problem)
 {
-	assert(frame < l->n_frames);
 	return read_frame(l, frame, read_stored, scratch, out, ret_n_pages, problem);
 }
 
 int layer_read_frame_nowait(const struct layer *l, uint32_t frame, void *scratch, void *out,
 			    uint32_t *ret_n_pages, struct problem *problem)
 {
-	assert(frame < l->n_frames);
 	return read_frame(l, frame, read_cached, scratch, out, ret_n_pages, problem);
 }
 
@@ -479,6 +527,8 @@ int layer_decode_frame(const struct layer *l, uint32_t frame, const void *stored
 	uint8_t work[IMAGE_FRAME_BYTES];
 	int r;
 
+	if (layer_is_missing(l))
+		return refuse_missing(l, frame, problem);
 	assert(frame < l->n_frames);
 	r = check_key(l, problem);
 	if (r)
@@ -539,6 +589,8 @@ int layer_check_frame(const struct layer *l, uint32_t frame, void *scratch, stru
 	uint8_t *stored = (uint8_t *)scratch + IMAGE_FRAME_BYTES;
 	int r;
 
+	if (layer_is_missing(l))
+		return refuse_missing(l, frame, problem);
 	assert(frame < l->n_frames);
 	r = read_stored(l, frame, stored, problem);
 	if (r == 0)
