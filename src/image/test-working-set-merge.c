@@ -224,9 +224,9 @@ static void test_random(void **state)
 			unsigned decayed = model[i] * 3u / 4;
 			bool is = bitmap_test(t->needed, i);
 
-			model[i] = (uint8_t)(is		    ? MAX(MIN(decayed + 64, 255u), 96u)
-					     : decayed < 16 ? 0
-							    : decayed);
+			decayed = is ? decayed + 64 : decayed < 16 ? 0 : decayed;
+			decayed = is ? MAX(decayed, 96u) : decayed;
+			model[i] = (uint8_t)MIN(decayed, 255u);
 		}
 		merge(t, GUEST);
 		assert_int_equal(t->set.threshold, WORKING_SET_THRESHOLD);

@@ -152,6 +152,25 @@ static void test_bytes(void **state)
 	working_set_deinit(&s);
 }
 
+/* The second example there: with a candidate, and scores that differ. */
+static void test_score_bytes(void **state)
+{
+	static const uint8_t bytes[] = {3,    2,    3, 0,		     /* runs */
+					0x14, 0x40, 2, 1,		     /* their head */
+					2,    0x60, 0, 0xfd, 1, 6, 3, 0x28}; /* steps, candidate */
+	struct working_set s = new_set(300);
+	_cleanup_buf_ struct buf file = {0};
+
+	s.recordings = 20;
+	assert_int_equal(working_set_weigh(&s, 3, 3, 96), 0);
+	assert_int_equal(working_set_weigh(&s, 6, 4, 40), 0);
+	assert_int_equal(working_set_weigh(&s, 10, 1, 253), 0);
+	encode(&s, &file);
+	assert_int_equal(file.len, 64 + sizeof(bytes) + 16);
+	assert_memory_equal(file.data + 64, bytes, sizeof(bytes));
+	working_set_deinit(&s);
+}
+
 static void fit_sum(struct buf *file)
 {
 	XXH128_canonical_t sum;
@@ -517,7 +536,8 @@ static void test_one_range(void **state)
 #define DIR_TEST(_f) cmocka_unit_test_setup_teardown(_f, fixture_setup, fixture_teardown)
 TEST_MAIN(cmocka_unit_test(test_adding), cmocka_unit_test(test_weighing),
 	  cmocka_unit_test(test_refused_scores), cmocka_unit_test(test_candidates),
-	  cmocka_unit_test(test_minor_0), cmocka_unit_test(test_round_trip),
-	  cmocka_unit_test(test_bytes), cmocka_unit_test(test_refused),
-	  cmocka_unit_test(test_later_minor), cmocka_unit_test(test_every_bit_and_length),
-	  cmocka_unit_test(test_limits), DIR_TEST(test_outcomes), DIR_TEST(test_one_range))
+	  cmocka_unit_test(test_score_bytes), cmocka_unit_test(test_minor_0),
+	  cmocka_unit_test(test_round_trip), cmocka_unit_test(test_bytes),
+	  cmocka_unit_test(test_refused), cmocka_unit_test(test_later_minor),
+	  cmocka_unit_test(test_every_bit_and_length), cmocka_unit_test(test_limits),
+	  DIR_TEST(test_outcomes), DIR_TEST(test_one_range))

@@ -2,7 +2,8 @@
 /*
  * working-set-merge.c - what one more recording says
  *
- * Each page has a score from 0 (never heard of) to 255 (which nothing reaches: 253 stays 253). With every recording it becomes
+ * Each page has a score from 0 (never heard of) to 255 (which nothing reaches: 253 stays 253). With
+ * every recording it becomes
  *
  *     needed        score * 3/4 + 64, but at least 96
  *     not needed    score * 3/4
@@ -67,12 +68,14 @@ struct piece {
 static uint8_t next_score(const struct piece *p)
 {
 	const unsigned decayed = p->old * 3u / 4;
+	unsigned risen;
 
 	if (p->unknown)
 		return p->old;
 	if (!p->needed)
 		return decayed < FORGOTTEN ? 0 : (uint8_t)decayed;
-	return (uint8_t)MAX(MIN(decayed + GAIN, WORKING_SET_MAX_SCORE), WORKING_SET_FIRST);
+	risen = MIN(decayed + GAIN, WORKING_SET_MAX_SCORE);
+	return (uint8_t)MAX(risen, WORKING_SET_FIRST);
 }
 
 /* How far bits like the one at @i go, at most to @end. Whole words are skipped. */
