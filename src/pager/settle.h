@@ -8,8 +8,13 @@
  *     settle_next_check()                      when to look again: there is nothing to poll for
  *
  * Times are nanoseconds of any clock that the caller likes; nothing here reads one, so that the
- * same calls always get the same answers. One thread. Fault threads do not come here: they count
- * first touches (pager/recorder.h), and whoever calls settle_check() notes the difference first.
+ * same calls always get the same answers. One thread. Fault threads do not come here: whoever calls
+ * settle_check() first notes by how much the first touches have grown.
+ *
+ * What is a first touch? Without prefetch, a page that recorder_need() had not seen. With prefetch
+ * the guest touches most of its pages without a fault, and faults alone would say that it has
+ * settled while it still starts; then the number of pages that it maps is to be noted as well
+ * (refine_touched() into a bitmap, and by how much bitmap_count() grew), except in copy mode.
  */
 #include <stdint.h>
 
