@@ -19,14 +19,17 @@
  *
  * What "mapped" proves. When a guest reads a page of the shared memory, the kernel maps with it
  * those neighbours that are resident, up to 16 pages in an aligned window of 64 KiB
- * ("fault-around", /sys/kernel/debug/fault_around_bytes). Nothing tells them from pages that the
- * guest has read. So:
+ * ("fault-around", /sys/kernel/debug/fault_around_bytes). The window is aligned in the VM's
+ * address space; here it is one of guest pages, which is the same if the VM maps its memory at a
+ * multiple of 64 KiB, and else lets one use show in two windows. Nothing tells such pages from
+ * those that the guest has read. So:
  *
  *   used_pages    counts every mapped page. It is an upper bound of what was used, and precision,
  *                 which is made from it, one of the truth
- *   used_windows  counts windows with a mapped page. In each at least one page was really used
+ *   used_windows  counts windows with a mapped page. In each, if they are aligned as said, at
+ *                 least one page was really used
  *
- * Precision is therefore exact by windows and flattering by pages; both are reported. It is also
+ * Precision is then exact by windows and flattering by pages; both are reported. The window is also
  * the honest unit: pages are read by frames of up to 16, which in dense memory are these windows,
  * so a page less in a window that is needed would seldom be a byte less read. A page that was
  * written is mapped alone, and counted exactly.

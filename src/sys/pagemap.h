@@ -52,8 +52,9 @@ int pagemap_written_read(int fd, uint64_t start, uint64_t end, struct pagemap_li
 /**
  * pagemap_touched() - append the pages that are mapped: the file's and the written ones
  * What a process used of memory that raises no fault when it is there. Zero pages are not in it.
- * Read faults map resident neighbours too, up to 16 pages of an aligned 64 KiB ("fault-around"),
- * so of such pages at least one was used, not each. Otherwise as pagemap_written()
+ * Read faults map resident neighbours too, up to 16 pages of 64 KiB that are aligned in the address
+ * space ("fault-around"), so of such pages at least one was used, not each. Otherwise as
+ * pagemap_written()
  */
 int pagemap_touched(int fd, uint64_t start, uint64_t end, struct pagemap_list *list);
 

@@ -240,7 +240,10 @@ static void test_touched_elsewhere(void **state)
 		const uint64_t first = (l.items[i].start - start) / P;
 
 		n += l.items[i].n_pages;
-		assert_true((first + l.items[i].n_pages <= 16) || first >= 288);
+		/* the window is aligned in the address space, wherever the mapping begins */
+		assert_true(first + l.items[i].n_pages <= 5 + 16 ||
+			    (first > 300 - 16 && first + l.items[i].n_pages <= 300 + 16) ||
+			    (first == 400 && l.items[i].n_pages == 1));
 	}
 	assert_true(n >= 3 && n <= 16 + 16 + 1);
 	pagemap_list_deinit(&l);
