@@ -298,6 +298,26 @@ static int put_set(struct store *s, struct problem *problem)
 	return r ? r : working_set_write(fd, &set, problem);
 }
 
+/* A recording: every third page was needed. */
+static int run_record(struct store *s, struct problem *problem)
+{
+	_cleanup_fd_ int fd = file_open_dir(s->root_fd, SNAPSHOT(OLD));
+	_cleanup_(working_set_deinit) struct working_set old = {0}, set = {0};
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	bitmap_word needed[SCENE_PAGES / 64 + 1] = {0};
+	int r = image_open(fd, NULL, problem, &image);
+
+	if (r)
+		return r;
+	for (unsigned i = 0; i < SCENE_PAGES; i += 3)
+		bitmap_set(needed, i);
+	r = working_set_read(fd, image, problem, &old);
+	if (r < 0)
+		return r;
+	r = working_set_merge(&old, image, needed, NULL, 0, &set, NULL);
+	return r ? r : working_set_replace(s->root_fd, fd, &set, problem);
+}
+
 static int prepare_set(struct store *s, struct problem *problem)
 {
 	int r = delete_base(s, problem);
@@ -482,6 +502,10 @@ const struct operation operations[] = {
 	{"compact, working set", prepare_set, run_compact_replace,
 	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 1 set of 8 first",
 	 .leaves_tmp = true},
+	{"working set, first", NULL, run_record,
+	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 2 set of 14 first", .late = true},
+	{"working set, refined", put_set, run_record,
+	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 2 set of 14 first", .late = true},
 	{"take, sealed", prepare_sealed, run_take_sealed,
 	 "snapshots/" NEW ": id " NEW " ring 1 memory 2"},
 	{"clone, sealed", prepare_sealed, run_clone_sealed,
