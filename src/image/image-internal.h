@@ -15,9 +15,13 @@ struct image {
 	uint32_t n_layers;
 	struct layer **layers; /* in the order of the map's layer numbers */
 	bool sealed;	       /* there is a file "seal" */
+	struct image_raw *raw; /* of image_open_raw(), or NULL */
 	uint32_t n_keys;
 	uint8_t (*keys)[LAYER_KEY_BYTES]; /* of the layers; NULL when not sealed, or only checked */
 };
+
+/** image_alloc() - empty, one reference; NULL without memory */
+struct image *image_alloc(void);
 
 /** image_make_id() - IMAGE_ID_LEN digits (and a zero) from the bytes of a map file */
 int image_make_id(const void *map, size_t len, char ret[IMAGE_ID_LEN + 1]);

@@ -49,12 +49,13 @@ struct image *image_unref(struct image *image)
 	if (image->keys)
 		explicit_bzero(image->keys, image->n_keys * sizeof(*image->keys));
 	free(image->keys);
+	free(image->raw);
 	page_map_deinit(&image->map);
 	free(image);
 	return NULL;
 }
 
-static struct image *image_new(void)
+struct image *image_alloc(void)
 {
 	struct image *image = calloc(1, sizeof(*image));
 
@@ -224,7 +225,7 @@ static int check_runs(const struct image *image, struct problem *problem)
 
 static int open_image(const struct opening *o, struct problem *problem, struct image **ret)
 {
-	_cleanup_(image_unrefp) struct image *image = image_new();
+	_cleanup_(image_unrefp) struct image *image = image_alloc();
 	_cleanup_free_ struct layer_name *names = NULL;
 	_cleanup_buf_ struct buf map = {0};
 	uint32_t n_layers = 0;
@@ -277,7 +278,7 @@ int image_open_for_check(int dirfd, struct problem *problem, struct image **ret)
 /* Its id is that of the map file it would have, so that content and id agree here as well. */
 int image_open_zero(uint64_t n_pages, struct image **ret)
 {
-	_cleanup_(image_unrefp) struct image *image = image_new();
+	_cleanup_(image_unrefp) struct image *image = image_alloc();
 	_cleanup_buf_ struct buf map = {0};
 	struct page_run shared;
 	int r;

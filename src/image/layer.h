@@ -29,6 +29,26 @@ int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], const uint8_t
 /** layer_open_fd_consume() - the same from a descriptor of a regular file of @bytes bytes */
 int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
 			  const uint8_t *key, struct problem *problem, struct layer **ret);
+
+/**
+ * layer_open_raw_fd() - a flat file of pages as a layer: frame i is its i-th IMAGE_FRAME_BYTES
+ * @fd:    borrowed and duplicated; a regular file
+ * @bytes: its size, a multiple of the page size, > 0 and at most IMAGE_MAX_PAGES pages; the last
+ *         frame is short where it is no multiple of a frame
+ * @what:  names the file in problems
+ *
+ * The index is made up: every frame is plain, and none has a tag, so that what is read is *not
+ * verified*; there is nothing to compare it with. layer_digest() is zeros.
+ * Return: 0; negative errno
+ */
+int layer_open_raw_fd(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES], const char *what,
+		      struct layer **ret);
+
+/** layer_fd() - the descriptor that it reads from; the layer's */
+int layer_fd(const struct layer *l);
+/** layer_is_raw() - is it a flat file, which cannot be verified? */
+bool layer_is_raw(const struct layer *l);
+
 struct layer *layer_close(struct layer *l);
 DEFINE_CLEANUP(struct layer *, layer_close)
 
