@@ -59,6 +59,20 @@ struct alone_options {
 
 struct alone;
 
+/**
+ * alone_open_image() - what --image names: a snapshot directory, or a raw memory file
+ * @keys: of a sealed snapshot, or NULL
+ * Return: 0; as image_open() and image_open_raw()
+ */
+int alone_open_image(const char *path, const struct keyring *keys, struct problem *problem,
+		     struct image **ret);
+
+/**
+ * alone_listen() - listen on a socket of our own; @path.lock is locked while that goes on
+ * Return: 0; -EADDRINUSE another pager listens there; negative errno; @problem says
+ */
+int alone_listen(const char *path, struct problem *problem, int *ret_fd, int *ret_lock_fd);
+
 int alone_new(const struct alone_options *options, alone_admit_fn *admit, void *data,
 	      struct alone **ret);
 

@@ -19,10 +19,24 @@
 #define RWF_NOWAIT 0x08
 #endif
 
+/* Set once by uffd_keep_device(), before there are threads; never closed. */
+static int kept_device = -1;
+
+static int open_device(void)
+{
+	return open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+}
+
+void uffd_keep_device(void)
+{
+	if (kept_device < 0)
+		kept_device = open_device();
+}
+
 static int open_raw(void)
 {
-	_cleanup_fd_ int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-	int fd;
+	_cleanup_fd_ int opened = kept_device < 0 ? open_device() : -1;
+	int dev = kept_device < 0 ? opened : kept_device, fd;
 
 	if (dev >= 0)
 		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);

@@ -33,6 +33,13 @@
  */
 int uffd_new(uint64_t features);
 
+/**
+ * uffd_keep_device() - open /dev/userfaultfd now and keep it, for every uffd_new() from here on
+ * For a process that gives up its privileges: the right to the device is asked for when it is
+ * opened, and not again. Once, before there are threads; a device that cannot be had is no error.
+ */
+void uffd_keep_device(void);
+
 /** uffd_is() - is @fd a userfaultfd? (Descriptors that strangers send may be anything.) */
 bool uffd_is(int fd);
 
