@@ -221,9 +221,10 @@ static int check(struct arguments *a, const struct said *said)
 
 int arguments_parse(int argc, char **argv, struct arguments *ret)
 {
-	struct arguments a = {.pager = {.linger_ns = 60 * NSEC_PER_SEC, .max_lingering = 8},
-			      .control = {.handshake_ms = 10000, .listener = -1, .keeper_sock = -1},
-			      .ready_fd = -1};
+	struct arguments a = {
+		.pager = {.linger_ns = 60 * NSEC_PER_SEC, .max_lingering = 8, .slate_dirfd = -1},
+		.control = {.handshake_ms = 10000, .listener = -1, .keeper_sock = -1},
+		.ready_fd = -1};
 	struct said said = {.supervise = -1, .take_back = -1};
 	const char *env = getenv("DORM_PAGER_SECCOMP");
 	int option, r = env ? seccomp("DORM_PAGER_SECCOMP", env, &a) : 0;
