@@ -15,6 +15,9 @@
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1 /* Linux 5.11 */
+#endif
 #ifndef RWF_NOWAIT
 #define RWF_NOWAIT 0x08
 #endif
@@ -45,16 +48,33 @@ static int open_raw(void)
 	return fd < 0 ? error_errno() : fd;
 }
 
-int uffd_new(uint64_t features)
+static int agree(int fd_consume, uint64_t features)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = features};
-	_cleanup_fd_ int fd = open_raw();
+	_cleanup_fd_ int fd = fd_consume;
 
 	if (fd < 0)
 		return fd;
 	if (ioctl(fd, UFFDIO_API, &api) < 0)
 		return error_errno();
 	return take_fd(fd);
+}
+
+int uffd_new(uint64_t features)
+{
+	return agree(open_raw(), features);
+}
+
+int uffd_new_for_copy(void)
+{
+	int fd = open_raw();
+
+	if (fd == -EPERM || fd == -EACCES) {
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+		if (fd < 0)
+			return error_errno();
+	}
+	return agree(fd, 0);
 }
 
 bool uffd_is(int fd)
