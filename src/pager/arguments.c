@@ -27,12 +27,15 @@ static const char usage[] =
 	"For dormd:\n"
 	"  --socket PATH        listen here for whoever opens sessions\n"
 	"  --run-dir DIR        make the sockets for the virtual machines here\n"
+	"  --no-userfaultfd     new sessions load everything before they start (also\n"
+	"                       DORM_PAGER_UFFD=off)\n"
 	"\n"
 	"Both:\n"
 	"  --threads N          threads that serve faults, 1 to 64 (default: 2 to 4)\n"
 	"  --linger SECONDS     keep an image's memory so long after its last session (60)\n"
 	"  --linger-images N    and so many of them at most (8)\n"
 	"  --handshake-ms MS    time for a virtual machine to hand over its memory (10000)\n"
+	"  --no-prefetch        do not load working sets (also DORM_PAGER_PREFETCH=off)\n"
 	"  --seccomp=enforce|log|off\n"
 	"                       a system call that is not on the list: die; name it, and die; "
 	"allow\n"
@@ -63,6 +66,8 @@ enum {
 	OPT_LINGER,
 	OPT_LINGER_IMAGES,
 	OPT_HANDSHAKE_MS,
+	OPT_NO_USERFAULTFD,
+	OPT_NO_PREFETCH,
 	OPT_SECCOMP,
 	OPT_TAKE_BACK,
 	OPT_READY_FD,
@@ -82,6 +87,8 @@ static const struct option options[] = {
 	{"linger", required_argument, NULL, OPT_LINGER},
 	{"linger-images", required_argument, NULL, OPT_LINGER_IMAGES},
 	{"handshake-ms", required_argument, NULL, OPT_HANDSHAKE_MS},
+	{"no-userfaultfd", no_argument, NULL, OPT_NO_USERFAULTFD},
+	{"no-prefetch", no_argument, NULL, OPT_NO_PREFETCH},
 	{"seccomp", required_argument, NULL, OPT_SECCOMP},
 	{"take-back", required_argument, NULL, OPT_TAKE_BACK},
 	{"ready-fd", required_argument, NULL, OPT_READY_FD},
@@ -191,6 +198,12 @@ static int parse_one(int option, struct arguments *a, struct said *said)
 		return yes_or_no("supervise", optarg, &said->supervise);
 	case OPT_TAKE_BACK:
 		return yes_or_no("take-back", optarg, &said->take_back);
+	case OPT_NO_USERFAULTFD:
+		a->pager.no_userfaultfd = true;
+		return 0;
+	case OPT_NO_PREFETCH:
+		a->pager.no_prefetch = true;
+		return 0;
 	case OPT_SECCOMP:
 		return seccomp("--seccomp", optarg, a);
 	default:
@@ -214,9 +227,19 @@ static int check(struct arguments *a, const struct said *said)
 				"--image only");
 	if (alone && !a->listen && !getenv("LISTEN_FDS"))
 		return complain("--listen is needed (or a socket from the service manager)");
+	if (alone && a->pager.no_userfaultfd)
+		return complain(
+			"--no-userfaultfd does not go with --image: Firecracker brings one");
 	if (a->listen && said->control && !strcmp(a->listen, said->control))
 		return complain("--listen and --control must be different sockets");
 	return 0;
+}
+
+static bool is_off(const char *variable)
+{
+	const char *value = getenv(variable);
+
+	return value && !strcmp(value, "off");
 }
 
 int arguments_parse(int argc, char **argv, struct arguments *ret)
@@ -227,8 +250,11 @@ int arguments_parse(int argc, char **argv, struct arguments *ret)
 		.ready_fd = -1};
 	struct said said = {.supervise = -1, .take_back = -1};
 	const char *env = getenv("DORM_PAGER_SECCOMP");
-	int option, r = env ? seccomp("DORM_PAGER_SECCOMP", env, &a) : 0;
+	int option, r;
 
+	r = env ? seccomp("DORM_PAGER_SECCOMP", env, &a) : 0;
+	a.pager.no_userfaultfd = is_off("DORM_PAGER_UFFD");
+	a.pager.no_prefetch = is_off("DORM_PAGER_PREFETCH");
 	while (r == 0 && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == OPT_HELP || option == OPT_VERSION) {
 			fputs(option == OPT_HELP ? usage : "dorm-pager " DORM_VERSION "\n", stdout);
