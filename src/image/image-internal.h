@@ -18,6 +18,7 @@ struct image {
 	struct layer **layers;	  /* in the order of the map's layer numbers */
 	struct layer_name *names; /* as the map has them, the same order; NULL without layers */
 	bool sealed;		  /* there is a file "seal" */
+	struct image_raw *raw;	  /* of image_open_raw(), or NULL */
 	uint32_t n_keys;
 	uint8_t (*keys)[LAYER_KEY_BYTES]; /* of the layers; NULL when not sealed, or only checked */
 };

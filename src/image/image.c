@@ -50,6 +50,7 @@ struct image *image_unref(struct image *image)
 	if (image->keys)
 		explicit_bzero(image->keys, image->n_keys * sizeof(*image->keys));
 	free(image->keys);
+	free(image->raw);
 	page_map_deinit(&image->map);
 	free(image);
 	return NULL;

@@ -79,6 +79,34 @@ int image_open_for_check(int dirfd, struct problem *problem, struct image **ret)
 /** image_open_zero() - the image of @n_pages zero pages, which a sandbox that boots starts from */
 int image_open_zero(uint64_t n_pages, struct image **ret);
 
+/**
+ * image_open_raw() - a flat file of guest memory (what Firecracker calls the memory file) as an image
+ * @fd:   borrowed and duplicated; a regular file, its size a multiple of 4096 and at most 4 TiB
+ * @name: of the file, for problems and image_check_unchanged()
+ *
+ * One layer, whose frames are the file's blocks of 64 KiB, and one run: page gfn is at gfn * 4096.
+ * Holes are read like everything else: where a file has none is not known from asking the file
+ * system, and what reads as zeros is a page of zeros.
+ *
+ * Nothing in it can be verified: there is no checksum to compare with. And nothing keeps the file
+ * from changing: whoever gives it must leave it alone while the image is open. The id is made from
+ * device, inode, size and time of modification, so that a file that was changed is another image;
+ * image_check_unchanged() asks again. Such an image cannot be the parent of an image_writer.
+ * Return: 0; -EINVAL not a file of pages; -EFBIG beyond 4 TiB; negative errno; @problem says
+ */
+int image_open_raw(int fd, const char *name, struct problem *problem, struct image **ret);
+
+/** image_is_raw() - was it opened by image_open_raw()? */
+bool image_is_raw(const struct image *image);
+
+/**
+ * image_check_unchanged() - has the file of a raw image still the size and time that it had?
+ * One fstat(); of other images, whose files never change, always 0. (Bytes that are written through
+ * a mapping change the time only when the kernel writes them back: a change can be seen late.)
+ * Return: 0; IMAGE_E_CORRUPT: it changed, @problem says what; negative errno
+ */
+int image_check_unchanged(const struct image *image, struct problem *problem);
+
 struct image *image_ref(struct image *image);
 struct image *image_unref(struct image *image);
 DEFINE_CLEANUP(struct image *, image_unref)

@@ -11,6 +11,9 @@
  * A sealed layer has two tags per frame. With the key the one of AES-256-GCM is checked, which
  * covers everything; without, the checksum of the stored bytes, and no frame can be had.
  *
+ * A raw layer (layer_open_raw_fd()) is a flat memory file of somebody else's with an index that is
+ * made up, so that all who read frames need no second way. It has no tags: nothing is verified.
+ *
  * No byte is moved twice: a plain frame is read to where the caller wants it, an encrypted one is
  * decrypted to there, and only what is compressed passes through the scratch buffer. A caller that
  * read the stored bytes itself (many frames in one read) has them verified where they are.
@@ -48,6 +51,8 @@
 #define INDEX_PIECE    4096u /* entries read at once */
 #define DIRECT_UNKNOWN (-2)  /* nobody has asked yet */
 
+#define LAYER_WHAT_MAX 119u
+
 #define ull(_v)	       ((unsigned long long)(_v))
 
 struct layer {
@@ -57,7 +62,8 @@ struct layer {
 	uint64_t bytes;
 	uint8_t id[LAYER_ID_BYTES];
 	char id_hex[2 * LAYER_ID_BYTES + 1];
-	char what[2 * LAYER_ID_BYTES + 8]; /* "layer <id>", in front of every problem */
+	char what[LAYER_WHAT_MAX + 1]; /* "layer <id>", in front of every problem */
+	bool raw;		       /* a flat file: the frames have no tags */
 	uint8_t digest[DIGEST_BYTES];
 	uint32_t n_frames;
 	struct layer_frame *frames;
@@ -317,6 +323,54 @@ int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], const uint8_t
 	return r ? r : layer_open_fd_consume(fd, bytes, id, key, problem, ret);
 }
 
+/* Its index: frames of IMAGE_FRAME_BYTES, one after the other, the last one as long as it is. */
+static void make_up_index(struct layer *l)
+{
+	for (uint32_t i = 0; i < l->n_frames; i++) {
+		uint64_t offset = (uint64_t)i * IMAGE_FRAME_BYTES;
+		uint32_t len = (uint32_t)MIN(l->bytes - offset, (uint64_t)IMAGE_FRAME_BYTES);
+
+		l->frames[i] = (struct layer_frame){.offset = offset,
+						    .stored_len = len,
+						    .codec = IMAGE_CODEC_NONE,
+						    .n_pages = (uint8_t)(len / DORM_PAGE_SIZE)};
+	}
+}
+
+int layer_open_raw_fd(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES], const char *what,
+		      struct layer **ret)
+{
+	_cleanup_(layer_closep) struct layer *l = NULL;
+
+	if (bytes == 0 || bytes % DORM_PAGE_SIZE || bytes / DORM_PAGE_SIZE > IMAGE_MAX_PAGES)
+		return -EINVAL;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	atomic_init(&l->refs, 1);
+	l->direct_fd = DIRECT_UNKNOWN;
+	l->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (l->fd < 0)
+		return error_errno();
+	l->raw = true;
+	l->bytes = bytes;
+	memcpy(l->id, id, LAYER_ID_BYTES);
+	str_hex(id, LAYER_ID_BYTES, l->id_hex);
+	str_copy(l->what, sizeof(l->what), what);
+	l->n_frames = (uint32_t)((bytes + IMAGE_FRAME_BYTES - 1) / IMAGE_FRAME_BYTES);
+	l->frames = malloc((size_t)l->n_frames * sizeof(*l->frames));
+	if (!l->frames)
+		return -ENOMEM;
+	make_up_index(l);
+	*ret = take_ptr(l);
+	return 0;
+}
+
+bool layer_is_raw(const struct layer *l)
+{
+	return l->raw;
+}
+
 const char *layer_id(const struct layer *l)
 {
 	return l->id_hex;
@@ -369,8 +423,11 @@ static int check_tag(const struct layer *l, uint32_t frame, const void *stored,
 		     struct problem *problem)
 {
 	const struct layer_frame *f = &l->frames[frame];
-	uint64_t tag = layer_tag(l->id, frame, stored, f->stored_len);
+	uint64_t tag;
 
+	if (l->raw)
+		return 0; /* it has none */
+	tag = layer_tag(l->id, frame, stored, f->stored_len);
 	if (tag == f->tag)
 		return 0;
 	return image_corrupt(problem,

@@ -33,6 +33,23 @@ int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], const uint8_t
 int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
 			  const uint8_t *key, struct problem *problem, struct layer **ret);
 
+/**
+ * layer_open_raw_fd() - a flat file of pages as a layer: frame i is its i-th IMAGE_FRAME_BYTES
+ * @fd:    borrowed and duplicated; a regular file
+ * @bytes: its size, a multiple of the page size, > 0 and at most IMAGE_MAX_PAGES pages; the last
+ *         frame is short where it is no multiple of a frame
+ * @what:  names the file in problems
+ *
+ * The index is made up: every frame is plain, and none has a tag, so that what is read is *not
+ * verified*; there is nothing to compare it with. layer_digest() is zeros.
+ * Return: 0; negative errno
+ */
+int layer_open_raw_fd(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES], const char *what,
+		      struct layer **ret);
+
+/** layer_is_raw() - is it a flat file, which cannot be verified? */
+bool layer_is_raw(const struct layer *l);
+
 /** layer_new_missing() - a layer of which only the name is known */
 int layer_new_missing(const uint8_t id[LAYER_ID_BYTES], const uint8_t digest[DIGEST_BYTES],
 		      struct layer **ret);

@@ -185,6 +185,11 @@ static int op_open(struct control *c, const json_t *request, const int fds[WIRE_
 	struct door *d;
 	int r, mode, what;
 
+	if (!c->options.run_dir) {
+		problem_set(problem, 400, "open: this pager serves one image, alone");
+		problem_hint(problem, "connect the VM to the socket that it listens on");
+		return -EOPNOTSUPP;
+	}
 	if (!q.name || !str_is_name(q.name)) {
 		problem_set(problem, 400, "open: \"session\" must be a name of [a-z0-9._-]");
 		return -EINVAL;
