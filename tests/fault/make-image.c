@@ -4,9 +4,11 @@
  *
  *     make-image DIR PAGES CONTENT [--codec none|lz4|zstd] [--key SOURCE] [--parent DIR]
  *                [--order sequential|backward] [--frame-pages N]
+ *     make-image --raw FILE PAGES CONTENT
  *
  * With --parent, which must have been made from the same CONTENT without its last two numbers, only
- * the fork's own pages are given to the writer. Prints a JSON object.
+ * the fork's own pages are given to the writer. Prints a JSON object. With --raw: a flat file, as
+ * Firecracker writes memory, with holes where it is zero.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/file.h"
@@ -31,7 +34,7 @@ struct job {
 	struct oracle content;
 	struct image_writer_options options;
 	struct keyring *keys;
-	bool backward;
+	bool backward, raw;
 };
 
 static int write_pages(const struct job *j, struct image_writer *w, struct problem *problem)
@@ -88,6 +91,25 @@ static int make(const struct job *j, struct problem *problem)
 	return r;
 }
 
+static int make_raw(const struct job *j)
+{
+	static _Alignas(8) uint8_t page[DORM_PAGE_SIZE];
+	_cleanup_fd_ int fd = open(j->dir, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0 || ftruncate(fd, (off_t)(j->n_pages * DORM_PAGE_SIZE)) < 0)
+		return -errno;
+	for (uint64_t gfn = 0; gfn < j->n_pages; gfn++) {
+		if (oracle_is_zero(&j->content, gfn))
+			continue;
+		oracle_page(&j->content, gfn, page);
+		if (pwrite(fd, page, sizeof(page), (off_t)(gfn * DORM_PAGE_SIZE)) !=
+		    (ssize_t)sizeof(page))
+			return -EIO;
+	}
+	(void)printf("{}\n");
+	return 0;
+}
+
 static int add_key(struct job *j, struct problem *problem)
 {
 	int r = j->keys ? 0 : keyring_new(&j->keys);
@@ -103,6 +125,7 @@ static int parse(int argc, char **argv, struct job *j, struct problem *problem)
 						{"parent", required_argument, NULL, 'p'},
 						{"order", required_argument, NULL, 'o'},
 						{"frame-pages", required_argument, NULL, 'f'},
+						{"raw", no_argument, NULL, 'r'},
 						{0}};
 	int option, r = 0;
 
@@ -117,6 +140,8 @@ static int parse(int argc, char **argv, struct job *j, struct problem *problem)
 			j->backward = !strcmp(optarg, "backward");
 		else if (option == 'f')
 			j->options.frame_pages = (uint32_t)atoi(optarg);
+		else if (option == 'r')
+			j->raw = true;
 		else
 			r = -EINVAL;
 	}
@@ -136,7 +161,7 @@ int main(int argc, char **argv)
 	int r = parse(argc, argv, &j, &problem);
 
 	if (r == 0)
-		r = make(&j, &problem);
+		r = j.raw ? make_raw(&j) : make(&j, &problem);
 	if (r)
 		(void)fprintf(stderr, "make-image: %s\n",
 			      problem_is_set(&problem) ? problem.message : strerror(-r));

@@ -131,12 +131,17 @@ static int owner_of(const struct touch *t, uint64_t gfn)
 /* ---- touching ---------------------------------------------------------------------------------
  */
 
+static void note_stall(struct toucher *k, uint64_t start, uint64_t ns)
+{
+	if (ns >= STALL_NS && k->n_stalls < MAX_STALLS)
+		k->stalls[k->n_stalls++] = (struct stall){.start_ns = start, .ns = ns};
+}
+
 static void note_time(struct toucher *k, uint64_t start, uint64_t ns)
 {
 	if (k->n_samples < MAX_SAMPLES)
 		k->samples[k->n_samples++] = (uint32_t)MIN(ns, (uint64_t)UINT32_MAX);
-	if (ns >= STALL_NS && k->n_stalls < MAX_STALLS)
-		k->stalls[k->n_stalls++] = (struct stall){.start_ns = start, .ns = ns};
+	note_stall(k, start, ns);
 }
 
 static void timed_touch(struct toucher *k, uint64_t gfn, bool write)
@@ -173,11 +178,13 @@ static void remove_pages(struct toucher *k, uint64_t gfn)
 	const struct vm_client *c = k->t->c;
 	uint64_t n = 1 + oracle_next(&k->random) % (BLOCK_PAGES - gfn % BLOCK_PAGES);
 	enum state state = c->memory_fd < 0 ? REMOVED : DROPPED;
+	uint64_t start = clock_now_ns();
 
 	n = MIN(n, c->options.n_pages - gfn);
 	n = MIN(n, c->region_pages - gfn % c->region_pages);
 	if (madvise(vm_client_page(c, gfn), n * DORM_PAGE_SIZE, MADV_DONTNEED) < 0)
 		return;
+	note_stall(k, start, clock_now_ns() - start); /* it returns when the pager read the event */
 	for (uint64_t i = gfn; i < gfn + n; i++)
 		k->t->pages[i] = (k->t->pages[i] & ~3u) | state;
 	k->removed += n;

@@ -44,7 +44,7 @@ struct arguments {
 };
 
 static struct touch *the_touch; /* for the watchdog */
-static volatile bool chaos_ends;
+static bool chaos_ends; /* atomic */
 
 static void say(json_t *consume)
 {
@@ -84,7 +84,7 @@ static void *make_chaos(void *arg)
 {
 	const size_t len = 64 * DORM_PAGE_SIZE;
 
-	while (!chaos_ends) {
+	while (!__atomic_load_n(&chaos_ends, __ATOMIC_RELAXED)) {
 		uint8_t *p =
 			mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -197,7 +197,7 @@ static int work(struct vm_client *c, const struct arguments *a)
 		while (a->hold && getchar() != EOF)
 			;
 	}
-	chaos_ends = true;
+	__atomic_store_n(&chaos_ends, true, __ATOMIC_RELAXED);
 	if (c_e == 0)
 		pthread_join(chaos, NULL);
 	the_touch = NULL;
