@@ -219,7 +219,7 @@ static int boot_and_save(struct build *b, struct sandbox *sb, const struct guest
 		return error_trace(r);
 	say(b, "booting Linux %s with %llu MiB under %s", guest->kernel_version,
 	    (unsigned long long)(b->memory_bytes >> 20), b->host->accel);
-	r = sandbox_bring_up(sb, guest, b->memory_bytes, b->cpus, problem, &t);
+	r = sandbox_bring_up(sb, guest, b->memory_bytes, b->cpus, NULL, problem, &t);
 	if (r < 0)
 		return error_trace(r);
 	say(b, "booted in %.0f ms", (double)(t.total_ns - t.repair_ns) / 1e6);

@@ -57,7 +57,7 @@ struct sandbox {
 
 	struct vmm *vmm;	  /* op; NULL when no process */
 	int memory_fd;		  /* op; the image's resident memory, -1 without a VM */
-	pid_t pager_pid;	  /* op; which pager serves it */
+	atomic_int pager_pid;	  /* which pager serves it; 0: none does */
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
 
@@ -80,7 +80,7 @@ struct build;
 
 struct host {
 	char *root, *run_dir, *guest_cache;
-	char *pager_program, *preload, *agent_program;
+	char *pager_program, *preload, *agent_program; /* constant */
 	char accel[8];
 	char vmm_version[64];
 	uint64_t tsc_khz;
@@ -92,6 +92,8 @@ struct host {
 	struct image_writer_options sleep_options, template_options;
 	struct compact_policy compact;
 	enum disk_reflink reflink;
+	enum pager_mode pager_mode;
+	struct pager_process_options pager_options;
 
 	pthread_mutex_t lock;
 	struct sandbox **sandboxes; /* lock; creation order */
@@ -104,6 +106,7 @@ struct host {
 
 	pthread_mutex_t pager_lock;
 	struct pager_process pager_process; /* pager_lock */
+	atomic_uint pager_deaths;
 	struct pager_client *pager;
 
 	pthread_t monitor;
@@ -201,17 +204,18 @@ uint64_t sandbox_end_after(uint64_t timeout_s);
 /** sandbox_create_from() - a sandbox over a clone of the memory directory @from: nothing of it
  *  remains if this fails */
 int sandbox_create_from(struct host *host, int from, const struct record *like,
-			struct problem *problem, char ret_id[ID_LEN + 1],
-			struct sandbox_timings *timings);
+			const struct sandbox_memory_options *memory, struct problem *problem,
+			char ret_id[ID_LEN + 1], struct sandbox_timings *timings);
 
 /* ---- bringup.c --------------------------------------------------------------------------------
  */
 
 /** sandbox_bring_up() - op held: session, VMM, device state, resume, agent, repair.
- *  @boot: what to boot from, or NULL to restore memory-<generation>. On failure no process is left
- */
+ *  @boot: what to boot from, or NULL to restore memory-<generation>. @memory: NULL: all zero; its
+ *  wait is not looked at, but decides what is loaded. On failure no process is left */
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
-		     uint32_t cpus, struct problem *problem, struct sandbox_timings *timings);
+		     uint32_t cpus, const struct sandbox_memory_options *memory,
+		     struct problem *problem, struct sandbox_timings *timings);
 
 /** sandbox_connect() - op held, VM runs: open the channel, repair, publish the channel.
  *  @first_fd: from channel_dial(), consumed; or -1 */
@@ -290,6 +294,41 @@ int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid);
 /** host_find_pager() - the same, but only if one runs already: -ETIMEDOUT when it does not answer,
  *  another negative errno when there is none */
 int host_find_pager(struct host *host, pid_t *ret_pid);
+
+/** host_pager_takes_back() - does the pager that runs now go on with the sessions of a dead one? */
+bool host_pager_takes_back(struct host *host);
+
+/** host_lock_pager() - pager_lock, within a deadline. Return: 0; -ETIMEDOUT, @problem says */
+int host_lock_pager(struct host *host, struct problem *problem);
+
+/* ---- memory.c ---------------------------------------------------------------------------------
+ */
+
+/** sandbox_open_session() - op held: have the pager serve it. @image_dirfd: -1 for a boot.
+ *  Everything is loaded when this returns, if the VM is to do without userfaultfd */
+int sandbox_open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_bytes,
+			 const struct sandbox_memory_options *memory, struct problem *problem,
+			 struct pager_session *ret);
+
+/** sandbox_await_memory() - no lock held: until as much is there as @wait says, or it cannot come.
+ *  A sandbox that runs is not lost for that: then it gets its memory as it touches it */
+void sandbox_await_memory(struct host *host, const char *id, enum sandbox_wait wait);
+
+/* ---- take-back.c ------------------------------------------------------------------------------
+ */
+
+/**
+ * sandbox_take_back() - its pager is another one than before: is it served by that one?
+ * Gives the pager the image again if it could not open that by itself. Without locks: the VM of a
+ * sandbox under an operation waits for its pages too.
+ * @pid: of the present pager
+ * Return: 0; negative errno, @problem says why it is not served
+ */
+int sandbox_take_back(struct sandbox *sb, pid_t pid, struct problem *problem);
+
+/** take_back_all() - the pager @dead is gone: start another, and have all sandboxes served again;
+ *  fail those that cannot be */
+void take_back_all(struct host *host, pid_t dead);
 
 /* ---- recover.c --------------------------------------------------------------------------------
  */

@@ -25,8 +25,8 @@
  */
 
 int sandbox_create_from(struct host *host, int from, const struct record *like,
-			struct problem *problem, char ret_id[ID_LEN + 1],
-			struct sandbox_timings *timings)
+			const struct sandbox_memory_options *memory, struct problem *problem,
+			char ret_id[ID_LEN + 1], struct sandbox_timings *timings)
 {
 	struct record record = *like;
 	struct sandbox *sb = NULL;
@@ -55,7 +55,7 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	}
 	cloned = clock_now_ns() - t0;
 	if (r == 0)
-		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus,
+		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
 				     problem, timings);
 	if (r == 0) {
 		timings->image_ns += cloned;
@@ -68,6 +68,8 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	}
 	pthread_mutex_unlock(&sb->op);
 	sandbox_unref(sb);
+	if (r == 0 && memory)
+		sandbox_await_memory(host, ret_id, memory->wait);
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 
@@ -90,7 +92,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 
 		if (from < 0)
 			return from;
-		r = sandbox_create_from(host, from, &like, &p, ret_id, ret_timings);
+		r = sandbox_create_from(host, from, &like, &options->memory, &p, ret_id,
+					ret_timings);
 		if (r < 0 && i < SNAPSHOT_TRIES && snapshot_was_replaced(host, snapshot_id, from))
 			continue;
 		if (r < 0)
@@ -204,14 +207,12 @@ static void extend(struct sandbox *sb, uint64_t timeout_s)
 	monitor_kick(sb->host);
 }
 
-int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct problem *problem,
-		 struct sandbox_timings *ret_timings)
+static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
+		       const struct sandbox_memory_options *memory, struct problem *problem,
+		       struct sandbox_timings *ret_timings)
 {
-	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
 	int r;
 
-	if (!sb)
-		return -ENOENT;
 	if (sb->record.state == SANDBOX_RUNNING) {
 		extend(sb, timeout_s);
 		r = sandbox_write_record(sb, false);
@@ -223,14 +224,30 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct p
 	if (r < 0)
 		return error_trace(r);
 	sandbox_settle(sb, SANDBOX_WAKING, false);
-	r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, problem,
-			     ret_timings);
+	r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
+			     problem, ret_timings);
 	if (r == 0)
 		extend(sb, timeout_s);
 	/* Durable: a host that goes down now must not find it asleep at a point it has left behind.
 	 */
 	sandbox_settle(sb, r == 0 ? SANDBOX_RUNNING : SANDBOX_ASLEEP, true);
 	return error_trace(r);
+}
+
+int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
+		 const struct sandbox_memory_options *memory, struct problem *problem,
+		 struct sandbox_timings *ret_timings)
+{
+	struct sandbox *sb = sandbox_op_begin(host, id, problem);
+	int r;
+
+	if (!sb)
+		return -ENOENT;
+	r = wake_locked(sb, timeout_s, memory, problem, ret_timings);
+	sandbox_op_endp(&sb);
+	if (r >= 0 && memory)
+		sandbox_await_memory(host, id, memory->wait);
+	return r;
 }
 
 /* ---- delete, timeout --------------------------------------------------------------------------

@@ -132,6 +132,13 @@ int vmm_scan(struct vmm *vmm, struct vmm_range **ret, size_t *ret_n);
  */
 int vmm_read(struct vmm *vmm, uint64_t gfn, uint64_t n_pages, void *out);
 
+/**
+ * vmm_needs_pager() - is any of its memory registered with a userfaultfd?
+ * One that is not would run on without the pager: all of its pages are in the memory file.
+ * Return: 1; 0; negative errno
+ */
+int vmm_needs_pager(struct vmm *vmm);
+
 struct vmm_memory_use {
 	uint64_t private_pages; /* anonymous: written by this VM */
 	uint64_t shared_pages;	/* present, still the image's */
