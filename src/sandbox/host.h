@@ -109,6 +109,14 @@ int host_pager_status(struct host *host, struct problem *problem, json_t **ret);
 /** host_pager_upgrade() - POST /pager/upgrade: a new pager process takes over all sessions */
 int host_pager_upgrade(struct host *host, struct problem *problem, json_t **ret);
 
+/**
+ * host_warm() - load a template or snapshot into the pager's memory, for sandboxes to come
+ * @full: all of it; otherwise its working set
+ * @task: progress in pages
+ */
+int host_warm(struct host *host, const char *id_or_name, bool full, const struct host_task *task,
+	      struct problem *problem, char ret_image_id[33]);
+
 /** host_metrics() - GET /metrics: Prometheus text of this daemon and its pager. The caller frees it
  */
 int host_metrics(struct host *host, char **ret);

@@ -194,6 +194,17 @@ static bool clock_applies(const struct sandbox *sb)
 	return sb->record.state == SANDBOX_ASLEEP && !sb->record.auto_pause;
 }
 
+/* When it is to be asked for its working set, or 0. info held. */
+static uint64_t refine_due(struct host *host, struct sandbox *sb, uint64_t now)
+{
+	if (!sb->refine_ns || sb->gone || sb->refine_ns > now)
+		return sb->gone ? 0 : sb->refine_ns;
+	sb->refine_ns = 0; /* set again by the worker */
+	if (host_run(host, sandbox_refine_now, sandbox_ref(sb)) < 0)
+		sandbox_unref(sb); /* not the last one; then not at all */
+	return 0;
+}
+
 /* Start a worker for every sandbox whose time is up. Return: milliseconds until the next one. */
 static int check_deadlines(struct host *host)
 {
@@ -202,8 +213,12 @@ static int check_deadlines(struct host *host)
 	LOCK_SCOPE(&host->lock);
 	for (size_t i = 0; i < host->n_sandboxes; i++) {
 		struct sandbox *sb = host->sandboxes[i];
+		uint64_t due;
 
 		LOCK_SCOPE(&sb->info);
+		due = refine_due(host, sb, now);
+		if (due)
+			next = MIN(next, due);
 		if (!clock_applies(sb))
 			continue;
 		if (sb->record.end_ns > now) {

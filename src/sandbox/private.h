@@ -64,6 +64,8 @@ struct sandbox {
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
 	bool expiring;		 /* info; a worker looks after its time being up */
 	bool reconnecting;	 /* info; a worker tries to get a channel */
+	unsigned refine_tries;	 /* op and info to change; how often to ask for its working set */
+	uint64_t refine_ns;	 /* info; when next, real time; 0: not, or a worker does now */
 
 	struct sandbox *compact_next; /* host.lock; of the queue, which has a reference */
 	bool compact_queued;	      /* host.lock */
@@ -75,6 +77,13 @@ struct busy_snapshot {
 	char id[ID_LEN + 1]; /* "": free */
 	atomic_bool cancel;  /* somebody wants to delete it */
 };
+
+/* An image whose working set was refined. */
+struct refined {
+	char image_id[IMAGE_ID_LEN + 1];
+	uint64_t when_ns;
+};
+#define HOST_MAX_REFINED 32
 
 struct build;
 
@@ -103,6 +112,7 @@ struct host {
 	struct sandbox *compact_first, *compact_last; /* lock; who waits to be compacted */
 	bool compacting;			      /* lock; a worker does */
 	struct busy_snapshot busy[HOST_MAX_BUSY];     /* lock; see snapshots_hold() */
+	struct refined refined[HOST_MAX_REFINED];     /* lock; working-set.c */
 
 	pthread_mutex_t pager_lock;
 	struct pager_process pager_process; /* pager_lock */
@@ -206,6 +216,9 @@ uint64_t sandbox_end_after(uint64_t timeout_s);
 int sandbox_create_from(struct host *host, int from, const struct record *like,
 			const struct sandbox_memory_options *memory, struct problem *problem,
 			char ret_id[ID_LEN + 1], struct sandbox_timings *timings);
+
+/** sandbox_clone_memory() - op held, new: link the memory directory @from as its memory-0 */
+int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem);
 
 /* ---- bringup.c --------------------------------------------------------------------------------
  */
@@ -314,6 +327,24 @@ int sandbox_open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_by
  *  A sandbox that runs is not lost for that: then it gets its memory as it touches it */
 void sandbox_await_memory(struct host *host, const char *id, enum sandbox_wait wait);
 
+/* ---- working-set.c ----------------------------------------------------------------------------
+ */
+
+/**
+ * template_record_working_set() - restore a new template on trial, and keep what that needed
+ * Return: 0; -EOPNOTSUPP when the pager records nothing; negative errno
+ */
+int template_record_working_set(struct host *host, const char *snapshot_id, const char *name,
+				struct problem *problem, uint64_t *ret_pages);
+
+/** sandbox_refine_later() - op held, it has just been made: when it has settled, what it touched is
+ *  added to its template's working set, if it has one by name */
+void sandbox_refine_later(struct sandbox *sb);
+/** sandbox_refine_at_end() - op held, its VM is about to be ended: now or never */
+void sandbox_refine_at_end(struct sandbox *sb);
+/** sandbox_refine_now() - for host_run(); @arg: the sandbox, a reference */
+void sandbox_refine_now(struct host *host, void *arg);
+
 /* ---- take-back.c ------------------------------------------------------------------------------
  */
 
@@ -362,6 +393,11 @@ static inline void problem_pass(struct problem *to, const struct problem *from)
 
 /* ---- snapshot-compact.c -----------------------------------------------------------------------
  */
+
+/** snapshots_hold() - it is worked on: nobody deletes or compacts it until snapshots_let_go().
+ *  Return: NULL with a 409 or 503 in @problem when that is not to be had now */
+struct busy_snapshot *snapshots_hold(struct host *host, const char *id, struct problem *problem);
+void snapshots_let_go(struct host *host, struct busy_snapshot *b);
 
 /** snapshots_interrupt() - it is to be deleted: end a compaction of it. Return: 0; -EBUSY */
 int snapshots_interrupt(struct host *host, const char *id, struct problem *problem);

@@ -24,15 +24,31 @@
 /* ---- create -----------------------------------------------------------------------------------
  */
 
+int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem)
+{
+	struct store *store = sb->host->store;
+	struct manifest m;
+	char final[96];
+	int r;
+
+	(void)snprintf(final, sizeof(final), "sandboxes/%s/memory-0", sb->record.id); /* fits */
+	r = snapshot_clone(store->root_fd, store->root, from, sb->host->keys, final, NULL, problem);
+	if (r == 0)
+		r = snapshot_open(from, sb->host->keys, problem, &m);
+	if (r != 0)
+		return r;
+	sandbox_set_generation(sb, 0, m.image_id);
+	sandbox_set_manifest(sb, &m);
+	return 0;
+}
+
 int sandbox_create_from(struct host *host, int from, const struct record *like,
 			const struct sandbox_memory_options *memory, struct problem *problem,
 			char ret_id[ID_LEN + 1], struct sandbox_timings *timings)
 {
 	struct record record = *like;
 	struct sandbox *sb = NULL;
-	struct manifest m;
 	uint64_t t0 = clock_now_ns(), cloned;
-	char final[96];
 	int r;
 
 	id_new('i', record.id);
@@ -42,17 +58,9 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&sb->op);
-	(void)snprintf(final, sizeof(final), "sandboxes/%s/memory-0", record.id); /* fits */
 	r = sandbox_insert(sb);
 	if (r == 0)
-		r = snapshot_clone(host->store->root_fd, host->store->root, from, host->keys, final,
-				   NULL, problem);
-	if (r == 0)
-		r = snapshot_open(from, host->keys, problem, &m);
-	if (r == 0) {
-		sandbox_set_generation(sb, 0, m.image_id);
-		sandbox_set_manifest(sb, &m);
-	}
+		r = sandbox_clone_memory(sb, from, problem);
 	cloned = clock_now_ns() - t0;
 	if (r == 0)
 		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
@@ -61,6 +69,7 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 		timings->image_ns += cloned;
 		timings->total_ns += cloned;
 		sandbox_settle(sb, SANDBOX_RUNNING, false);
+		sandbox_refine_later(sb);
 		memcpy(ret_id, record.id, ID_LEN + 1);
 	} else {
 		sandbox_discard(sb);

@@ -554,7 +554,8 @@ static int set_up(struct test *t, const struct host_config *config, struct probl
 		return error_errno();
 	r = template_build_new(t->host, &template, problem, template_id, build_id);
 	if (r == 0)
-		r = template_build_start(t->host, template_id, build_id, NULL, NULL, problem);
+		r = template_build_start(t->host, template_id, build_id, NULL, NULL, false,
+					 problem);
 	if (r == 0)
 		r = await_build(t->host, template_id, build_id, problem);
 	if (r == 0)
