@@ -41,6 +41,13 @@ static inline bool bitmap_set_atomic(bitmap_word *b, size_t i)
 	return __atomic_fetch_or(&b[i / 64], 1ull << (i % 64), __ATOMIC_ACQ_REL) >> (i % 64) & 1;
 }
 
+/** bitmap_clear_atomic() - clear bit @i. Return: its value before */
+static inline bool bitmap_clear_atomic(bitmap_word *b, size_t i)
+{
+	return __atomic_fetch_and(&b[i / 64], ~(1ull << (i % 64)), __ATOMIC_ACQ_REL) >> (i % 64) &
+	       1;
+}
+
 /** bitmap_count() - number of set bits among the first @n_bits */
 size_t bitmap_count(const bitmap_word *b, size_t n_bits);
 

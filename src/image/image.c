@@ -383,6 +383,37 @@ int image_read_frame(const struct image *image, uint32_t layer, uint32_t frame, 
 	return layer_read_frame(image->layers[layer], frame, scratch, out, ret_n_pages, problem);
 }
 
+int image_read_frame_nowait(const struct image *image, uint32_t layer, uint32_t frame,
+			    void *scratch, void *out, uint32_t *ret_n_pages,
+			    struct problem *problem)
+{
+	assert(layer < image->n_layers);
+	return layer_read_frame_nowait(image->layers[layer], frame, scratch, out, ret_n_pages,
+				       problem);
+}
+
+void image_frame_extent(const struct image *image, uint32_t layer, uint32_t frame,
+			struct frame_extent *ret)
+{
+	struct layer *l;
+
+	assert(layer < image->n_layers);
+	l = image->layers[layer];
+	*ret = (struct frame_extent){.fd = layer_fd(l),
+				     .direct_fd = layer_direct_fd(l),
+				     .offset = layer_frame_offset(l, frame),
+				     .stored_bytes = layer_frame_bytes(l, frame),
+				     .plain = layer_frame_is_plain(l, frame)};
+}
+
+int image_decode_frame(const struct image *image, uint32_t layer, uint32_t frame,
+		       const void *stored, void *out, uint32_t *ret_n_pages,
+		       struct problem *problem)
+{
+	assert(layer < image->n_layers);
+	return layer_decode_frame(image->layers[layer], frame, stored, out, ret_n_pages, problem);
+}
+
 int image_read_page(const struct image *image, uint64_t gfn, void *out, struct problem *problem)
 {
 	_cleanup_free_ uint8_t *frame = NULL;

@@ -128,6 +128,52 @@ int image_read_frame(const struct image *image, uint32_t layer, uint32_t frame, 
 		     void *out, uint32_t *ret_n_pages, struct problem *problem);
 
 /**
+ * image_read_frame_nowait() - the same of what the page cache has
+ * Return: as image_read_frame(), and -EAGAIN when that would wait for the disk (@problem is left
+ * alone), or when the file system cannot tell (tmpfs before Linux 6.11 among them)
+ */
+int image_read_frame_nowait(const struct image *image, uint32_t layer, uint32_t frame,
+			    void *scratch, void *out, uint32_t *ret_n_pages,
+			    struct problem *problem);
+
+/* Where a frame is stored, for those who read it themselves. */
+struct frame_extent {
+	int fd;	       /* of the layer's file; borrowed, valid as long as the image */
+	int direct_fd; /* the same file, opened with O_DIRECT; -1 where that cannot be had */
+	uint64_t offset;
+	uint32_t stored_bytes; /* 1 .. IMAGE_FRAME_BYTES */
+	bool plain;	       /* neither compressed nor sealed; @offset is a multiple of 4096 */
+};
+
+/**
+ * image_frame_extent() - where a frame is stored
+ *
+ * The frames of a layer lie in its file in ascending order and do not overlap, so a run of them is
+ * one read, from the first one's offset to the last one's end. There may be gaps before plain
+ * frames, of less than a page in what is written here and of any size in what is read: whoever
+ * joins frames into one read looks at the length that comes out.
+ *
+ * Blocks at a layer's first call, which opens its @direct_fd. Allocates nothing.
+ */
+void image_frame_extent(const struct image *image, uint32_t layer, uint32_t frame,
+			struct frame_extent *ret);
+
+/**
+ * image_decode_frame() - verify and decode the stored bytes of a frame that the caller has read
+ * @stored: frame_extent.stored_bytes of them, anywhere (not aligned); private to the caller until
+ *          this returns, or what is decoded would not be what was verified
+ * @out:    as for image_read_frame(). May be @stored itself when the frame is plain: then it is
+ *          verified where it is
+ *
+ * Does no I/O. Needs IMAGE_FRAME_BYTES of stack. Allocates nothing, but for a thread's first call,
+ * as image_read_frame() does.
+ * Return: as image_read_frame()
+ */
+int image_decode_frame(const struct image *image, uint32_t layer, uint32_t frame,
+		       const void *stored, void *out, uint32_t *ret_n_pages,
+		       struct problem *problem);
+
+/**
  * image_check_frame() - read a frame and compare its checksum; decode it too where no key is needed
  * @scratch: 2 * IMAGE_FRAME_BYTES + 4096 bytes, page-aligned
  * Return: 0; IMAGE_E_CORRUPT; negative errno

@@ -12,7 +12,13 @@
  * covers everything; without, the checksum of the stored bytes, and no frame can be had.
  *
  * No byte is moved twice: a plain frame is read to where the caller wants it, an encrypted one is
- * decrypted to there, and only what is compressed passes through the scratch buffer.
+ * decrypted to there, and only what is compressed passes through the scratch buffer. A caller that
+ * read the stored bytes itself (many frames in one read) has them verified where they are.
+ *
+ * Such a caller may want to pass by the page cache. O_DIRECT is a property of an open file, so that
+ * takes a second descriptor, made when somebody first asks. It is opened through /proc/self/fd,
+ * because the file may have no name any more; without /proc, or on a file system that has no
+ * O_DIRECT, there is none.
  *
  * The index is read in pieces and each entry is checked as it comes, so that a file that claims a
  * gigantic index (they may be sparse) costs address space, not memory.
@@ -23,8 +29,10 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -36,12 +44,14 @@
 #include "image/le.h"
 #include "image/outcome.h"
 
-#define INDEX_PIECE 4096u /* entries read at once */
+#define INDEX_PIECE    4096u /* entries read at once */
+#define DIRECT_UNKNOWN (-2)  /* nobody has asked yet */
 
-#define ull(_v)	    ((unsigned long long)(_v))
+#define ull(_v)	       ((unsigned long long)(_v))
 
 struct layer {
 	int fd;
+	int direct_fd; /* atomic: DIRECT_UNKNOWN, then fixed: a descriptor, or -1 */
 	uint64_t bytes;
 	uint8_t id[LAYER_ID_BYTES];
 	char id_hex[2 * LAYER_ID_BYTES + 1];
@@ -60,6 +70,7 @@ struct layer *layer_close(struct layer *l)
 	if (!l)
 		return NULL;
 	fd_close(l->fd);
+	fd_close(l->direct_fd); /* closes nothing below 0 */
 	aead_key_wipe(&l->key);
 	free(l->frames);
 	free(l->seals);
@@ -238,6 +249,7 @@ int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTE
 		return -ENOMEM;
 	}
 	l->fd = fd;
+	l->direct_fd = DIRECT_UNKNOWN;
 	l->bytes = bytes;
 	memcpy(l->id, id, LAYER_ID_BYTES);
 	str_hex(id, LAYER_ID_BYTES, l->id_hex);
@@ -369,43 +381,146 @@ static int decode(const struct layer *l, uint32_t frame, const void *encoded, vo
 	return error_trace(r);
 }
 
-/* Read, verify and decode; on failure @out may have anything. */
-static int read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
-		      struct problem *problem)
+/*
+ * What the page cache has, without waiting. A short read is no news either: the rest is not there,
+ * or the file has become shorter, and then reading with waiting says so.
+ */
+static int read_cached(const struct layer *l, uint32_t frame, void *buf, struct problem *problem)
+{
+	const struct layer_frame *f = &l->frames[frame];
+	struct iovec iov = {.iov_base = buf, .iov_len = f->stored_len};
+	ssize_t n = preadv2(l->fd, &iov, 1, (off_t)f->offset, RWF_NOWAIT);
+
+	if (n == (ssize_t)f->stored_len)
+		return 0;
+	if (n > 0)
+		memset(buf, 0, (size_t)n); /* it was not verified */
+	if (n >= 0 || errno == EAGAIN || errno == EINTR || errno == EOPNOTSUPP || errno == ENOSYS)
+		return -EAGAIN;
+	return frame_io_error(l, frame, -errno, problem);
+}
+
+/* @work: where to decrypt what is compressed as well; may be @stored; on failure @out may have
+ * anything */
+static int decode_stored(const struct layer *l, uint32_t frame, const void *stored, void *work,
+			 void *out, struct problem *problem)
 {
 	const bool sealed = l->seal == LAYER_SEAL_AES256;
 	const bool plain = l->frames[frame].codec == IMAGE_CODEC_NONE;
-	void *stored = plain && !sealed ? out : scratch;
-	int r = read_stored(l, frame, stored, problem);
+	int r;
 
-	if (r == 0 && sealed)
-		r = decrypt(l, frame, stored, plain ? out : scratch, problem);
-	else if (r == 0)
+	if (sealed)
+		r = decrypt(l, frame, stored, plain ? out : work, problem);
+	else
 		r = check_tag(l, frame, stored, problem);
 	if (r == 0 && !plain)
-		r = decode(l, frame, scratch, out, problem);
+		return decode(l, frame, sealed ? work : stored, out, problem);
+	if (r == 0 && !sealed && out != stored)
+		memcpy(out, stored, l->frames[frame].stored_len);
 	return r;
+}
+
+static int check_key(const struct layer *l, struct problem *problem)
+{
+	if (l->seal != LAYER_SEAL_AES256 || l->has_key)
+		return 0;
+	problem_set(problem, 403, "%s: sealed, and open for checking only: no key was given",
+		    l->what);
+	return IMAGE_E_KEY;
+}
+
+/* Nobody shall make use of what does not hold. */
+static int finish_frame(const struct layer *l, uint32_t frame, int r, void *out,
+			uint32_t *ret_n_pages)
+{
+	if (r)
+		memset(out, 0, l->frames[frame].n_pages * DORM_PAGE_SIZE);
+	else
+		*ret_n_pages = l->frames[frame].n_pages;
+	return r;
+}
+
+typedef int read_stored_func(const struct layer *l, uint32_t frame, void *buf,
+			     struct problem *problem);
+
+static int read_frame(const struct layer *l, uint32_t frame, read_stored_func *read, void *scratch,
+		      void *out, uint32_t *ret_n_pages, struct problem *problem)
+{
+	void *stored = layer_frame_is_plain(l, frame) ? out : scratch;
+	int r = check_key(l, problem);
+
+	if (r)
+		return r;
+	r = read(l, frame, stored, problem);
+	if (r == -EAGAIN)
+		return r; /* nothing was read */
+	if (r == 0)
+		r = decode_stored(l, frame, stored, scratch, out, problem);
+	return finish_frame(l, frame, r, out, ret_n_pages);
 }
 
 int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
 		     uint32_t *ret_n_pages, struct problem *problem)
 {
+	assert(frame < l->n_frames);
+	return read_frame(l, frame, read_stored, scratch, out, ret_n_pages, problem);
+}
+
+int layer_read_frame_nowait(const struct layer *l, uint32_t frame, void *scratch, void *out,
+			    uint32_t *ret_n_pages, struct problem *problem)
+{
+	assert(frame < l->n_frames);
+	return read_frame(l, frame, read_cached, scratch, out, ret_n_pages, problem);
+}
+
+int layer_decode_frame(const struct layer *l, uint32_t frame, const void *stored, void *out,
+		       uint32_t *ret_n_pages, struct problem *problem)
+{
+	uint8_t work[IMAGE_FRAME_BYTES];
 	int r;
 
 	assert(frame < l->n_frames);
-	if (l->seal == LAYER_SEAL_AES256 && !l->has_key) {
-		problem_set(problem, 403,
-			    "%s: sealed, and open for checking only: no key was given", l->what);
-		return IMAGE_E_KEY;
-	}
-	r = read_frame(l, frame, scratch, out, problem);
-	if (r) {
-		/* nobody shall make use of what does not hold */
-		memset(out, 0, l->frames[frame].n_pages * DORM_PAGE_SIZE);
+	r = check_key(l, problem);
+	if (r)
 		return r;
-	}
-	*ret_n_pages = l->frames[frame].n_pages;
-	return 0;
+	r = decode_stored(l, frame, stored, work, out, problem);
+	return finish_frame(l, frame, r, out, ret_n_pages);
+}
+
+bool layer_frame_is_plain(const struct layer *l, uint32_t frame)
+{
+	assert(frame < l->n_frames);
+	return l->frames[frame].codec == IMAGE_CODEC_NONE && l->seal == LAYER_SEAL_XXH3;
+}
+
+uint64_t layer_frame_offset(const struct layer *l, uint32_t frame)
+{
+	assert(frame < l->n_frames);
+	return l->frames[frame].offset;
+}
+
+int layer_fd(const struct layer *l)
+{
+	return l->fd;
+}
+
+/* Two threads may both be first: one descriptor stays, the other one's is closed again. */
+int layer_direct_fd(struct layer *l)
+{
+	int fd = __atomic_load_n(&l->direct_fd, __ATOMIC_ACQUIRE), unknown = DIRECT_UNKNOWN;
+	char path[32];
+
+	if (fd != DIRECT_UNKNOWN)
+		return fd;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", l->fd); /* always fits */
+	fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	if (fd < 0)
+		fd = -1;
+	if (__atomic_compare_exchange_n(&l->direct_fd, &unknown, fd, false, __ATOMIC_ACQ_REL,
+					__ATOMIC_ACQUIRE))
+		return fd;
+	fd_close(fd);
+	return unknown; /* what the other thread stored */
 }
 
 bool layer_is_sealed(const struct layer *l)

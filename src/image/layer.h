@@ -47,6 +47,23 @@ uint32_t layer_frame_pages(const struct layer *l, uint32_t frame);
 int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
 		     uint32_t *ret_n_pages, struct problem *problem);
 
+/** layer_read_frame_nowait() - see image_read_frame_nowait() */
+int layer_read_frame_nowait(const struct layer *l, uint32_t frame, void *scratch, void *out,
+			    uint32_t *ret_n_pages, struct problem *problem);
+
+/** layer_decode_frame() - see image_decode_frame() */
+int layer_decode_frame(const struct layer *l, uint32_t frame, const void *stored, void *out,
+		       uint32_t *ret_n_pages, struct problem *problem);
+
+/** layer_frame_is_plain() - are the stored bytes the pages themselves, at a multiple of 4096? */
+bool layer_frame_is_plain(const struct layer *l, uint32_t frame);
+/** layer_frame_offset() - where its stored bytes begin in the file */
+uint64_t layer_frame_offset(const struct layer *l, uint32_t frame);
+/** layer_fd() - the descriptor it is read with; borrowed */
+int layer_fd(const struct layer *l);
+/** layer_direct_fd() - the same file with O_DIRECT, opened by the first call; borrowed; -1: none */
+int layer_direct_fd(struct layer *l);
+
 /** layer_check_frame() - see image_check_frame() */
 int layer_check_frame(const struct layer *l, uint32_t frame, void *scratch,
 		      struct problem *problem);

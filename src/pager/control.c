@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "pager/control.h"
+#include "pager/control-internal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -18,28 +18,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "image/keyring.h"
-#include "pager/door.h"
-#include "pager/wire.h"
-#include "sys/memfd.h"
+#include "pager/background.h"
 
-#define MAX_POLL       (4 + CONTROL_MAX_CLIENTS + 2 * PAGER_MAX_SESSIONS)
 #define ACCEPT_REST_MS 100 /* when there are no descriptors left */
-
-struct control {
-	struct pager *p;
-	struct control_options options;
-	int signal_fd;
-	int lock_fd;
-	int listener;
-	int clients[CONTROL_MAX_CLIENTS]; /* -1: free */
-	struct door *doors;
-	uint64_t accept_after_ns; /* leave listening sockets alone until then */
-	bool stop;
-
-	struct pollfd polls[MAX_POLL];
-	struct door *poll_doors[MAX_POLL]; /* whose descriptor it is, or NULL */
-};
 
 /* ---- beginning --------------------------------------------------------------------------------
  */
@@ -100,7 +81,8 @@ int control_new(struct pager *p, const struct control_options *options, int sign
 	c->options = *options;
 	c->signal_fd = signal_fd;
 	c->lock_fd = c->listener = -1;
-	memset(c->clients, 0xff, sizeof(c->clients));
+	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
+		c->clients[i] = c->waiting[i].fd = -1;
 	r = file_mkdir_p(options->run_dir, 0700);
 	if (r < 0) {
 		problem_errno(problem, r, "cannot make the directory %s", options->run_dir);
@@ -122,6 +104,13 @@ int control_new(struct pager *p, const struct control_options *options, int sign
 	return 0;
 }
 
+static void drop_client(struct control *c, uint32_t client)
+{
+	c->clients[client] = fd_close(c->clients[client]);
+	json_decref(take_ptr(c->waiting[client].reply));
+	c->waiting[client].fd = fd_close(c->waiting[client].fd);
+}
+
 struct control *control_free(struct control *c)
 {
 	if (!c)
@@ -133,7 +122,7 @@ struct control *control_free(struct control *c)
 		door_free(d);
 	}
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
-		fd_close(c->clients[i]);
+		drop_client(c, i);
 	if (c->listener >= 0)
 		(void)unlink(c->options.socket_path); /* gone already: as good */
 	fd_close(c->listener);
@@ -156,7 +145,7 @@ static void remove_door(struct control *c, struct door *victim)
 	}
 }
 
-static void forget(struct control *c, struct door *d)
+void control_forget(struct control *c, struct door *d)
 {
 	pager_retire(c->p, d->session);
 	remove_door(c, d);
@@ -180,10 +169,10 @@ static void vm_exited(struct control *c, struct door *d)
 	if (session_state(d->session) == SESSION_FAILED)
 		tell_failure(d);
 	log_info("session=%s pid=%d the VM has ended", d->session->name, d->session->pid);
-	forget(c, d);
+	control_forget(c, d);
 }
 
-static bool has_exited(const struct session *s)
+bool control_has_exited(const struct session *s)
 {
 	struct pollfd p = {.fd = s->pidfd, .events = POLLIN};
 
@@ -205,7 +194,7 @@ static void look_at_failed(struct control *c)
 		tell_failure(d);
 		pager_stop_serving(c->p, s);
 		if (s->pidfd < 0)
-			forget(c, d);
+			control_forget(c, d);
 	}
 }
 
@@ -226,182 +215,79 @@ static void door_event(struct control *c, struct door *d)
 	}
 }
 
-/* ---- requests ---------------------------------------------------------------------------------
+/* ---- clients ----------------------------------------------------------------------------------
  */
 
-/* The key ring that came as the second descriptor, if the request speaks of one: or neither. */
-static int get_keys(const json_t *request, const int fds[WIRE_MAX_FDS], struct problem *problem,
-		    struct keyring **ret)
+/* A VM without userfaultfd must not begin before its memory is complete: nor does the reply go. */
+static bool must_wait(struct control *c, const json_t *reply)
 {
-	bool wanted = json_is_true(json_object_get(request, "keys"));
+	const char *path = json_string_value(json_object_get(reply, "socket"));
 
-	if (wanted == (fds[1] >= 0))
-		return wanted ? keyring_from_fd(fds[1], problem, ret) : 0;
-	problem_set(problem, 400,
-		    wanted ? "open: no key ring came with the request"
-			   : "open: a second descriptor came, but the request has no \"keys\"");
-	return -EINVAL;
+	for (struct door *d = c->doors; path && d; d = d->next)
+		if (!strcmp(d->path, path))
+			return d->session->mode == SESSION_EAGER;
+	return false;
 }
 
-/* Afterwards only the layers' own keys are here, inside the image. */
-static int open_image(const json_t *request, const int fds[WIRE_MAX_FDS], uint64_t n_pages,
-		      struct problem *problem, struct image **ret)
+static void wait_for_memory(struct control *c, uint32_t client, const json_t *request,
+			    json_t **reply, int *reply_fd)
 {
-	_cleanup_(image_unrefp) struct image *image = NULL;
-	_cleanup_(keyring_freep) struct keyring *keys = NULL;
-	const int dirfd = fds[0];
-	struct stat st;
-	int r;
+	struct waiting *w = &c->waiting[client];
 
-	if (dirfd < 0 && !json_is_true(json_object_get(request, "zero"))) {
-		problem_set(problem, 400, "open: no snapshot directory came with the request");
-		return -EINVAL;
-	}
-	if (dirfd >= 0 && (fstat(dirfd, &st) < 0 || !S_ISDIR(st.st_mode))) {
-		problem_set(problem, 400, "open: the descriptor is not a directory");
-		return -ENOTDIR;
-	}
-	r = get_keys(request, fds, problem, &keys);
-	if (r == 0)
-		r = dirfd < 0 ? image_open_zero(n_pages, &image)
-			      : image_open(dirfd, keys, problem, &image);
-	if (r)
-		return r;
-	if (image_n_pages(image) != n_pages) {
-		problem_set(problem, 400, "open: the image has %llu pages, the VM %llu",
-			    (unsigned long long)image_n_pages(image), (unsigned long long)n_pages);
-		return -EINVAL;
-	}
-	*ret = take_ptr(image);
-	return 0;
+	str_copy(w->session, sizeof(w->session),
+		 json_string_value(json_object_get(request, "session")));
+	w->reply = take_ptr(*reply);
+	w->fd = take_fd(*reply_fd);
 }
 
-static int open_session(struct control *c, const char *name, struct image *image,
-			struct problem *problem, struct door **ret)
+/* Return: 0 go on; negative errno when this client is not to be heard again */
+static int end_wait(struct control *c, uint32_t client)
 {
-	struct session *s;
-	struct door *d;
-	int r = pager_open(c->p, name, image, problem, &s);
+	struct waiting *w = &c->waiting[client];
+	struct session *s = pager_find(c->p, w->session);
+	_cleanup_fd_ int fd = -1;
+	json_auto_t *reply = NULL;
+	struct problem problem = PROBLEM_INIT;
 
-	if (r < 0)
-		return r;
-	r = door_new(c->options.run_dir, s, problem, &d);
-	if (r < 0) {
-		pager_retire(c->p, s);
-		return r;
-	}
-	d->next = c->doors;
-	c->doors = d;
-	*ret = d;
-	return 0;
-}
-
-static int op_open(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
-		   struct problem *problem, json_t **reply, int *reply_fd)
-{
-	_cleanup_(image_unrefp) struct image *image = NULL;
-	const char *name = json_string_value(json_object_get(request, "session"));
-	json_int_t n_pages = json_integer_value(json_object_get(request, "n_pages"));
-	struct door *d;
-	int r, fd;
-
-	if (!name || !str_is_name(name)) {
-		problem_set(problem, 400, "open: \"session\" must be a name of [a-z0-9._-]");
-		return -EINVAL;
-	}
-	if (n_pages <= 0 || (uint64_t)n_pages > IMAGE_MAX_PAGES) {
-		problem_set(problem, 400, "open: \"n_pages\" must be 1 to %llu",
-			    (unsigned long long)IMAGE_MAX_PAGES);
-		return -EINVAL;
-	}
-	r = open_image(request, fds, (uint64_t)n_pages, problem, &image);
-	if (r)
-		return r;
-	r = open_session(c, name, image, problem, &d);
-	if (r < 0)
-		return r;
-	fd = memfd_reopen_readonly(d->session->resident->memfd);
-	if (fd < 0) {
-		forget(c, d);
-		return fd;
-	}
-	*reply = json_pack("{s:b, s:s, s:s}", "ok", 1, "socket", d->path, "image_id",
-			   image_id(image));
-	*reply_fd = fd;
-	log_info("session=%s image=%s opened", name, image_id(image));
-	return 0;
-}
-
-static int op_close(struct control *c, const json_t *request, struct problem *problem)
-{
-	const char *name = json_string_value(json_object_get(request, "session"));
-	struct session *s = name ? pager_find(c->p, name) : NULL;
-
-	for (struct door *d = c->doors; s && d; d = d->next) {
-		if (d->session != s)
-			continue;
-		pager_stop_serving(c->p, s);
-		log_info("session=%s closed", name);
-		if (has_exited(s))
-			forget(c, d);
-		break;
-	}
-	return 0;
-}
-
-static int op_session(struct control *c, const json_t *request, struct problem *problem,
-		      json_t **reply)
-{
-	const char *name = json_string_value(json_object_get(request, "session"));
-	json_t *stats = name ? pager_session_stats(c->p, name) : NULL;
-
-	if (!stats) {
-		problem_set(problem, 404, "no session %s is open or remembered", name ? name : "?");
-		return -ENOENT;
-	}
-	*reply = json_pack("{s:b, s:o}", "ok", 1, "stats", stats);
-	return 0;
-}
-
-static int serve_request(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
-			 struct problem *problem, json_t **reply, int *reply_fd)
-{
-	const char *op = json_string_value(json_object_get(request, "op"));
-
-	if (!op)
-		op = "";
-	if (!strcmp(op, "open"))
-		return op_open(c, request, fds, problem, reply, reply_fd);
-	if (!strcmp(op, "close"))
-		return op_close(c, request, problem);
-	if (!strcmp(op, "session"))
-		return op_session(c, request, problem, reply);
-	if (!strcmp(op, "stats")) {
-		*reply = json_pack("{s:b, s:o}", "ok", 1, "stats", pager_stats(c->p));
+	if (s && job_state(s->job) == JOB_LOADING)
 		return 0;
+	reply = take_ptr(w->reply);
+	fd = take_fd(w->fd);
+	if (!s || job_state(s->job) != JOB_DONE) {
+		problem_set(&problem, 500, "the memory of session %s could not be loaded: %s",
+			    w->session, s ? job_failure(s->job) : "it was closed");
+		json_decref(reply);
+		reply = wire_error(-EIO, &problem);
+		fd = fd_close(fd);
+		for (struct door *d = c->doors; s && d; d = d->next) {
+			if (d->session != s)
+				continue;
+			control_forget(c, d);
+			break;
+		}
 	}
-	if (!strcmp(op, "ping")) {
-		*reply = json_pack("{s:b, s:i, s:s}", "ok", 1, "pid", (int)getpid(), "version",
-				   DORM_VERSION);
-		return 0;
-	}
-	if (!strcmp(op, "shutdown")) {
-		c->stop = true;
-		return 0;
-	}
-	problem_set(problem, 400, "unknown operation \"%.40s\"", op);
-	return -EOPNOTSUPP;
+	return reply ? wire_send(c->clients[client], reply, &fd, fd >= 0) : -ENOMEM;
+}
+
+static void end_waits(struct control *c)
+{
+	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
+		if (c->waiting[i].reply && end_wait(c, i) < 0)
+			drop_client(c, i);
 }
 
 /* One request, one reply. Return: 0; negative errno when this client is not to be heard again */
-static int client_ready(struct control *c, int sock)
+static int client_ready(struct control *c, uint32_t client)
 {
 	json_auto_t *request = NULL, *reply = NULL;
 	_cleanup_fd_ int reply_fd = -1;
 	struct problem problem = PROBLEM_INIT;
-	int fds[WIRE_MAX_FDS] = {-1, -1};
-	int r = wire_receive(sock, &request, fds);
+	int fds[WIRE_MAX_FDS] = {-1, -1}, sock = c->clients[client];
+	int r;
 
+	if (c->waiting[client].reply) /* a hang-up: whoever asked is gone */
+		return -EPIPE;
+	r = wire_receive(sock, &request, fds);
 	if (r == -EAGAIN)
 		return 0;
 	if (r == -EPIPE)
@@ -410,13 +296,17 @@ static int client_ready(struct control *c, int sock)
 		problem_set(&problem, 400, "the message is not one JSON object of at most %u bytes",
 			    WIRE_MAX_MESSAGE);
 	else
-		r = serve_request(c, request, fds, &problem, &reply, &reply_fd);
+		r = request_serve(c, request, fds, &problem, &reply, &reply_fd);
 	if (r == 0 && !reply)
 		reply = json_pack("{s:b}", "ok", 1);
 	fd_close(fds[0]);
 	fd_close(fds[1]);
 	if (r)
 		reply = wire_error(r, &problem);
+	if (r == 0 && reply && must_wait(c, reply)) {
+		wait_for_memory(c, client, request, &reply, &reply_fd);
+		return end_wait(c, client);
+	}
 	return reply ? wire_send(sock, reply, &reply_fd, reply_fd >= 0) : -ENOMEM;
 }
 
@@ -473,8 +363,11 @@ static nfds_t fill_polls(struct control *c, bool resting, int *timeout_ms)
 	add_poll(c, &n, c->signal_fd, NULL);
 	add_poll(c, &n, c->p->attention_fd, NULL);
 	add_poll(c, &n, resting ? -1 : c->listener, NULL);
-	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
+	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++) {
 		add_poll(c, &n, c->clients[i], NULL);
+		if (c->waiting[i].reply)
+			c->polls[n - 1].events = 0; /* only its going away */
+	}
 	for (struct door *d = c->doors; d; d = d->next) {
 		add_poll(c, &n, resting && d->conn < 0 ? -1 : door_fd(d), d);
 		add_poll(c, &n, d->session->pidfd, d);
@@ -503,8 +396,8 @@ static void serve_polls(struct control *c, nfds_t n)
 		if (c->polls[i].revents)
 			vm_exited(c, c->poll_doors[i]);
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
-		if (c->polls[POLL_CLIENTS + i].revents && client_ready(c, c->clients[i]) < 0)
-			c->clients[i] = fd_close(c->clients[i]);
+		if (c->polls[POLL_CLIENTS + i].revents && client_ready(c, i) < 0)
+			drop_client(c, i);
 }
 
 int control_run(struct control *c)
@@ -515,6 +408,7 @@ int control_run(struct control *c)
 		nfds_t n;
 
 		look_at_failed(c);
+		end_waits(c);
 		for (struct door *d = c->doors; d; d = d->next)
 			if (door_expire(d))
 				log_warn("session=%s refused a handshake: it took too long",

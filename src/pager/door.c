@@ -111,10 +111,6 @@ static int attach(struct door *d, struct pager *p, const struct handshake *map,
 {
 	int pid = 0, pidfd = -1, r;
 
-	if (d->uffd < 0) {
-		problem_set(problem, 400, "handshake: no descriptor came with it");
-		return -EINVAL;
-	}
 	r = peer_process(d->conn, &pid, &pidfd);
 	if (r < 0) {
 		problem_errno(problem, r, "session %s: the VM's process is not visible from here",

@@ -208,9 +208,10 @@ static int run(struct arguments *a, struct problem *problem)
 
 int main(int argc, char **argv)
 {
-	struct arguments a = {.pager = {.linger_ns = 60 * NSEC_PER_SEC, .max_lingering = 8},
-			      .control = {.handshake_ms = 10000},
-			      .ready_fd = -1};
+	struct arguments a = {
+		.pager = {.linger_ns = 60 * NSEC_PER_SEC, .max_lingering = 8, .slate_dirfd = -1},
+		.control = {.handshake_ms = 10000},
+		.ready_fd = -1};
 	struct problem problem = PROBLEM_INIT;
 	int r = parse(argc, argv, &a);
 

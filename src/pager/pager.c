@@ -11,7 +11,10 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "pager/background.h"
 #include "pager/fault.h"
+#include "pager/loader.h"
+#include "pager/mode.h"
 
 #define TICK_MS	     1000
 #define TICK_SOON_MS 20 /* while a retired session is still in use */
@@ -65,7 +68,12 @@ int pager_new(const struct pager_options *options, struct pager **ret)
 	p->epoll_fd = p->stop_fd = p->attention_fd = -1;
 	r = init_lock(&p->lock);
 	if (r == 0)
+		r = background_init(p);
+	if (r == 0)
 		r = init_fds(p);
+	if (r == 0)
+		r = loader_new(&(struct loader_options){.next = background_next, .ctx = p},
+			       &p->loader);
 	if (r == 0)
 		r = fault_threads_start(p, p->options.n_threads, &p->threads);
 	if (r < 0)
@@ -74,25 +82,42 @@ int pager_new(const struct pager_options *options, struct pager **ret)
 	return 0;
 }
 
+static struct session *free_session(struct session *s)
+{
+	if (s)
+		job_free(s->job);
+	return session_free(s);
+}
+
+static struct resident *free_resident(struct resident *r)
+{
+	job_free(r->job);
+	return resident_free(r);
+}
+
 struct pager *pager_free(struct pager *p)
 {
 	if (!p)
 		return NULL;
 	fault_threads_stop(p, p->threads);
+	if (p->loader)
+		loader_quiesce(p->loader);
 	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
-		p->slots[i] = session_free(p->slots[i]);
+		p->slots[i] = free_session(p->slots[i]);
 	while (p->retired) {
 		struct session *s = p->retired;
 
 		p->retired = s->next;
-		session_free(s);
+		free_session(s);
 	}
 	while (p->residents) {
 		struct resident *r = p->residents;
 
 		p->residents = r->next;
-		resident_free(r);
+		free_resident(r);
 	}
+	loader_free(p->loader);
+	background_deinit(p);
 	for (uint32_t i = 0; i < PAGER_MAX_HISTORY; i++)
 		json_decref(p->history[i]);
 	fd_close(p->epoll_fd);
@@ -122,7 +147,7 @@ static void drop_resident(struct pager *p, struct resident *victim)
 		if (*r != victim)
 			continue;
 		*r = victim->next;
-		resident_free(victim);
+		free_resident(victim);
 		return;
 	}
 }
@@ -137,7 +162,7 @@ static void drop_idle_residents(struct pager *p)
 		uint32_t idle = 0;
 
 		for (struct resident *r = p->residents; r; r = r->next) {
-			if (r->n_sessions)
+			if (r->n_sessions || job_state(r->job) == JOB_LOADING)
 				continue;
 			idle++;
 			if (!victim || r->idle_since_ns < victim->idle_since_ns)
@@ -205,26 +230,29 @@ static void leave(struct pager *p, struct session *s)
 	pthread_rwlock_unlock(&p->lock);
 }
 
-int pager_open(struct pager *p, const char *name, struct image *image, struct problem *problem,
-	       struct session **ret)
+static int find_slot(const struct pager *p, const char *name, struct problem *problem)
 {
-	struct session *s = NULL;
-	struct resident *r;
-	uint32_t slot = 0;
-	int e;
+	int slot = 0;
 
-	if (pager_find(p, name)) {
+	if (pager_find((struct pager *)p, name)) {
 		problem_set(problem, 409, "session %s is open already", name);
 		return -EEXIST;
 	}
-	while (slot < PAGER_MAX_SESSIONS && p->slots[slot])
+	while ((unsigned)slot < PAGER_MAX_SESSIONS && p->slots[slot])
 		slot++;
-	if (slot == PAGER_MAX_SESSIONS) {
-		problem_set(problem, 503, "%u sessions are open, more are not served",
-			    PAGER_MAX_SESSIONS);
-		return -EAGAIN;
-	}
-	r = find_resident(p, image);
+	if (slot < (int)PAGER_MAX_SESSIONS)
+		return slot;
+	problem_set(problem, 503, "%u sessions are open, more are not served", PAGER_MAX_SESSIONS);
+	return -EAGAIN;
+}
+
+/* New resident memory is idle: unless a session comes, a tick drops it. */
+static int need_resident(struct pager *p, struct image *image, struct problem *problem,
+			 struct resident **ret)
+{
+	struct resident *r = find_resident(p, image);
+	int e;
+
 	if (!r) {
 		e = resident_new(image, problem, &r);
 		if (e < 0)
@@ -233,12 +261,71 @@ int pager_open(struct pager *p, const char *name, struct image *image, struct pr
 		r->next = p->residents;
 		p->residents = r;
 	}
-	e = session_new(name, r, &s);
+	*ret = r;
+	return 0;
+}
+
+static int start_loading(struct pager *p, struct session *s, const struct pager_request *q)
+{
+	enum job_what what = s->mode == SESSION_EAGER ? JOB_FULL : q->what;
+
+	if (what == JOB_NOTHING || (what == JOB_WORKING_SET && !q->set))
+		return 0;
+	return background_start(p, s, NULL, q->set, what);
+}
+
+int pager_open(struct pager *p, const struct pager_request *q, struct problem *problem,
+	       struct session **ret)
+{
+	struct mode_choice choice;
+	struct session *s = NULL;
+	struct resident *r;
+	int slot = find_slot(p, q->name, problem), e;
+
+	if (slot < 0)
+		return slot;
+	e = mode_choose(p, q, find_resident(p, q->image) != NULL, problem, &choice);
 	if (e < 0)
-		return e; /* new resident memory is idle; a tick drops it */
-	enter(p, s, slot);
+		return e;
+	e = need_resident(p, choice.memory, problem, &r);
+	if (e < 0) {
+		free(choice.own);
+		return e;
+	}
+	e = session_new(&(struct session_options){.name = q->name,
+						  .mode = choice.mode,
+						  .why = choice.why,
+						  .image = q->image,
+						  .resident = r,
+						  .own = choice.own,
+						  .slate_dirfd = p->options.slate_dirfd},
+			problem, &s);
+	if (e < 0)
+		return e;
+	enter(p, s, (uint32_t)slot);
+	if (s->mode == SESSION_EAGER) {
+		resident_keep(r, true);
+		s->full = 1;
+	}
+	e = start_loading(p, s, q);
+	if (e < 0) {
+		pager_retire(p, s);
+		return e;
+	}
 	*ret = s;
 	return 0;
+}
+
+int pager_warm(struct pager *p, struct image *image, const struct working_set *set,
+	       enum job_what what, struct problem *problem)
+{
+	struct resident *r;
+	int e = need_resident(p, image, problem, &r);
+
+	if (e < 0)
+		return e;
+	r->idle_since_ns = clock_now_ns();
+	return background_start(p, NULL, r, set, what);
 }
 
 int pager_attach(struct pager *p, struct session *s, const struct handshake *map, int uffd,
@@ -249,6 +336,9 @@ int pager_attach(struct pager *p, struct session *s, const struct handshake *map
 
 	if (r < 0)
 		return r;
+	loader_kick(p->loader); /* what had to wait for the VM's memory */
+	if (uffd < 0)
+		return 0;
 	if (epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, s->uffd, &e) < 0) {
 		r = error_errno();
 		problem_errno(problem, r, "session %s: cannot wait for its faults", s->name);
@@ -266,17 +356,21 @@ void pager_stop_serving(struct pager *p, struct session *s)
 	(void)session_stop(s);
 }
 
+static json_t *stats_of(struct session *s);
+
 static void remember(struct pager *p, struct session *s)
 {
 	json_t **entry = &p->history[p->n_history++ % PAGER_MAX_HISTORY];
 
 	json_decref(*entry);
-	*entry = session_stats(s);
+	*entry = stats_of(s);
 }
 
 void pager_retire(struct pager *p, struct session *s)
 {
 	pager_stop_serving(p, s);
+	if (s->job)
+		background_cancel(p, s->job);
 	leave(p, s);
 	remember(p, s);
 	s->next = p->retired;
@@ -288,15 +382,26 @@ static void free_retired(struct pager *p)
 	for (struct session **x = &p->retired; *x;) {
 		struct session *s = *x;
 
-		if (__atomic_load_n(&s->refs, __ATOMIC_ACQUIRE)) {
+		if (__atomic_load_n(&s->refs, __ATOMIC_ACQUIRE) ||
+		    (s->job && job_is_busy(p, s->job))) {
 			x = &s->next;
 			continue;
 		}
 		*x = s->next;
+		if (s->full && s->mode != SESSION_COPY)
+			resident_keep(s->resident, false);
 		if (--s->resident->n_sessions == 0)
 			s->resident->idle_since_ns = clock_now_ns();
-		session_free(s);
+		free_session(s);
 	}
+}
+
+/* Jobs may have left frames to others, who are done now: nobody tells. */
+static bool is_loading(struct pager *p)
+{
+	LOCK_SCOPE(&p->jobs_lock);
+
+	return p->jobs != NULL;
 }
 
 int pager_tick(struct pager *p)
@@ -304,11 +409,24 @@ int pager_tick(struct pager *p)
 	free_retired(p);
 	drop_idle_residents(p);
 	audit_residents(p);
+	if (is_loading(p)) {
+		loader_kick(p->loader);
+		return TICK_SOON_MS;
+	}
 	return p->retired ? TICK_SOON_MS : TICK_MS;
 }
 
 /* ---- statistics -------------------------------------------------------------------------------
  */
+
+static json_t *stats_of(struct session *s)
+{
+	json_t *o = session_stats(s);
+
+	if (o)
+		(void)json_object_set_new(o, "load", job_stats(s->job));
+	return o;
+}
 
 json_t *pager_session_stats(struct pager *p, const char *name)
 {
@@ -318,7 +436,7 @@ json_t *pager_session_stats(struct pager *p, const char *name)
 		if (p->slots[i] && !strcmp(p->slots[i]->name, name))
 			s = p->slots[i];
 	if (s)
-		return session_stats(s);
+		return stats_of(s);
 	for (uint64_t i = p->n_history; i > 0 && p->n_history - i < PAGER_MAX_HISTORY; i--) {
 		json_t *h = p->history[(i - 1) % PAGER_MAX_HISTORY];
 		const char *n = json_string_value(json_object_get(h, "session"));
@@ -329,16 +447,29 @@ json_t *pager_session_stats(struct pager *p, const char *name)
 	return NULL;
 }
 
+static json_int_t get(const uint64_t *counter)
+{
+	return (json_int_t)__atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
 static json_t *resident_stats(const struct resident *r)
 {
-	return json_pack(
-		"{s:s, s:I, s:I, s:i, s:I, s:I, s:I}", "image_id", image_id(r->image), "n_pages",
-		(json_int_t)r->n_pages, "resident_pages",
-		(json_int_t)__atomic_load_n(&r->inserted_pages, __ATOMIC_RELAXED), "sessions",
-		(int)r->n_sessions, "frames_loaded",
-		(json_int_t)__atomic_load_n(&r->frames_loaded, __ATOMIC_RELAXED), "bytes_read",
-		(json_int_t)__atomic_load_n(&r->bytes_read, __ATOMIC_RELAXED), "pages_inserted",
-		(json_int_t)__atomic_load_n(&r->inserted_pages, __ATOMIC_RELAXED));
+	return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:o}", "image_id",
+			 image_id(r->image), "n_pages", (json_int_t)r->n_pages, "resident_pages",
+			 get(&r->present_pages), "sessions", (int)r->n_sessions, "frames_loaded",
+			 get(&r->frames_loaded), "bytes_read", get(&r->bytes_read),
+			 "pages_inserted", get(&r->inserted_pages), "pages_evicted",
+			 get(&r->evicted_pages), "pages_refaulted", get(&r->refaulted_pages),
+			 "kept_by", (int)__atomic_load_n(&r->n_kept, __ATOMIC_RELAXED), "load",
+			 job_stats(r->job));
+}
+
+json_t *pager_image_stats(struct pager *p, const char *id)
+{
+	for (struct resident *r = p->residents; r; r = r->next)
+		if (!strcmp(image_id(r->image), id))
+			return resident_stats(r);
+	return NULL;
 }
 
 json_t *pager_stats(struct pager *p)
@@ -347,7 +478,7 @@ json_t *pager_stats(struct pager *p)
 
 	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
 		if (p->slots[i])
-			(void)json_array_append_new(sessions, session_stats(p->slots[i]));
+			(void)json_array_append_new(sessions, stats_of(p->slots[i]));
 	for (struct resident *r = p->residents; r; r = r->next)
 		(void)json_array_append_new(images, resident_stats(r));
 	return json_pack("{s:i, s:o, s:o}", "pid", (int)getpid(), "sessions", sessions, "images",

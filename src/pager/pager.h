@@ -5,9 +5,9 @@
  *
  *     pager_new() -> [pager_open() -> pager_attach() -> pager_retire()]* -> pager_free()
  *
- * Two kinds of thread. The control thread calls everything in the first part of this header; it is
- * one thread, so opening, attaching and retiring never race with each other. Fault threads
- * (fault.c) call the second part.
+ * Three kinds of thread. The control thread calls everything in the first part of this header; it
+ * is one thread, so opening, attaching and retiring never race with each other. Fault threads
+ * (fault.c) and the loader's threads (loader.h) call the second part.
  *
  * How a session can go while fault threads use it
  *   - epoll does not know sessions but handles: a slot number and the slot's generation. A handle
@@ -34,10 +34,16 @@
 #define PAGER_MAX_HISTORY  256u
 #define PAGER_STOP_HANDLE  UINT64_MAX
 
+struct loader;
+struct job;
+
 struct pager_options {
 	unsigned n_threads;	/* 0: as many as this machine suggests */
 	uint64_t linger_ns;	/* keep an image's memory so long after its last session */
 	uint32_t max_lingering; /* and so many images at most, the oldest leave first */
+	int slate_dirfd;	/* where sessions' slates lie; -1: in memory only. Borrowed */
+	bool no_userfaultfd;	/* new sessions are EAGER unless they ask for something else */
+	bool no_prefetch;	/* new sessions do not load working sets */
 };
 
 struct fault_thread;
@@ -50,6 +56,10 @@ struct pager {
 	int epoll_fd;
 	int stop_fd;
 	int attention_fd; /* eventfd: a session failed, the control thread should look */
+
+	struct loader *loader;
+	pthread_mutex_t jobs_lock; /* background.h */
+	struct job *jobs;	   /* jobs_lock: those that have something to load */
 
 	/* the control thread's */
 	struct resident *residents;
@@ -69,15 +79,39 @@ int pager_new(const struct pager_options *options, struct pager **ret);
 struct pager *pager_free(struct pager *p);
 DEFINE_CLEANUP(struct pager *, pager_free)
 
+/* What a client wants of a new session. */
+struct pager_request {
+	const char *name;
+	struct image *image;
+	enum session_mode mode;	       /* AUTO: see pager_open() */
+	bool exclusive;		       /* no other VM will ever run from this image */
+	struct image *base;	       /* what it once ran from, or NULL */
+	const struct working_set *set; /* of the image, or NULL; only used during the call */
+	enum job_what what;	       /* what to load in the background */
+};
+
 /**
- * pager_open() - a session, LISTENING, on the image's resident memory, which is made if need be
- * @image: borrowed; resident memory of the same image id is used if there is some
- * Return: 0; -EEXIST the name is in use; -EAGAIN too many sessions; negative errno; @problem says
+ * pager_open() - a session, LISTENING, and the resident memory that it needs, made if need be
+ * Everything in @q is borrowed; resident memory of the same image id is used if there is some.
+ *
+ * AUTO is EAGER when userfaultfd is turned off; SHARED when the image's memory is there already, or
+ * others may run from it; OVERLAY when none will and a good part of it is its base's. Why it was
+ * chosen is in the session.
+ * Return: 0; -EEXIST the name is in use; -EAGAIN too many sessions; -EINVAL OVERLAY without a base
+ * that it shares anything with; negative errno; @problem says
  */
-int pager_open(struct pager *p, const char *name, struct image *image, struct problem *problem,
+int pager_open(struct pager *p, const struct pager_request *q, struct problem *problem,
 	       struct session **ret);
 
-/** pager_attach() - session_attach(), and serve it from now on. Same results */
+/**
+ * pager_warm() - load an image's resident memory without a session
+ * @set, @what: as above. The memory lingers as if a session had just ended.
+ * Return: 0; negative errno, @problem says
+ */
+int pager_warm(struct pager *p, struct image *image, const struct working_set *set,
+	       enum job_what what, struct problem *problem);
+
+/** pager_attach() - session_attach(), and serve it from now on. @uffd -1: EAGER. Same results */
 int pager_attach(struct pager *p, struct session *s, const struct handshake *map, int uffd,
 		 int pidfd, int pid, struct problem *problem);
 
@@ -99,6 +133,9 @@ int pager_tick(struct pager *p);
 /** pager_session_stats() - of a present session, or of a past one. Return: new reference; NULL:
  * none */
 json_t *pager_session_stats(struct pager *p, const char *name);
+
+/** pager_image_stats() - of resident memory. Return: new reference; NULL: there is none */
+json_t *pager_image_stats(struct pager *p, const char *image_id);
 
 /** pager_stats() - the object of pager/client.h. Return: new reference; NULL without memory */
 json_t *pager_stats(struct pager *p);

@@ -21,7 +21,10 @@
  *  3. allocated pages <= claimed_pages. claimed_pages grows before an insertion and shrinks after
  *     it by what did not happen. The audit reads the allocated pages first: what it read had been
  *     claimed by then and claims of pages that are there are never taken back. So the comparison
- *     has no false alarms, and finds a page of invariant 2 that no fault has led to yet.
+ *     has no false alarms, and finds a page of invariant 2 that no fault has led to yet. Eviction
+ *     takes claims back, so it says when it begins and ends, and the audit leaves its figures alone
+ *     if there was one meanwhile. Memory that VMs keep without us (n_kept) is complete but for
+ *     zeros, and whatever a touch adds to it is right: then the claims follow.
  *
  * Worked example: layer 0, frame 5 decodes to 16 pages; the image uses indexes 0-3 as gfn 80-83 and
  * 6-15 as gfn 86-95 (a later layer replaced two). Thread A faults on gfn 90: claim ABSENT ->
@@ -40,10 +43,12 @@
 #include "pager/resident.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -80,19 +85,16 @@ void bounce_deinit(struct bounce *b)
 	*b = (struct bounce){0};
 }
 
-static int make_states(struct resident *r)
+static int make_tables(struct resident *r)
 {
-	uint32_t n_layers = image_n_layers(r->image);
+	int e = frames_init(&r->frames, r->image);
 
-	r->first = calloc((size_t)n_layers + 1, sizeof(*r->first));
-	if (!r->first)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n_layers; i++)
-		r->first[i + 1] = r->first[i] + image_layer_frames(r->image, i);
-	r->n_frames = r->first[n_layers];
-	r->states = calloc(r->n_frames + 1, 1);
+	if (e < 0)
+		return e;
+	r->present = bitmap_new(r->n_pages);
+	r->evicted = bitmap_new(r->n_pages);
 	r->zeros = bitmap_new((r->n_pages + RESIDENT_BLOCK_PAGES - 1) / RESIDENT_BLOCK_PAGES);
-	return r->states && r->zeros ? 0 : -ENOMEM;
+	return r->present && r->evicted && r->zeros ? 0 : -ENOMEM;
 }
 
 static int make_memory(struct resident *r)
@@ -100,7 +102,8 @@ static int make_memory(struct resident *r)
 	uint64_t size = r->n_pages * DORM_PAGE_SIZE;
 	void *p;
 
-	r->memfd = memfd_new("dorm-image", size);
+	if (r->memfd < 0)
+		r->memfd = memfd_new("dorm-image", size);
 	if (r->memfd < 0)
 		return r->memfd;
 	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, r->memfd, 0);
@@ -115,18 +118,22 @@ static int make_memory(struct resident *r)
 	return uffd_register(r->uffd, (uintptr_t)p, size, UFFDIO_REGISTER_MODE_MISSING);
 }
 
-int resident_new(struct image *image, struct problem *problem, struct resident **ret)
+static int make(struct image *image, int memfd, struct problem *problem, struct resident **ret)
 {
 	_cleanup_(resident_freep) struct resident *r = calloc(1, sizeof(*r));
 	int e;
 
-	if (!r)
+	if (!r) {
+		fd_close(memfd);
 		return -ENOMEM;
-	r->memfd = r->uffd = -1;
+	}
+	r->memfd = memfd;
+	r->uffd = -1;
 	r->image = image_ref(image);
 	r->n_pages = image_n_pages(image);
 	pthread_mutex_init(&r->failure_lock, NULL);
-	e = make_states(r);
+	pthread_mutex_init(&r->evict_lock, NULL);
+	e = make_tables(r);
 	if (e == 0)
 		e = make_memory(r);
 	if (e < 0) {
@@ -134,6 +141,74 @@ int resident_new(struct image *image, struct problem *problem, struct resident *
 			      image_id(image), (unsigned long long)r->n_pages);
 		return e;
 	}
+	*ret = take_ptr(r);
+	return 0;
+}
+
+int resident_new(struct image *image, struct problem *problem, struct resident **ret)
+{
+	return make(image, -1, problem, ret);
+}
+
+/* ---- taking back ------------------------------------------------------------------------------
+ */
+
+/* SEEK_DATA of a memfd names pages in memory and in swap, and nothing else. */
+static int find_present(struct resident *r)
+{
+	off_t end = (off_t)(r->n_pages * DORM_PAGE_SIZE), from, to = 0;
+
+	while (to < end && (from = lseek(r->memfd, to, SEEK_DATA)) >= 0) {
+		to = lseek(r->memfd, from, SEEK_HOLE);
+		if (to < 0)
+			return error_errno();
+		for (off_t i = from / (off_t)DORM_PAGE_SIZE; i < to / (off_t)DORM_PAGE_SIZE; i++)
+			(void)bitmap_set_atomic(r->present, (uint64_t)i);
+		r->present_pages += (uint64_t)(to - from) / DORM_PAGE_SIZE;
+	}
+	if (to < end && from < 0 && errno != ENXIO)
+		return error_errno();
+	r->claimed_pages = r->present_pages;
+	return 0;
+}
+
+static void find_frames(struct resident *r)
+{
+	struct frame_page pages[IMAGE_FRAME_PAGES];
+	uint32_t layer, frame;
+
+	for (uint64_t i = 0; i < r->frames.n; i++) {
+		uint32_t n, have = 0;
+
+		frames_name(&r->frames, i, &layer, &frame);
+		n = image_frame_pages(r->image, layer, frame, pages);
+		while (have < n && resident_has(r, pages[have].gfn))
+			have++;
+		if (n && have == n && frames_try(&r->frames, i))
+			(void)frames_settle(&r->frames, i, FRAME_RESIDENT, 1);
+	}
+}
+
+int resident_take_back(struct image *image, int memfd, struct problem *problem,
+		       struct resident **ret)
+{
+	_cleanup_(resident_freep) struct resident *r = NULL;
+	struct stat st;
+	int e;
+
+	if (fstat(memfd, &st) < 0 ||
+	    (uint64_t)st.st_size != image_n_pages(image) * DORM_PAGE_SIZE) {
+		fd_close(memfd);
+		problem_set(problem, 500, "the memory of image %s is not as large as the image",
+			    image_id(image));
+		return -EINVAL;
+	}
+	e = make(image, memfd, problem, &r);
+	if (e == 0)
+		e = find_present(r);
+	if (e < 0)
+		return e;
+	find_frames(r);
 	*ret = take_ptr(r);
 	return 0;
 }
@@ -146,62 +221,15 @@ struct resident *resident_free(struct resident *r)
 		munmap(r->base, r->n_pages * DORM_PAGE_SIZE);
 	fd_close(r->uffd);
 	fd_close(r->memfd);
-	free(r->states);
-	free(r->first);
+	frames_deinit(&r->frames);
+	free(r->present);
+	free(r->evicted);
 	free(r->zeros);
 	pthread_mutex_destroy(&r->failure_lock);
+	pthread_mutex_destroy(&r->evict_lock);
 	image_unref(r->image);
 	free(r);
 	return NULL;
-}
-
-/* ---- frame states -----------------------------------------------------------------------------
- */
-
-static uint8_t *state_of(struct resident *r, uint32_t layer, uint32_t frame)
-{
-	return &r->states[r->first[layer] + frame];
-}
-
-/* The state that a claim makes of @seen; the same: nothing to change. */
-static uint8_t claimed(uint8_t seen, bool alias)
-{
-	switch (seen) {
-	case FRAME_ABSENT:
-		return FRAME_LOADING;
-	case FRAME_LOADING:
-	case FRAME_LOADING_WAITED:
-		return alias ? FRAME_LOADING_ALIAS : FRAME_LOADING_WAITED;
-	default:
-		return seen;
-	}
-}
-
-enum frame_state resident_claim(struct resident *r, uint32_t layer, uint32_t frame, bool alias)
-{
-	uint8_t *state = state_of(r, layer, frame);
-	uint8_t seen = __atomic_load_n(state, __ATOMIC_ACQUIRE);
-
-	for (;;) {
-		uint8_t next = claimed(seen, alias);
-
-		if (next == seen || __atomic_compare_exchange_n(state, &seen, next, false,
-								__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-			return seen;
-	}
-}
-
-enum frame_wake resident_settle(struct resident *r, uint32_t layer, uint32_t frame,
-				enum frame_state state)
-{
-	switch (__atomic_exchange_n(state_of(r, layer, frame), state, __ATOMIC_ACQ_REL)) {
-	case FRAME_LOADING_ALIAS:
-		return WAKE_ALL;
-	case FRAME_LOADING_WAITED:
-		return WAKE_FRAME;
-	default:
-		return WAKE_NOBODY;
-	}
 }
 
 /* ---- insertion --------------------------------------------------------------------------------
@@ -227,6 +255,21 @@ static int check_present(struct resident *r, struct bounce *b, uint64_t gfn, con
 	return RESIDENT_E_POISONED;
 }
 
+/* These pages are there: says so, and counts those that nobody had said of. */
+static void mark_present(struct resident *r, uint64_t gfn, uint64_t n_pages, bool inserted)
+{
+	uint64_t n = 0, again = 0;
+
+	for (uint64_t i = gfn; i < gfn + n_pages; i++) {
+		n += !bitmap_set_atomic(r->present, i);
+		again += inserted && bitmap_test_atomic(r->evicted, i);
+	}
+	if (n)
+		__atomic_fetch_add(&r->present_pages, n, __ATOMIC_RELAXED);
+	if (again)
+		__atomic_fetch_add(&r->refaulted_pages, again, __ATOMIC_RELAXED);
+}
+
 /*
  * Copy one run of pages, or zeros when @src is NULL. Counts what it inserted, in every case.
  */
@@ -241,6 +284,7 @@ static int insert_run(struct resident *r, struct bounce *b, uint64_t gfn, uint64
 		int e = src ? uffd_copy(r->uffd, dst, src + i * DORM_PAGE_SIZE, len, &done)
 			    : uffd_zeropage(r->uffd, dst, len, &done);
 
+		mark_present(r, gfn + i, done / DORM_PAGE_SIZE, true);
 		i += done / DORM_PAGE_SIZE;
 		*inserted += done / DORM_PAGE_SIZE;
 		if (e == 0 || done)
@@ -250,6 +294,7 @@ static int insert_run(struct resident *r, struct bounce *b, uint64_t gfn, uint64
 			e = src ? check_present(r, b, gfn + i, src + i * DORM_PAGE_SIZE) : 0;
 			if (e)
 				return e;
+			mark_present(r, gfn + i, 1, false);
 			i++;
 			break;
 		case EAGAIN:
@@ -300,26 +345,22 @@ uint32_t resident_run(const struct frame_page *pages, uint32_t n, uint32_t i)
 	return len;
 }
 
-int resident_load(struct resident *r, struct bounce *b, uint32_t layer, uint32_t frame,
-		  struct frame_page pages[IMAGE_FRAME_PAGES], uint32_t *ret_n_pages,
-		  uint64_t *ret_inserted, uint64_t *ret_bytes, struct problem *problem)
+int resident_insert(struct resident *r, struct bounce *b, uint32_t layer, uint32_t frame,
+		    uint32_t n_decoded, struct frame_page pages[IMAGE_FRAME_PAGES],
+		    uint32_t *ret_n_pages, uint64_t *ret_inserted, struct problem *problem)
 {
-	uint32_t decoded = 0, n = image_frame_pages(r->image, layer, frame, pages);
-	int e;
+	uint32_t n = image_frame_pages(r->image, layer, frame, pages);
+	int e = 0;
 
 	*ret_n_pages = n;
-	e = image_read_frame(r->image, layer, frame, b->scratch, b->out, &decoded, problem);
-	if (e)
-		return e > 0 ? RESIDENT_E_CORRUPT : e;
-	*ret_bytes += decoded * DORM_PAGE_SIZE;
-	__atomic_fetch_add(&r->bytes_read, decoded * DORM_PAGE_SIZE, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&r->bytes_read, n_decoded * DORM_PAGE_SIZE, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&r->frames_loaded, 1, __ATOMIC_RELAXED);
 	for (uint32_t i = 0; i < n && e == 0;) {
 		uint32_t len = resident_run(pages, n, i);
 
-		if (pages[i].index + len > decoded) {
+		if (pages[i].index + len > n_decoded) {
 			problem_set(problem, 500, "the map uses page %u of a frame of %u pages",
-				    pages[i].index + len - 1, decoded);
+				    pages[i].index + len - 1, n_decoded);
 			return RESIDENT_E_CORRUPT;
 		}
 		e = insert(r, b, pages[i].gfn, len,
@@ -357,6 +398,76 @@ int resident_copy_aliases(struct resident *r, struct bounce *b, const struct pag
 	int e = decoded ? 0 : read_owners(r, b, part);
 
 	return e < 0 ? e : insert(r, b, part->gfn, part->n_pages, src, ret_inserted);
+}
+
+/* ---- eviction ---------------------------------------------------------------------------------
+ */
+
+/*
+ * Punching first and clearing the bit afterwards makes the bits lag behind, on the side that does
+ * no harm: whoever believes a bit that is still set asks the kernel, and is told. Whoever inserts
+ * an alias between the two loses its bit; then the page is there, counted, and not known to be
+ * until somebody inserts it again. Owners' pages cannot be met by that: their frame is LOADING
+ * here.
+ */
+static uint64_t punch(struct resident *r, uint64_t gfn, uint64_t n_pages)
+{
+	uint64_t freed = 0;
+
+	__atomic_fetch_add(&r->evictions_begun, 1, __ATOMIC_SEQ_CST);
+	if (fallocate(r->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      (off_t)(gfn * DORM_PAGE_SIZE), (off_t)(n_pages * DORM_PAGE_SIZE)) < 0)
+		n_pages = 0; /* they stay, and are right */
+	for (uint64_t i = gfn; i < gfn + n_pages; i++) {
+		if (!bitmap_clear_atomic(r->present, i))
+			continue;
+		(void)bitmap_set_atomic(r->evicted, i);
+		freed++;
+	}
+	__atomic_fetch_sub(&r->claimed_pages, freed, __ATOMIC_SEQ_CST);
+	__atomic_fetch_sub(&r->present_pages, freed, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&r->evicted_pages, freed, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&r->evictions_done, 1, __ATOMIC_SEQ_CST);
+	return freed;
+}
+
+bool resident_evict(struct resident *r, uint64_t index, uint64_t *ret_freed,
+		    enum frame_wake *ret_wake)
+{
+	struct frame_page pages[IMAGE_FRAME_PAGES];
+	uint32_t layer, frame, n;
+
+	LOCK_SCOPE(&r->evict_lock);
+
+	if (r->n_kept || !frames_take(&r->frames, index))
+		return false;
+	frames_name(&r->frames, index, &layer, &frame);
+	n = image_frame_pages(r->image, layer, frame, pages);
+	for (uint32_t i = 0; i < n;) {
+		uint32_t len = resident_run(pages, n, i);
+
+		*ret_freed += punch(r, pages[i].gfn, len);
+		i += len;
+	}
+	*ret_wake = frames_settle(&r->frames, index, FRAME_ABSENT, 0);
+	return true;
+}
+
+uint64_t resident_evict_loose(struct resident *r, uint64_t gfn, uint64_t n_pages)
+{
+	uint64_t freed = 0, end = gfn + n_pages;
+	struct page_run run;
+	LOCK_SCOPE(&r->evict_lock);
+
+	for (; gfn < end && !r->n_kept; gfn++) {
+		if (!resident_has(r, gfn))
+			continue;
+		image_lookup(r->image, gfn, &run);
+		if (run.layer == IMAGE_LAYER_ZERO ||
+		    image_owner(r->image, run.layer, run.slot + (gfn - run.gfn)) != gfn)
+			freed += punch(r, gfn, 1);
+	}
+	return freed;
 }
 
 /* ---- zero pages -------------------------------------------------------------------------------
@@ -460,14 +571,27 @@ bool resident_has_failures(struct resident *r)
 	return r->n_failures > 0;
 }
 
+void resident_keep(struct resident *r, bool keep)
+{
+	LOCK_SCOPE(&r->evict_lock);
+
+	__atomic_fetch_add(&r->n_kept, keep ? 1 : -1, __ATOMIC_SEQ_CST);
+}
+
 int resident_audit(struct resident *r)
 {
-	uint64_t allocated;
+	uint64_t begun = __atomic_load_n(&r->evictions_begun, __ATOMIC_SEQ_CST);
+	bool still = begun == __atomic_load_n(&r->evictions_done, __ATOMIC_SEQ_CST);
+	uint64_t allocated, claimed;
 	int e = memfd_allocated_pages(r->memfd, &allocated);
 
 	if (e < 0)
 		return e;
-	if (allocated > __atomic_load_n(&r->claimed_pages, __ATOMIC_SEQ_CST))
+	claimed = __atomic_load_n(&r->claimed_pages, __ATOMIC_SEQ_CST);
+	still = still && begun == __atomic_load_n(&r->evictions_begun, __ATOMIC_SEQ_CST);
+	if (allocated > claimed && __atomic_load_n(&r->n_kept, __ATOMIC_SEQ_CST))
+		__atomic_fetch_add(&r->claimed_pages, allocated - claimed, __ATOMIC_SEQ_CST);
+	else if (allocated > claimed && still)
 		__atomic_store_n(&r->poisoned, true, __ATOMIC_RELEASE);
 	return __atomic_load_n(&r->poisoned, __ATOMIC_ACQUIRE) ? RESIDENT_E_POISONED : 0;
 }

@@ -5,13 +5,13 @@
  *
  * One memfd per image, as large as the guest's memory and empty at first. Every VM of the image
  * maps it privately, so a page that is put here once is there for all of them. Frames come from the
- * image's layers when the first fault asks for them (resident_claim(), resident_load()). Guest
+ * image's layers when the first fault asks for them (frames_claim(), resident_insert()). Guest
  * pages that share a slot of a frame with a lower one, its owner, are copied when they are asked
  * for (resident_copy_aliases()).
  *
- *     resident_new() -> [resident_claim(), resident_load(), resident_settle()]* -> resident_free()
+ *     resident_new() -> [frames_claim(), resident_insert(), frames_settle()]* -> resident_free()
  *
- * Threads: claim, load, settle, zero and the failure functions may be called by any fault thread at
+ * Threads: insertion, eviction, zero and the failure functions may be called by any fault thread at
  * once; new, free, audit and the counters' readers belong to the control thread. @sessions,
  * @n_sessions and @idle_since_ns are the engine's (pager/pager.h says which lock).
  */
@@ -23,6 +23,7 @@
 #include "base/mem.h"
 #include "base/problem.h"
 #include "image/image.h"
+#include "pager/frames.h"
 
 #define RESIDENT_BLOCK_PAGES  16u   /* 64 KiB: what one bit of the zero map stands for */
 #define RESIDENT_WINDOW_PAGES 512u  /* 2 MiB: no zero page is installed further from its fault */
@@ -35,37 +36,6 @@ enum {
 	RESIDENT_E_POISONED = 2, /* the memfd holds a page that nobody here put there */
 };
 
-/*
- * A frame's state: one byte, changed only by compare-and-swap.
- *
- *   state            holds                                      left by
- *   ABSENT           none, or some, of its pages are there      claim -> LOADING
- *   LOADING          one thread reads and inserts it            settle -> RESIDENT|ABSENT|FAILED,
- *                                                               another's claim -> WAITED, ALIAS
- *   LOADING_WAITED   the same, and another thread waits         settle -> RESIDENT|ABSENT|FAILED,
- *                    for the page of an owner                   another's claim -> ALIAS
- *   LOADING_ALIAS    the same, and at least one waits for an    settle -> RESIDENT|ABSENT|FAILED
- *                    alias, which could be anywhere
- *   RESIDENT         every owner's page of it is there; aliases may not be    (final)
- *   FAILED           its seal did not hold                               (final)
- */
-enum frame_state {
-	FRAME_ABSENT,
-	FRAME_LOADING,
-	FRAME_LOADING_WAITED,
-	FRAME_LOADING_ALIAS,
-	FRAME_RESIDENT,
-	FRAME_FAILED,
-};
-
-/* Who else must be woken when a frame was loaded. */
-enum frame_wake {
-	WAKE_NOBODY,
-	WAKE_FRAME, /* the owners' pages of the frame, in every session */
-	WAKE_ALL,   /* all memory of every session: an alias may be waited for, and it is not known
-		       which */
-};
-
 /* What a thread needs to load frames: its own, allocated in advance and locked in memory. */
 struct bounce {
 	void *out;     /* IMAGE_FRAME_BYTES, page-aligned */
@@ -76,25 +46,36 @@ struct bounce {
 };
 
 struct session;
+struct job;
 
 struct resident {
 	struct image *image;
 	uint64_t n_pages;
 	int memfd;
-	int uffd;	 /* ours, over @base */
-	uint8_t *base;	 /* shared mapping; never touched, only named to the kernel */
-	uint8_t *states; /* enum frame_state of all frames of all layers, atomic */
-	uint64_t *first; /* per layer: index of its frame 0 in @states */
-	uint64_t n_frames;
+	int uffd;      /* ours, over @base */
+	uint8_t *base; /* shared mapping; never touched, only named to the kernel */
+	struct frames frames;
+
+	bitmap_word
+		*present; /* per page: it is in the memfd; atomic bits. May lag behind insertion,
+			     and for aliases and zeros behind eviction; see resident_evict() */
+	uint64_t present_pages; /* atomic: bits set */
 
 	bitmap_word *zeros; /* per block: a VM had zero pages of it installed; atomic bits */
 	uint32_t n_zeros;   /* atomic: bits set, at most RESIDENT_ZERO_BLOCKS */
 
 	uint64_t claimed_pages;	 /* atomic: inserted or just being inserted; see resident_audit() */
-	uint64_t inserted_pages; /* atomic */
-	uint64_t frames_loaded;	 /* atomic */
-	uint64_t bytes_read;	 /* atomic: decoded bytes of frames read */
-	bool poisoned;		 /* atomic; for good */
+	uint64_t inserted_pages; /* atomic: ever */
+	uint64_t evicted_pages;	 /* atomic: ever */
+	uint64_t refaulted_pages; /* atomic: inserted again after they had been evicted */
+	bitmap_word *evicted;	  /* per page: was here before; atomic bits */
+	uint64_t evictions_begun, evictions_done; /* atomic; see resident_audit() */
+	pthread_mutex_t evict_lock;
+	uint32_t n_kept; /* atomic, changed under evict_lock: VMs that need all of it without asking
+			    us. While there are any, nothing is evicted */
+	uint64_t frames_loaded; /* atomic */
+	uint64_t bytes_read;	/* atomic: decoded bytes of frames read */
+	bool poisoned;		/* atomic; for good */
 
 	pthread_mutex_t failure_lock;
 	struct frame_failure {
@@ -103,6 +84,7 @@ struct resident {
 	} failures[RESIDENT_MAX_FAILURES];
 	uint32_t n_failures;
 
+	struct job *job; /* background.h: loads it without a session; the engine's */
 	struct resident *next;
 	struct session *sessions;
 	uint32_t n_sessions;
@@ -118,45 +100,76 @@ struct resident *resident_free(struct resident *r);
 DEFINE_CLEANUP(struct resident *, resident_free)
 
 /**
- * resident_claim() - who loads this frame?
- * @alias: the page that is waited for does not own its slot
- * Return: the state found. FRAME_ABSENT: it is LOADING now and the caller must load and settle it.
- * FRAME_LOADING*: it is marked now, and whoever loads it will wake all
+ * resident_take_back() - the same over a memfd that an earlier pager made and VMs still map
+ * @memfd: consumed in every case; read-write
+ * What is in it is taken for the image's: an earlier pager put it there by invariant 1. Frames
+ * whose owners' pages are all there are RESIDENT.
+ * Return: 0; -EINVAL when it is not as large as the image; negative errno
  */
-enum frame_state resident_claim(struct resident *r, uint32_t layer, uint32_t frame, bool alias);
+int resident_take_back(struct image *image, int memfd, struct problem *problem,
+		       struct resident **ret);
+
+static inline uint64_t resident_frame(const struct resident *r, uint32_t layer, uint32_t frame)
+{
+	return frames_index(&r->frames, layer, frame);
+}
 
 /**
- * resident_settle() - leave LOADING
- * @state: FRAME_RESIDENT, FRAME_ABSENT (could not be done now) or FRAME_FAILED
- * Return: who must be woken, because of the marks that others left
- */
-enum frame_wake resident_settle(struct resident *r, uint32_t layer, uint32_t frame,
-				enum frame_state state);
-
-/**
- * resident_load() - read a claimed frame and insert all of its pages that have an owner
+ * resident_insert() - put all pages of a decoded frame there that have an owner
+ * The caller has the frame LOADING.
+ * @b:            @b->out holds the frame, verified, of @n_decoded pages
  * @pages:        room for IMAGE_FRAME_PAGES; ascending index
  * @ret_n_pages:  how many of them; set in every case
- * @ret_inserted: pages that were not there before
- * @ret_bytes:    decoded bytes read
+ * @ret_inserted: pages that were not there before, added to what it holds
  *
- * Blocks for the read, and up to a third of a second when the host is out of memory.
- * Return: 0; RESIDENT_E_CORRUPT; RESIDENT_E_POISONED; -ENOMEM; -EAGAIN; other negative errno
+ * Blocks up to a third of a second when the host is out of memory.
+ * Return: 0; RESIDENT_E_CORRUPT when the map names pages that the frame does not have, @problem
+ * says; RESIDENT_E_POISONED; -ENOMEM; -EAGAIN; other negative errno
  */
-int resident_load(struct resident *r, struct bounce *b, uint32_t layer, uint32_t frame,
-		  struct frame_page pages[IMAGE_FRAME_PAGES], uint32_t *ret_n_pages,
-		  uint64_t *ret_inserted, uint64_t *ret_bytes, struct problem *problem);
+int resident_insert(struct resident *r, struct bounce *b, uint32_t layer, uint32_t frame,
+		    uint32_t n_decoded, struct frame_page pages[IMAGE_FRAME_PAGES],
+		    uint32_t *ret_n_pages, uint64_t *ret_inserted, struct problem *problem);
 
 /**
  * resident_copy_aliases() - insert pages whose content belongs to other, lower ones
- * @part:    a run of such pages, all of one frame, which is RESIDENT or was just loaded
- * @decoded: the frame is in @b, from resident_load(); otherwise the owners' pages are read from the
- *           memfd, never through a mapping of it
+ * @part:    a run of such pages, all of one frame, which is pinned or LOADING and just inserted
+ * @decoded: the frame is in @b, from resident_insert(); otherwise the owners' pages are read from
+ * the memfd, never through a mapping of it
  * @ret_inserted: pages that were not there before, added to what it holds
  * Return: 0; RESIDENT_E_POISONED; -ENOMEM; -EAGAIN; other negative errno
  */
 int resident_copy_aliases(struct resident *r, struct bounce *b, const struct page_run *part,
 			  bool decoded, uint64_t *ret_inserted);
+
+/** resident_source() - where the pager itself has a page: only for an owner's page of a frame that
+ *  is pinned, and only to copy from it */
+static inline const uint8_t *resident_source(const struct resident *r, uint64_t gfn)
+{
+	return r->base + gfn * DORM_PAGE_SIZE;
+}
+
+static inline bool resident_has(const struct resident *r, uint64_t gfn)
+{
+	return bitmap_test_atomic(r->present, gfn);
+}
+
+/**
+ * resident_evict() - give the pages of a frame back to the host
+ * VMs that have written to them keep what they wrote; the others come here again when they need
+ * one. Pages whose content a VM has mapped vanish from its tables.
+ * @ret_freed: pages, added to what it holds
+ * @ret_wake:  who must be woken: they may have looked for the frame meanwhile
+ * Return: was there something to evict, and nobody using it?
+ */
+bool resident_evict(struct resident *r, uint64_t index, uint64_t *ret_freed,
+		    enum frame_wake *ret_wake);
+
+/** resident_keep() - from now on (or no longer) a VM needs all of it without asking us */
+void resident_keep(struct resident *r, bool keep);
+
+/** resident_evict_loose() - the same for a run of pages that belong to no frame: zeros, aliases.
+ *  Pages that do are left alone. Return: pages freed */
+uint64_t resident_evict_loose(struct resident *r, uint64_t gfn, uint64_t n_pages);
 
 /** resident_run() - pages from @i on with consecutive gfn and index. Return: how many, at least 1
  */

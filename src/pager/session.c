@@ -20,20 +20,70 @@ static_assert(ARRAY_SIZE(state_names) == SESSION_N_STATES, "every state has a na
 
 static const uint8_t zero_page[DORM_PAGE_SIZE] __attribute__((aligned(4096)));
 
-int session_new(const char *name, struct resident *resident, struct session **ret)
+static const char *const mode_names[] = {"auto", "shared", "overlay", "copy", "eager"};
+static_assert(ARRAY_SIZE(mode_names) == SESSION_N_MODES, "every mode has a name");
+
+const char *session_mode_name(enum session_mode mode)
+{
+	return mode_names[mode];
+}
+
+int session_mode_parse(const char *name, enum session_mode *ret)
+{
+	for (unsigned i = 0; i < SESSION_N_MODES; i++) {
+		if (strcmp(name, mode_names[i]) != 0)
+			continue;
+		*ret = (enum session_mode)i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int init_lock(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attr;
+	int r;
+
+	pthread_rwlockattr_init(&attr);
+	/* copies come all the time; whoever reads events must get through */
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	r = pthread_rwlock_init(lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	return -r;
+}
+
+static int make_slate(struct session *s, int dirfd, struct problem *problem)
+{
+	char name[SESSION_NAME_MAX + 8];
+
+	(void)snprintf(name, sizeof(name), "%s.pages", s->name); /* has room for every name */
+	return slate_new(dirfd, name, image_n_pages(s->image), problem, &s->slate);
+}
+
+int session_new(const struct session_options *o, struct problem *problem, struct session **ret)
 {
 	_cleanup_(session_freep) struct session *s = calloc(1, sizeof(*s));
+	int r;
 
-	if (!s)
+	if (!s) {
+		free(o->own);
 		return -ENOMEM;
-	str_copy(s->name, sizeof(s->name), name);
-	s->resident = resident;
+	}
+	str_copy(s->name, sizeof(s->name), o->name);
+	str_copy(s->why, sizeof(s->why), o->why);
+	s->mode = o->mode;
+	s->resident = o->resident;
+	s->image = image_ref(o->image);
+	s->own = o->own;
 	s->uffd = s->pidfd = -1;
-	pthread_mutex_init(&s->read_lock, NULL);
 	pthread_mutex_init(&s->failure_lock, NULL);
-	s->removed = bitmap_new(resident->n_pages);
-	if (!s->removed)
-		return -ENOMEM;
+	r = init_lock(&s->remove_lock);
+	if (r == 0 && (s->mode == SESSION_COPY || s->mode == SESSION_OVERLAY))
+		r = frames_init(&s->direct, s->image);
+	if (r == 0)
+		r = make_slate(s, o->slate_dirfd, problem);
+	if (r < 0)
+		return r;
 	*ret = take_ptr(s);
 	return 0;
 }
@@ -45,8 +95,11 @@ struct session *session_free(struct session *s)
 	assert(__atomic_load_n(&s->refs, __ATOMIC_ACQUIRE) == 0);
 	fd_close(s->uffd);
 	fd_close(s->pidfd);
-	free(s->removed);
-	pthread_mutex_destroy(&s->read_lock);
+	free(s->own);
+	frames_deinit(&s->direct);
+	slate_deinit(&s->slate);
+	image_unref(s->image);
+	pthread_rwlock_destroy(&s->remove_lock);
 	pthread_mutex_destroy(&s->failure_lock);
 	free(s);
 	return NULL;
@@ -191,6 +244,121 @@ int session_zero(struct session *s, uint64_t gfn, uint64_t n_pages, uint64_t foc
 	return r;
 }
 
+/* How far from @gfn do pages go that were not given back? And @skip: how many were, before. */
+static uint64_t not_removed(const struct session *s, uint64_t gfn, uint64_t n, uint64_t *skip)
+{
+	uint64_t len = 0;
+
+	*skip = 0;
+	if (!slate_has_removed(&s->slate))
+		return n;
+	while (*skip < n && session_is_removed(s, gfn + *skip))
+		(*skip)++;
+	while (*skip + len < n && !session_is_removed(s, gfn + *skip + len))
+		len++;
+	return len;
+}
+
+typedef int put_fn(struct session *s, uint64_t hva, const uint8_t *src, uint64_t len,
+		   uint64_t *ret_done);
+
+static int put_copy(struct session *s, uint64_t hva, const uint8_t *src, uint64_t len,
+		    uint64_t *ret_done)
+{
+	return uffd_copy(s->uffd, hva, src, len, ret_done);
+}
+
+static int put_mapping(struct session *s, uint64_t hva, const uint8_t *src, uint64_t len,
+		       uint64_t *ret_done)
+{
+	(void)src;
+	return uffd_continue(s->uffd, hva, len, ret_done);
+}
+
+/* One stretch of addresses. What is there already, or cannot be mapped, is passed over. */
+static int put_range(struct session *s, put_fn *put, uint64_t hva, const uint8_t *src, uint64_t len,
+		     uint64_t *ret_pages)
+{
+	uint64_t done;
+
+	for (uint64_t i = 0; i < len; i += done) {
+		int r = put(s, hva + i, src ? src + i : NULL, len - i, &done);
+
+		*ret_pages += done / DORM_PAGE_SIZE;
+		if (r == 0 || done)
+			continue;
+		if (r != -EEXIST && !(r == -EFAULT && put == put_mapping))
+			return r;
+		/* the thread that waits for a page that is there has to be told */
+		(void)uffd_wake(s->uffd, hva + i, DORM_PAGE_SIZE);
+		done = DORM_PAGE_SIZE;
+	}
+	return 0;
+}
+
+/* The regions, and in them what was not given back. The caller has the lock if it is needed. */
+static int put_pages(struct session *s, put_fn *put, uint64_t gfn, uint64_t n_pages,
+		     const uint8_t *src, uint64_t *ret_pages)
+{
+	const uint64_t first = gfn;
+	uint64_t hva, len;
+	int r = 0;
+
+	while (r == 0 && n_pages && session_piece(s, &gfn, &n_pages, &hva, &len)) {
+		uint64_t at = gfn - len / DORM_PAGE_SIZE, skip, n;
+
+		for (; r == 0 && at < gfn; at += skip + n) {
+			uint64_t to = hva + (at - (gfn - len / DORM_PAGE_SIZE)) * DORM_PAGE_SIZE;
+
+			n = not_removed(s, at, gfn - at, &skip);
+			if (skip) /* whoever waits there is to ask again, for zeros */
+				(void)uffd_wake(s->uffd, to, skip * DORM_PAGE_SIZE);
+			r = put_range(s, put, to + skip * DORM_PAGE_SIZE,
+				      src ? src + (at + skip - first) * DORM_PAGE_SIZE : NULL,
+				      n * DORM_PAGE_SIZE, ret_pages);
+		}
+		if (r == -EAGAIN)
+			(void)uffd_wake(s->uffd, hva, len);
+	}
+	return r;
+}
+
+static int put_locked(struct session *s, put_fn *put, uint64_t gfn, uint64_t n_pages,
+		      const uint8_t *src, uint64_t *ret_pages)
+{
+	int r;
+
+	if (!s->can_remove)
+		return put_pages(s, put, gfn, n_pages, src, ret_pages);
+	pthread_rwlock_rdlock(&s->remove_lock);
+	r = put_pages(s, put, gfn, n_pages, src, ret_pages);
+	pthread_rwlock_unlock(&s->remove_lock);
+	return r;
+}
+
+int session_copy(struct session *s, uint64_t gfn, uint64_t n_pages, const uint8_t *src,
+		 uint64_t *ret_copied)
+{
+	uint64_t copied = 0;
+	int r = put_locked(s, put_copy, gfn, n_pages, src, &copied);
+
+	if (r == 0)
+		slate_install(&s->slate, gfn, n_pages);
+	__atomic_fetch_add(&s->n.pages_copied, copied, __ATOMIC_RELAXED);
+	*ret_copied += copied;
+	return r;
+}
+
+int session_continue(struct session *s, uint64_t gfn, uint64_t n_pages, uint64_t *ret_continued)
+{
+	uint64_t continued = 0;
+	int r = put_locked(s, put_mapping, gfn, n_pages, NULL, &continued);
+
+	__atomic_fetch_add(&s->n.pages_continued, continued, __ATOMIC_RELAXED);
+	*ret_continued += continued;
+	return r;
+}
+
 void session_remove(struct session *s, uint64_t hva, uint64_t end)
 {
 	for (uint32_t i = 0; i < s->map.n_regions; i++) {
@@ -198,11 +366,20 @@ void session_remove(struct session *s, uint64_t hva, uint64_t end)
 		uint64_t from = MAX(hva, g->hva);
 		uint64_t to = MIN(end, g->hva + g->n_pages * DORM_PAGE_SIZE);
 
-		for (; from < to; from += DORM_PAGE_SIZE)
-			(void)bitmap_set_atomic(s->removed,
-						g->gfn + (from - g->hva) / DORM_PAGE_SIZE);
+		if (from < to)
+			slate_remove(&s->slate, g->gfn + (from - g->hva) / DORM_PAGE_SIZE,
+				     (to - from) / DORM_PAGE_SIZE);
 	}
-	__atomic_store_n(&s->has_removed, true, __ATOMIC_RELEASE);
+}
+
+int session_unregister(struct session *s)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < s->map.n_regions && r == 0; i++)
+		r = uffd_unregister(s->uffd, s->map.regions[i].hva,
+				    s->map.regions[i].n_pages * DORM_PAGE_SIZE);
+	return r;
 }
 
 /* Pages share slots and threads race: either only makes it take longer. */
@@ -222,6 +399,17 @@ bool session_repeats(struct session *s, uint64_t gfn)
 /* Whatever the descriptor is, after this it is a userfaultfd that answers, over these regions. */
 static int check_uffd(struct session *s, struct problem *problem)
 {
+	if ((s->uffd < 0) != (s->mode == SESSION_EAGER)) {
+		problem_set(problem, 400,
+			    s->uffd < 0
+				    ? "session %s: handshake: no descriptor came with it"
+				    : "session %s: its memory is complete, but the VM registered "
+				      "it with a userfaultfd",
+			    s->name);
+		return -EINVAL;
+	}
+	if (s->uffd < 0)
+		return 0;
 	if (!uffd_is(s->uffd)) {
 		problem_set(problem, 400, "session %s: the descriptor is not a userfaultfd",
 			    s->name);
@@ -263,13 +451,17 @@ int session_attach(struct session *s, const struct handshake *map, int uffd, int
 		   struct problem *problem)
 {
 	uint8_t listening = SESSION_LISTENING;
+	uint64_t features;
 	int r;
 
 	s->map = *map;
 	s->uffd = uffd;
 	s->pid = pid;
 	r = check_uffd(s, problem);
-	if (r == 0) {
+	features = r == 0 && uffd >= 0 ? uffd_features(uffd) : 0;
+	/* what cannot be known is taken for possible */
+	s->can_remove = uffd >= 0 && (!features || (features & UFFD_FEATURE_EVENT_REMOVE));
+	if (r == 0 && uffd >= 0 && s->mode == SESSION_SHARED) {
 		r = preinstall_zeros(s);
 		if (r < 0)
 			problem_errno(problem, r, "session %s: cannot install pages", s->name);
@@ -300,22 +492,43 @@ static json_int_t get(const uint64_t *counter)
 	return (json_int_t)__atomic_load_n(counter, __ATOMIC_RELAXED);
 }
 
+/* An object that gets members one by one: NULL when there is no memory. */
+static void add(json_t *o, const char *name, json_int_t value)
+{
+	(void)json_object_set_new(o, name,
+				  json_integer(value)); /* missing is better than failing */
+}
+
 json_t *session_stats(struct session *s)
 {
 	json_int_t stored = get(&s->n.faults_stored), resident = get(&s->n.faults_resident);
 	json_int_t zero = get(&s->n.faults_zero), joined = get(&s->n.faults_joined);
 	LOCK_SCOPE(&s->failure_lock);
+	json_t *o =
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b, s:s?}", "session", s->name,
+			  "image_id", image_id(s->image), "state", state_names[session_state(s)],
+			  "mode", session_mode_name(s->mode), "why", s->why, "pid", s->pid, "full",
+			  (int)__atomic_load_n(&s->full, __ATOMIC_ACQUIRE), "failure",
+			  s->failure[0] ? s->failure : NULL);
 
-	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:I, s:s?}",
-			 "session", s->name, "image_id", image_id(s->resident->image), "state",
-			 state_names[session_state(s)], "pid", s->pid, "faults",
-			 stored + resident + zero + joined, "faults_stored", stored,
-			 "faults_resident", resident, "faults_zero", zero, "faults_joined", joined,
-			 "zero_preinstalled", get(&s->n.zero_preinstalled), "frames_loaded",
-			 get(&s->n.frames_loaded), "pages_inserted", get(&s->n.pages_inserted),
-			 "bytes_read", get(&s->n.bytes_read), "service_ns_p50",
-			 (json_int_t)histogram_percentile(&s->service_ns, 50), "service_ns_p99",
-			 (json_int_t)histogram_percentile(&s->service_ns, 99), "failure",
-			 s->failure[0] ? s->failure : NULL);
+	if (!o)
+		return NULL;
+	add(o, "faults", stored + resident + zero + joined);
+	add(o, "faults_stored", stored);
+	add(o, "faults_resident", resident);
+	add(o, "faults_zero", zero);
+	add(o, "faults_joined", joined);
+	add(o, "faults_copied", get(&s->n.faults_copied));
+	add(o, "faults_continued", get(&s->n.faults_continued));
+	add(o, "zero_preinstalled", get(&s->n.zero_preinstalled));
+	add(o, "frames_loaded", get(&s->n.frames_loaded));
+	add(o, "pages_inserted", get(&s->n.pages_inserted));
+	add(o, "pages_copied", get(&s->n.pages_copied));
+	add(o, "pages_continued", get(&s->n.pages_continued));
+	add(o, "bytes_read", get(&s->n.bytes_read));
+	add(o, "service_ns_p50", (json_int_t)histogram_percentile(&s->service_ns, 50));
+	add(o, "service_ns_p99", (json_int_t)histogram_percentile(&s->service_ns, 99));
+	add(o, "queue_ns_p50", (json_int_t)histogram_percentile(&s->queue_ns, 50));
+	add(o, "queue_ns_p99", (json_int_t)histogram_percentile(&s->queue_ns, 99));
+	return o;
 }

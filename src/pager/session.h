@@ -19,6 +19,7 @@
 #include "pager/handshake.h"
 #include "pager/histogram.h"
 #include "pager/resident.h"
+#include "pager/slate.h"
 
 #define SESSION_NAME_MAX    63u
 #define SESSION_FAILURE_MAX 767u
@@ -43,12 +44,45 @@ enum session_state {
 	SESSION_N_STATES,
 };
 
+/*
+ * How pages get into the VM (DESIGN.md section 4).
+ *
+ * SHARED    its memory is a private mapping of the image's resident memory: a page is there as soon
+ *           as it is in the memfd
+ * OVERLAY   a private mapping of the resident memory of another image, its base, and registered for
+ *           minor faults too. Pages that are the same in both are mapped from there
+ *           (UFFDIO_CONTINUE), its own are copied (UFFDIO_COPY)
+ * COPY      memory of its own: every page is copied
+ * EAGER     as SHARED, but all of it was there before the VM was: no userfaultfd
+ */
+enum session_mode {
+	SESSION_AUTO, /* to be chosen; no session has it */
+	SESSION_SHARED,
+	SESSION_OVERLAY,
+	SESSION_COPY,
+	SESSION_EAGER,
+	SESSION_N_MODES,
+};
+
+/** session_mode_name() - "shared"... */
+const char *session_mode_name(enum session_mode mode);
+
+/** session_mode_parse() - of a name. Return: 0; -EINVAL */
+int session_mode_parse(const char *name, enum session_mode *ret);
+
+/* What is loaded for a session while nobody waits for it (background.h). */
+enum job_what { JOB_NOTHING, JOB_WORKING_SET, JOB_FULL };
+
 /* Counted with relaxed atomics; pager/client.h says what they mean. */
 struct session_counters {
 	uint64_t faults_stored;
 	uint64_t faults_resident;
 	uint64_t faults_zero;
 	uint64_t faults_joined;
+	uint64_t faults_copied;	   /* of those: answered by a copy of a page that was at hand */
+	uint64_t faults_continued; /* of those: answered by a mapping of the base's page */
+	uint64_t pages_copied;
+	uint64_t pages_continued;
 	uint64_t zero_preinstalled;
 	uint64_t frames_loaded;
 	uint64_t pages_inserted;
@@ -70,17 +104,28 @@ struct session {
 	int pid;
 	struct handshake map; /* fixed after attach */
 
-	/* REMOVE events must be known before a fault that was read later is served, so reading
-	 * and noting them is one step under this lock. Faults are served outside of it. */
-	pthread_mutex_t read_lock;
-	bitmap_word *removed; /* per page: the VM gave it back, it reads as zeros; atomic bits */
-	bool has_removed;     /* atomic */
+	enum session_mode mode;
+	char why[160];	      /* this mode */
+	struct image *image;  /* what the VM's memory is; in SHARED and EAGER the resident's */
+	bitmap_word *own;     /* OVERLAY: pages that are not the base's */
+	struct frames direct; /* COPY, OVERLAY: frames of @image on their way into the VM itself */
+
+	/* A page must not be put into the VM after it gave it back. So events are read and noted
+	 * as one step with the write lock, and a page is looked up and put there as one step with
+	 * the read lock. Only for VMs whose userfaultfd reports removals (@can_remove). */
+	pthread_rwlock_t remove_lock;
+	bool can_remove; /* fixed after attach */
+	struct slate slate;
+
+	struct job *job; /* background.h: loads its memory; the engine's lock */
+	uint8_t full;	 /* atomic: it needs us no more */
 
 	/* What session_repeats() counts: gfn in the upper 48 bits, how often in the lower 16. */
 	uint64_t repeats[SESSION_REPEAT_SLOTS]; /* atomic */
 
 	struct session_counters n;
 	struct histogram service_ns;
+	struct histogram queue_ns; /* of faults whose frame had to wait for the disk */
 
 	pthread_mutex_t failure_lock;
 	char failure[SESSION_FAILURE_MAX + 1]; /* under failure_lock; empty: none */
@@ -88,14 +133,25 @@ struct session {
 	struct session *next; /* of the same resident; the engine's lock */
 };
 
-/** session_new() - in state LISTENING; @resident is borrowed and outlives it */
-int session_new(const char *name, struct resident *resident, struct session **ret);
+/* What a session is to be. */
+struct session_options {
+	const char *name;
+	enum session_mode mode; /* not AUTO */
+	const char *why;
+	struct image *image;	   /* referenced */
+	struct resident *resident; /* borrowed, outlives it; of @image, or of the base in OVERLAY */
+	bitmap_word *own;	   /* OVERLAY: consumed in every case */
+	int slate_dirfd;	   /* where its slate lies; -1: in memory only */
+};
+
+/** session_new() - in state LISTENING */
+int session_new(const struct session_options *o, struct problem *problem, struct session **ret);
 struct session *session_free(struct session *s);
 DEFINE_CLEANUP(struct session *, session_free)
 
 /**
  * session_attach() - a VM handed over its memory
- * @uffd, @pidfd: consumed in every case
+ * @uffd, @pidfd: consumed in every case; @uffd -1 for EAGER, and for no other
  * Installs the zero pages that earlier VMs of the image needed, so it takes up to a millisecond.
  * Return: 0, and the state is SERVING; -EINVAL, @problem says why; negative errno
  */
@@ -144,8 +200,28 @@ void session_wake(struct session *s, uint64_t gfn, uint64_t n_pages);
 int session_zero(struct session *s, uint64_t gfn, uint64_t n_pages, uint64_t focus,
 		 uint64_t *ret_installed);
 
-/** session_remove() - the VM gave back the memory from @hva to @end; under read_lock */
+/**
+ * session_copy() - put pages into the VM itself, and wake whoever waits for them
+ * Pages that it gave back, and those that are there, are left alone.
+ * @src: stays valid and unchanged until this returns; pages that are not in the page tables are
+ *       found by the kernel
+ * @ret_copied: pages, added to what it holds
+ * Return: 0; -EAGAIN the mappings are being changed, woken; -ENOENT, -ESRCH; negative errno
+ */
+int session_copy(struct session *s, uint64_t gfn, uint64_t n_pages, const uint8_t *src,
+		 uint64_t *ret_copied);
+
+/**
+ * session_continue() - map pages that the resident memory has into an OVERLAY's VM, and wake
+ * Pages that the memory does not have are left alone. Return: as session_copy()
+ */
+int session_continue(struct session *s, uint64_t gfn, uint64_t n_pages, uint64_t *ret_continued);
+
+/** session_remove() - the VM gave back the memory from @hva to @end; with the write lock */
 void session_remove(struct session *s, uint64_t hva, uint64_t end);
+
+/** session_unregister() - all of its memory: it needs no more from us. Return: 0; negative errno */
+int session_unregister(struct session *s);
 
 /**
  * session_repeats() - a fault on a page that is there: has that happened too often to be chance?
@@ -156,8 +232,13 @@ bool session_repeats(struct session *s, uint64_t gfn);
 
 static inline bool session_is_removed(const struct session *s, uint64_t gfn)
 {
-	return __atomic_load_n(&s->has_removed, __ATOMIC_ACQUIRE) &&
-	       bitmap_test_atomic(s->removed, gfn);
+	return slate_is_removed(&s->slate, gfn);
+}
+
+/** session_owns() - is the page to be copied into the VM, rather than to come with its mapping? */
+static inline bool session_owns(const struct session *s, uint64_t gfn)
+{
+	return s->mode == SESSION_COPY || (s->own && bitmap_test(s->own, gfn));
 }
 
 /** session_stats() - the object of pager/client.h. Return: new reference; NULL without memory */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The state machine of frames, and insertion when the kernel refuses (uffd_copy() is wrapped). */
+/* Insertion when the kernel refuses (uffd_copy() is wrapped), eviction, taking back. */
 #include "pager/test-vm.h"
 
 #include <errno.h>
@@ -80,12 +80,15 @@ static int teardown(void **state)
 static int load(struct state *s, uint32_t frame, uint64_t *ret_inserted)
 {
 	struct frame_page pages[IMAGE_FRAME_PAGES];
-	uint64_t bytes = 0;
-	uint32_t n = 0;
+	struct problem problem = PROBLEM_INIT;
+	uint32_t n = 0, decoded = 0;
+	int e = image_read_frame(s->image, 0, frame, s->bounce.scratch, s->bounce.out, &decoded,
+				 &problem);
 
+	assert_int_equal(e, 0);
 	*ret_inserted = 0;
-	return resident_load(s->resident, &s->bounce, 0, frame, pages, &n, ret_inserted, &bytes,
-			     NULL);
+	return resident_insert(s->resident, &s->bounce, 0, frame, decoded, pages, &n, ret_inserted,
+			       &problem);
 }
 
 /* Is every page of the frame in the memfd, and right? */
@@ -104,32 +107,63 @@ static void check_frame(struct state *s, uint32_t frame)
 	}
 }
 
-static void test_states(void **state)
+static void test_evict(void **state)
 {
-	struct resident *r = ((struct state *)*state)->resident;
+	struct state *s = *state;
+	struct resident *r = s->resident;
+	struct frame_page pages[IMAGE_FRAME_PAGES];
+	uint32_t n = image_frame_pages(s->image, 0, 3, pages);
+	uint64_t index = resident_frame(r, 0, 3), inserted = 0, freed = 0;
+	enum frame_wake wake;
 
-	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_ABSENT);
-	assert_int_equal(resident_claim(r, 0, 2, false), FRAME_ABSENT);
-	assert_false(resident_settle(r, 0, 2, FRAME_RESIDENT));
-	assert_int_equal(resident_claim(r, 0, 2, false), FRAME_RESIDENT);
-	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_LOADING);
-	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_LOADING_WAITED);
-	assert_true(resident_settle(r, 0, 3, FRAME_ABSENT));
-	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_ABSENT);
-	assert_false(resident_settle(r, 0, 3, FRAME_FAILED));
-	assert_int_equal(resident_claim(r, 0, 3, false), FRAME_FAILED);
-	/* one that waits for an alias is not forgotten, whoever else waits before and after */
-	assert_int_equal(resident_claim(r, 0, 4, true), FRAME_ABSENT);
-	assert_int_equal(resident_claim(r, 0, 4, false), FRAME_LOADING);
-	assert_int_equal(resident_claim(r, 0, 4, true), FRAME_LOADING_WAITED);
-	assert_int_equal(resident_claim(r, 0, 4, false), FRAME_LOADING_ALIAS);
-	assert_int_equal(resident_claim(r, 0, 4, true), FRAME_LOADING_ALIAS);
-	assert_int_equal(resident_settle(r, 0, 4, FRAME_RESIDENT), WAKE_ALL);
-	assert_int_equal(resident_claim(r, 0, 5, false), FRAME_ABSENT);
-	assert_int_equal(resident_claim(r, 0, 5, true), FRAME_LOADING);
-	assert_int_equal(resident_settle(r, 0, 5, FRAME_RESIDENT), WAKE_ALL);
-	assert_int_equal(resident_claim(r, 0, 6, true), FRAME_ABSENT);
-	assert_int_equal(resident_settle(r, 0, 6, FRAME_RESIDENT), WAKE_NOBODY);
+	assert_true(frames_try(&r->frames, index));
+	assert_int_equal(load(s, 3, &inserted), 0);
+	assert_false(resident_evict(r, index, &freed, &wake)); /* it is being brought */
+	(void)frames_settle(&r->frames, index, FRAME_RESIDENT, 0);
+	check_frame(s, 3);
+	assert_true(resident_has(r, pages[0].gfn));
+	assert_true(frames_pin(&r->frames, index));
+	assert_false(resident_evict(r, index, &freed, &wake));
+	frames_unpin(&r->frames, index);
+	resident_keep(r, true);
+	assert_false(resident_evict(r, index, &freed, &wake));
+	resident_keep(r, false);
+	assert_true(resident_evict(r, index, &freed, &wake));
+	assert_int_equal(freed, n);
+	assert_int_equal(wake, WAKE_NOBODY);
+	assert_false(resident_has(r, pages[0].gfn));
+	assert_int_equal(r->present_pages, 0);
+	assert_int_equal(resident_audit(r), 0);
+	assert_int_equal(frames_claim(&r->frames, index, false), FRAME_ABSENT);
+	assert_int_equal(load(s, 3, &inserted), 0);
+	(void)frames_settle(&r->frames, index, FRAME_RESIDENT, 0);
+	check_frame(s, 3);
+	assert_int_equal(r->refaulted_pages, n);
+	assert_int_equal(resident_audit(r), 0);
+}
+
+/* What an earlier pager left in the memfd is found again, frame by frame. */
+static void test_take_back(void **state)
+{
+	struct state *s = *state;
+	struct problem problem = PROBLEM_INIT;
+	struct resident *again;
+	uint64_t inserted = 0, more = 0;
+	int fd;
+
+	assert_int_equal(load(s, 2, &inserted), 0);
+	assert_int_equal(load(s, 5, &more), 0);
+	fd = fcntl(s->resident->memfd, F_DUPFD_CLOEXEC, 0);
+	assert_true(fd >= 0);
+	assert_int_equal(resident_take_back(s->image, fd, &problem, &again), 0);
+	assert_int_equal(again->present_pages, inserted + more);
+	for (uint32_t i = 0; i < image_layer_frames(s->image, 0); i++)
+		assert_int_equal(frames_state(&again->frames, i),
+				 i == 2 || i == 5 ? FRAME_RESIDENT : FRAME_ABSENT);
+	assert_int_equal(resident_audit(again), 0);
+	resident_free(again);
+	fd = memfd_new("other", 4096);
+	assert_int_equal(resident_take_back(s->image, fd, &problem, &again), -EINVAL);
 }
 
 static void test_load(void **state)
@@ -334,11 +368,15 @@ static void test_zeros(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		READY(test_states),	   READY(test_load),
-		READY(test_out_of_memory), READY(test_present_pages),
-		READY(test_audit),	   READY(test_zeros),
-		READY(test_aliases),	   READY(test_aliases_in_trouble)};
+	const struct CMUnitTest tests[] = {READY(test_evict),
+					   READY(test_take_back),
+					   READY(test_load),
+					   READY(test_out_of_memory),
+					   READY(test_present_pages),
+					   READY(test_audit),
+					   READY(test_zeros),
+					   READY(test_aliases),
+					   READY(test_aliases_in_trouble)};
 	int fd = uffd_new(0);
 
 	if (fd < 0) {

@@ -108,6 +108,43 @@ int uffd_zeropage(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done)
 	return finish(r, z.zeropage, ret_done);
 }
 
+int uffd_continue(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done)
+{
+	struct uffdio_continue c = {.range = {.start = dst, .len = len}};
+	int r = ioctl(fd, UFFDIO_CONTINUE, &c);
+
+	return finish(r, c.mapped, ret_done);
+}
+
+int uffd_unregister(int fd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_range range = {.start = addr, .len = len};
+
+	return ioctl(fd, UFFDIO_UNREGISTER, &range) < 0 ? error_errno() : 0;
+}
+
+/* The line is "API:\t<api>:<features>:<all ioctls and features>", in hexadecimal. */
+uint64_t uffd_features(int fd)
+{
+	char path[64], text[512];
+	unsigned long long api, features;
+	const char *line;
+	FILE *f;
+	size_t n;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	n = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[n] = 0;
+	line = strstr(text, "API:");
+	if (!line || sscanf(line, "API: %llx:%llx", &api, &features) != 2)
+		return 0;
+	return features;
+}
+
 int uffd_wake(int fd, uint64_t addr, uint64_t len)
 {
 	struct uffdio_range range = {.start = addr, .len = len};

@@ -57,5 +57,21 @@ int uffd_copy(int fd, uint64_t dst, const void *src, uint64_t len, uint64_t *ret
 /** uffd_zeropage() - the same with zeros; waiters are not woken by it. Return: as uffd_copy() */
 int uffd_zeropage(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done);
 
+/**
+ * uffd_continue() - map pages that the file behind a private mapping already has
+ * Of a range registered MINOR. Return: as uffd_copy(); -EFAULT the file has no such page
+ */
+int uffd_continue(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done);
+
+/**
+ * uffd_unregister() - from now on the range is as any other: its owner is served by the kernel
+ * Wakes whoever waits there. Works on the address space of another process. Return: 0; negative
+ * errno
+ */
+int uffd_unregister(int fd, uint64_t addr, uint64_t len);
+
+/** uffd_features() - UFFD_FEATURE_* that its maker enabled; 0 when that cannot be known */
+uint64_t uffd_features(int fd);
+
 /** uffd_wake() - let every thread go on that waits in the range. Return: 0; -EINVAL */
 int uffd_wake(int fd, uint64_t addr, uint64_t len);

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* control-internal.h - the inside of the control thread; for control.c and request.c only */
+#include <jansson.h>
+#include <poll.h>
+
+#include "pager/control.h"
+#include "pager/door.h"
+#include "pager/wire.h"
+
+#define MAX_POLL (4 + CONTROL_MAX_CLIENTS + 2 * PAGER_MAX_SESSIONS)
+
+struct control {
+	struct pager *p;
+	struct control_options options;
+	int signal_fd;
+	int lock_fd;
+	int listener;
+	int clients[CONTROL_MAX_CLIENTS]; /* -1: free */
+	struct waiting {
+		json_t *reply; /* NULL: it waits for nothing, and may ask */
+		int fd;	       /* that goes with it; -1: none */
+		char session[SESSION_NAME_MAX + 1];
+	} waiting[CONTROL_MAX_CLIENTS]; /* for a session's memory to be complete */
+	struct door *doors;
+	uint64_t accept_after_ns; /* leave listening sockets alone until then */
+	bool stop;
+
+	struct pollfd polls[MAX_POLL];
+	struct door *poll_doors[MAX_POLL]; /* whose descriptor it is, or NULL */
+};
+
+/** control_forget() - a session whose VM is gone, or never came */
+void control_forget(struct control *c, struct door *d);
+
+/** control_has_exited() - is the session's VM gone, or was there none? */
+bool control_has_exited(const struct session *s);
+
+/**
+ * request_serve() - do what a client asks for
+ * @fds: that came with it; borrowed
+ * @reply: untouched when {"ok":true} says everything; @reply_fd: goes with it
+ * Return: 0; IMAGE_E_*; negative errno; @problem says
+ */
+int request_serve(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
+		  struct problem *problem, json_t **reply, int *reply_fd);

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pager/graduate.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "pager/bring.h"
+
+#define MAX_TRIES    200
+#define TRY_PAUSE_MS 10
+#define ZERO_TRIES   50
+#define ZERO_CHUNK   RESIDENT_WINDOW_PAGES
+
+bool graduate_is_due(const struct job *job)
+{
+	/* the last step is with the VM's memory: it has to be here first */
+	if (job->step == STEP_COMPLETE && job->s && job->s->mode != SESSION_EAGER &&
+	    session_state(job->s) == SESSION_LISTENING)
+		return false;
+	return job->what == JOB_FULL && job->step != STEP_END && !job->pending && !job->text[0] &&
+	       !job->cancelled && !job->sides[SIDE_RESIDENT].n_wanted &&
+	       !job->sides[SIDE_DIRECT].n_wanted;
+}
+
+void graduate_copy_resident(struct job *job)
+{
+	struct side *side = &job->sides[SIDE_DIRECT];
+	struct bring w = {.p = job->p, .s = job->s, .r = job->r, .direct = true, .gfn = UINT64_MAX};
+
+	for (uint64_t i = 0; i < side->frames->n; i++) {
+		bool wanted;
+
+		pthread_mutex_lock(&job->p->jobs_lock);
+		wanted = bitmap_test(side->wanted, i);
+		pthread_mutex_unlock(&job->p->jobs_lock);
+		if (!wanted || !frames_pin(&job->r->frames, i))
+			continue;
+		frames_name(side->frames, i, &w.layer, &w.frame);
+		(void)bring_copy(&w, NULL); /* what did not work is still wanted */
+		frames_unpin(&job->r->frames, i);
+	}
+}
+
+/* ---- pages that share slots -------------------------------------------------------------------
+ */
+
+static struct image *image_of(const struct job *job)
+{
+	return job->s ? job->s->image : job->r->image;
+}
+
+/* Into the memory that all share. Return: 0; -EAGAIN its frame is not there (any more) */
+static int shared_aliases(struct job *job, struct bounce *b, uint64_t gfn)
+{
+	struct resident *r = job->r;
+	struct page_run run, part;
+	uint64_t index, inserted = 0;
+	int e;
+
+	image_lookup(r->image, gfn, &run);
+	part = bring_alias_part(r->image, gfn, &run);
+	index = resident_frame(r, run.layer,
+			       (uint32_t)((run.slot + (gfn - run.gfn)) / IMAGE_FRAME_PAGES));
+	if (!frames_pin(&r->frames, index))
+		return -EAGAIN;
+	e = part.n_pages ? resident_copy_aliases(r, b, &part, false, &inserted) : -EAGAIN;
+	frames_unpin(&r->frames, index);
+	job_count(job, 0, inserted);
+	return e > 0 ? -EIO : e;
+}
+
+/* Into the VM itself: the frame is read once more, for all of its aliases that lie together. */
+static int direct_aliases(struct job *job, struct bounce *b, uint64_t gfn,
+			  const struct page_run *run)
+{
+	struct page_run part = bring_alias_part(job->s->image, gfn, run);
+	uint32_t frame = (uint32_t)((run->slot + (gfn - run->gfn)) / IMAGE_FRAME_PAGES), n;
+	struct problem problem = PROBLEM_INIT;
+	uint64_t copied = 0;
+	int e;
+
+	if (!part.n_pages)
+		return -EAGAIN; /* an owner's page: removed, or its frame failed */
+	e = image_read_frame(job->s->image, run->layer, frame, b->scratch, b->out, &n, &problem);
+	if (e == 0)
+		e = session_copy(job->s, gfn, 1,
+				 (uint8_t *)b->out + (run->slot + (gfn - run->gfn)) %
+							     IMAGE_FRAME_PAGES * DORM_PAGE_SIZE,
+				 &copied);
+	return e > 0 ? -EIO : e;
+}
+
+/* Every page that is stored: is it where it has to be? If it is an alias, see to it. */
+static int complete_pages(struct job *job, struct bounce *b)
+{
+	struct image *image = image_of(job);
+	struct page_run run;
+
+	for (uint64_t gfn = 0; gfn < image_n_pages(image); gfn = run.gfn + run.n_pages) {
+		image_lookup(image, gfn, &run);
+		if (run.layer == IMAGE_LAYER_ZERO)
+			continue;
+		for (uint64_t i = run.gfn; i < run.gfn + run.n_pages; i++) {
+			bool direct = job->s && session_owns(job->s, i);
+			int e = 0;
+
+			if (direct && !slate_is_installed(&job->s->slate, i) &&
+			    !session_is_removed(job->s, i))
+				e = direct_aliases(job, b, i, &run);
+			else if (!direct && !resident_has(job->r, i))
+				e = shared_aliases(job, b, i);
+			if (e)
+				return e;
+		}
+	}
+	return 0;
+}
+
+/* ---- zeros ------------------------------------------------------------------------------------
+ */
+
+static int put_zeros(struct session *s, uint64_t gfn, uint64_t n_pages)
+{
+	uint64_t installed = 0;
+	int e = 0;
+
+	for (uint64_t i = 0; i < n_pages && e == 0; i += ZERO_CHUNK) {
+		for (int tries = 0; tries < ZERO_TRIES; tries++) {
+			e = session_zero(s, gfn + i, MIN(n_pages - i, (uint64_t)ZERO_CHUNK),
+					 UINT64_MAX, &installed);
+			if (e != -EAGAIN)
+				break;
+			clock_sleep_ms(1); /* its mappings are being changed */
+		}
+	}
+	return e;
+}
+
+/* Without a userfaultfd a hole of the memfd would get a page, for all VMs, at the first touch. And
+ * what the VM gave back must not come back. */
+static int complete_zeros(struct session *s)
+{
+	const uint64_t n_pages = image_n_pages(s->image);
+	struct page_run run;
+	int e = 0;
+
+	for (uint64_t gfn = 0; gfn < n_pages && e == 0; gfn = run.gfn + run.n_pages) {
+		image_lookup(s->image, gfn, &run);
+		if (run.layer == IMAGE_LAYER_ZERO)
+			e = put_zeros(s, run.gfn, run.n_pages);
+	}
+	for (uint64_t gfn = 0; slate_has_removed(&s->slate) && gfn < n_pages && e == 0; gfn++)
+		if (session_is_removed(s, gfn))
+			e = put_zeros(s, gfn, 1);
+	return e;
+}
+
+/* ---- the last step ----------------------------------------------------------------------------
+ */
+
+static int leave(struct session *s)
+{
+	int e;
+
+	__atomic_store_n(&s->full, 1, __ATOMIC_RELEASE); /* before anybody finds it unregistered */
+	e = session_unregister(s);
+	if (e < 0)
+		__atomic_store_n(&s->full, 0, __ATOMIC_RELEASE);
+	return e;
+}
+
+static int complete(struct job *job, struct bounce *b)
+{
+	bool eager = job->s && job->s->mode == SESSION_EAGER; /* kept since it was opened */
+	bool mapped = job->s && !eager && job->s->mode != SESSION_COPY;
+	int e;
+
+	if (mapped)
+		resident_keep(job->r, true);
+	e = complete_pages(job, b);
+	if (e == 0 && mapped)
+		e = complete_zeros(job->s);
+	if (e == 0 && job->s && !eager)
+		e = session_state(job->s) == SESSION_SERVING ? leave(job->s) : -ESRCH;
+	if (e && mapped)
+		resident_keep(job->r, false);
+	return e;
+}
+
+static void complete_step(struct job *job, struct bounce *b)
+{
+	enum job_step next = STEP_END;
+	char text[512];
+	int e = complete(job, b);
+
+	if (e == -EAGAIN) { /* evicted behind the cursor, or the VM changes its mappings */
+		next = STEP_WANT_ALL;
+		clock_sleep_ms(TRY_PAUSE_MS);
+		if (++job->tries > MAX_TRIES)
+			e = -EBUSY;
+	}
+	if (e < 0 && e != -EAGAIN) {
+		(void)snprintf(text, sizeof(text),
+			       "the memory of session %s could not be made complete: %s",
+			       job->s ? job->s->name : "(none)", strerrordesc_np(-e));
+		job_fail(job, text);
+	}
+	pthread_mutex_lock(&job->p->jobs_lock);
+	job->step = next;
+	pthread_mutex_unlock(&job->p->jobs_lock);
+}
+
+void graduate_step(struct job *job, struct bounce *b)
+{
+	if (!b)
+		return; /* the loader is ending */
+	if (job->step == STEP_COMPLETE) {
+		complete_step(job, b);
+		return;
+	}
+	LOCK_SCOPE(&job->p->jobs_lock);
+	job_want_all(job);
+	job->priority = LOAD_GRADUATION;
+	job->copied = false;
+	job->step = STEP_COMPLETE;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which mode
+ *
+ * Memory that others run from is shared with them: nothing is cheaper. A sandbox that slept has an
+ * image that nobody else will ever have. Running it in SHARED mode would load its ancestor's pages
+ * again, into memory of its own; in OVERLAY mode it has them from its ancestor's memory, at the
+ * cost of an event for each 2 MiB or so that it looks at (minor faults switch the kernel's
+ * fault-around off), and of its own pages being private. That is worth it when a good part of the
+ * image is the base's: a quarter, as with the store's rule for keeping a base at all.
+ */
+#include "pager/mode.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+
+#define WORTH_SHARING 4 /* a quarter of the stored pages */
+
+#define ull(_v)	      ((unsigned long long)(_v))
+
+static int choose(struct mode_choice *c, enum session_mode mode, const char *why)
+{
+	c->mode = mode;
+	(void)snprintf(c->why, sizeof(c->why), "%s", why);
+	return 0;
+}
+
+/* Return: 0, chosen or not (c->mode is AUTO then, and @c->why says why) */
+static int try_overlay(const struct pager_request *q, struct mode_choice *c)
+{
+	(void)q;
+	return choose(c, SESSION_AUTO, "bases are not compared yet");
+}
+
+static int choose_overlay(const struct pager_request *q, struct problem *problem,
+			  struct mode_choice *c)
+{
+	int r = q->base ? try_overlay(q, c) : 0;
+
+	if (r < 0 || c->mode == SESSION_OVERLAY)
+		return r;
+	problem_set(problem, 409, "session %s cannot run in overlay mode: %s", q->name,
+		    q->base ? c->why : "the snapshot names no base image");
+	problem_hint(problem, "leave the choice to the pager, or ask for \"shared\"");
+	return -EINVAL;
+}
+
+static int choose_auto(const struct pager *p, const struct pager_request *q, bool present,
+		       struct mode_choice *c)
+{
+	int r;
+
+	if (p->options.no_userfaultfd)
+		return choose(c, SESSION_EAGER, "userfaultfd is turned off");
+	if (present)
+		return choose(c, SESSION_SHARED, "the image's memory is here already");
+	if (!q->base)
+		return choose(c, SESSION_SHARED,
+			      q->exclusive ? "the snapshot names no base image"
+					   : "others may run from the image");
+	if (!q->exclusive)
+		return choose(c, SESSION_SHARED, "others may run from the image");
+	r = try_overlay(q, c);
+	if (r == 0 && c->mode == SESSION_AUTO)
+		c->mode = SESSION_SHARED; /* try_overlay() said why */
+	return r;
+}
+
+int mode_choose(const struct pager *p, const struct pager_request *q, bool present,
+		struct problem *problem, struct mode_choice *ret)
+{
+	*ret = (struct mode_choice){.mode = SESSION_AUTO, .memory = q->image};
+	if (q->mode == SESSION_AUTO)
+		return choose_auto(p, q, present, ret);
+	if (q->mode == SESSION_OVERLAY)
+		return choose_overlay(q, problem, ret);
+	if (q->mode == SESSION_COPY)
+		return choose(ret, SESSION_COPY, "the VM brings its own memory");
+	return choose(ret, q->mode, "asked for");
+}
