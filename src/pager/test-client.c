@@ -197,6 +197,8 @@ static void test_open_replies(void **state)
 
 static void test_open_nonsense(void **state)
 {
+	static const char long_id[] = "{\"ok\":true,\"socket\":\"/s\","
+				      "\"image_id\":\"000000000000000000000000000000000\"}";
 	static const char *const answers[] = {
 		"{\"ok\":true,\"socket\":\"/s\",\"image_id\":\"i\",\"mode\":\"auto\"}",
 		"{\"ok\":true,\"socket\":\"/s\",\"image_id\":\"i\",\"mode\":\"sideways\"}",
@@ -204,8 +206,7 @@ static void test_open_nonsense(void **state)
 		"{\"ok\":true,\"socket\":\"/s\",\"image_id\":\"i\",\"register\":\"wp\"}",
 		"{\"ok\":true,\"image_id\":\"i\"}",
 		"{\"ok\":true,\"socket\":\"/s\"}",
-		"{\"ok\":true,\"socket\":\"/s\","
-		"\"image_id\":\"000000000000000000000000000000000\"}",
+		long_id,
 	};
 	struct pager_session s;
 

@@ -45,6 +45,7 @@ static int copy_out(struct sandbox *sb, const char *verb, const char *final, con
 	}
 	if (sb->record.state != SANDBOX_RUNNING)
 		return sandbox_wrong_state(sb, verb, problem);
+	sandbox_await_pager(sb);
 	sandbox_settle(sb, SANDBOX_PAUSING, false);
 	r = sandbox_save(sb, final, id, name, &sb->host->sleep_options, problem, timings, &m);
 	if (r == 0) {

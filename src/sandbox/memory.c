@@ -209,6 +209,14 @@ int sandbox_open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_by
 	return 0;
 }
 
+void sandbox_await_pager(struct sandbox *sb)
+{
+	pid_t pid;
+
+	if (atomic_load(&sb->pager_pid) && host_pager(sb->host, NULL, &pid) < 0)
+		log_warn("sandbox=%s its pager does not answer: it may not either", sb->record.id);
+}
+
 /* ---- waiting, looking -------------------------------------------------------------------------
  */
 

@@ -20,11 +20,13 @@
 #include "sys/pidfd.h"
 #include "sys/spawn.h"
 
-#define PING_MS	 3000
-#define HELP_MS	 5000
-#define START_MS 10000
-#define STOP_MS	 5000
-#define END_MS	 3000
+#define PING_MS	    3000
+#define HELP_MS	    5000
+#define START_MS    10000
+#define STOP_MS	    5000
+#define END_MS	    3000
+#define EXIT_MS	    500 /* from closing its descriptors to having ended */
+#define START_TRIES 3
 
 int pager_process_find(struct pager_process *p, struct pager_client *client)
 {
@@ -195,6 +197,17 @@ static void abandon(struct pager_process *p)
 	pager_process_deinit(p);
 }
 
+/* It closed its end of the pipe without a word. One that exits has a reason, which is in the log,
+ * and may be that another pager is about to serve; one that was killed has none. */
+static bool was_killed(const struct pager_process *p)
+{
+	struct pidfd_end end = {0};
+
+	return pidfd_wait(p->pidfd, deadline_after_ms(EXIT_MS)) == 0 &&
+	       pidfd_reap(p->pidfd, &end) == 0 && end.signal != 0;
+}
+
+/* Return: 0; -EOWNERDEAD when it was killed before it was ready; negative errno */
 static int start(struct pager_process *p, const struct pager_process_options *o, bool takeover,
 		 struct problem *problem)
 {
@@ -223,6 +236,8 @@ static int start(struct pager_process *p, const struct pager_process_options *o,
 	r = fd_poll(ready, POLLIN, deadline_after_ms(START_MS));
 	if (r < 0 || !(r & POLLIN)) {
 		problem_set(problem, 503, "the pager did not start; see %s/pager.log", o->run_dir);
+		if (r > 0 && was_killed(&new))
+			r = -EOWNERDEAD;
 		if (takeover) /* the old one is still the one that counts, if it lives */
 			abandon(&new);
 		else
@@ -274,8 +289,14 @@ int pager_process_ensure(struct pager_process *p, struct pager_client *client,
 		hint_kill(p, problem);
 		return r;
 	}
-	r = start(p, options, false, &local);
-	if (r < 0 && await(p, client) < 0) { /* one that a daemon before us had just started? */
+	for (int i = 0; i < START_TRIES; i++) { /* VMs wait: whatever kills them may stop */
+		local = PROBLEM_INIT;
+		r = start(p, options, false, &local);
+		if (r != -EOWNERDEAD)
+			break;
+	}
+	if (r == -EOWNERDEAD ||
+	    (r < 0 && await(p, client) < 0)) { /* one that a daemon before us had just started? */
 		if (problem)
 			*problem = local;
 		return error_trace(r);

@@ -323,6 +323,10 @@ int sandbox_open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_by
 			 const struct sandbox_memory_options *memory, struct problem *problem,
 			 struct pager_session *ret);
 
+/** sandbox_await_pager() - op held: a VM whose pager is dead answers nobody, so what is asked of
+ * the VM is asked when there is one again, and has its deadline to itself */
+void sandbox_await_pager(struct sandbox *sb);
+
 /** sandbox_await_memory() - no lock held: until as much is there as @wait says, or it cannot come.
  *  A sandbox that runs is not lost for that: then it gets its memory as it touches it */
 void sandbox_await_memory(struct host *host, const char *id, enum sandbox_wait wait);

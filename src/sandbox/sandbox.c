@@ -160,6 +160,7 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 
 	if (sb->record.state != SANDBOX_RUNNING)
 		return sandbox_wrong_state(sb, "put to sleep", problem);
+	sandbox_await_pager(sb);
 	id_new(SANDBOX_MEMORY_PREFIX, id);
 	(void)snprintf(final, sizeof(final), "sandboxes/%s/%s", sb->record.id,
 		       sandbox_memory_name(sb->record.generation + 1, memory)); /* fits */
