@@ -111,6 +111,18 @@ def test_wait():
     delete_all(D)
 
 
+def lives_on(sandbox):
+    """it works without the pager that it had, and sleeps and wakes like any other"""
+    time.sleep(0.5)
+    check(D.status(sandbox) == "running", f"{D.status(sandbox)}")
+    works(sandbox)
+    D.check_pattern(sandbox)
+    D.dorm("sleep", sandbox)
+    D.dorm("wake", sandbox)
+    works(sandbox)
+    D.check_pattern(sandbox)
+
+
 def test_full_survives_the_pager():
     """one whose memory is complete needs no pager, nor a pager that takes it back"""
     sandbox = create(wait="full")["sandboxID"]
@@ -118,11 +130,10 @@ def test_full_survives_the_pager():
     if not got or not got["full"]:
         D.api("DELETE", f"/sandboxes/{sandbox}")
         skip("this dorm-pager leaves no session alone")
+    D.hold_pattern(sandbox, 8)
     kill_and_wait(pager(D))
     wait_until(lambda: len(pagers(D)) == 1, 10, "a new pager")
-    time.sleep(0.5)
-    check(D.status(sandbox) == "running", f"{D.status(sandbox)}")
-    works(sandbox)
+    lives_on(sandbox)
     delete_all(D)
     check_sound(D)
 
@@ -132,11 +143,10 @@ def test_eager_survives_the_pager():
         sandbox = create(pagerMode="eager")["sandboxID"]
     except ApiError as e:
         skip(f"this dorm-pager has no eager mode: {e}")
+    D.hold_pattern(sandbox, 8)
     kill_and_wait(pager(D))
     wait_until(lambda: len(pagers(D)) == 1, 10, "a new pager")
-    time.sleep(0.5)
-    check(D.status(sandbox) == "running", f"{D.status(sandbox)}")
-    works(sandbox)
+    lives_on(sandbox)
     delete_all(D)
     check_sound(D)
 
