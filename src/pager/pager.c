@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "image/image-base.h"
 #include "pager/background.h"
 #include "pager/fault.h"
 #include "pager/loader.h"
@@ -131,12 +132,23 @@ struct pager *pager_free(struct pager *p)
 /* ---- images -----------------------------------------------------------------------------------
  */
 
+/* A base may lack layers that its owner has no page of (image-base.h): it cannot stand in for an
+ * image that has them. */
+static bool covers(const struct image *have, const struct image *want)
+{
+	for (uint32_t i = 0; image_missing_layers(have) && i < image_n_layers(have); i++)
+		if (image_layer_is_missing(have, i) && !image_layer_is_missing(want, i))
+			return false;
+	return true;
+}
+
 /* A poisoned image is left to those who have it. */
 static struct resident *find_resident(struct pager *p, const struct image *image)
 {
 	for (struct resident *r = p->residents; r; r = r->next)
 		if (!strcmp(image_id(r->image), image_id(image)) &&
-		    r->n_pages == image_n_pages(image) && resident_audit(r) == 0)
+		    r->n_pages == image_n_pages(image) && covers(r->image, image) &&
+		    resident_audit(r) == 0)
 			return r;
 	return NULL;
 }
@@ -269,7 +281,7 @@ static int start_loading(struct pager *p, struct session *s, const struct pager_
 {
 	enum job_what what = s->mode == SESSION_EAGER ? JOB_FULL : q->what;
 
-	if (what == JOB_NOTHING || (what == JOB_WORKING_SET && !q->set))
+	if (what == JOB_NOTHING)
 		return 0;
 	return background_start(p, s, NULL, q->set, what);
 }
