@@ -23,7 +23,7 @@ struct control {
 		char session[SESSION_NAME_MAX + 1];
 	} waiting[CONTROL_MAX_CLIENTS]; /* for a session's memory to be complete */
 	struct door *doors;
-	struct alone *alone; /* lets in VMs that nobody announced, or NULL */
+	struct alone *alone;	  /* lets in VMs that nobody announced, or NULL */
 	uint64_t accept_after_ns; /* leave listening sockets alone until then */
 	bool stop;
 
