@@ -22,6 +22,7 @@
 #include "base/str.h"
 #include "image/working-set.h"
 #include "pager/bring.h"
+#include "pager/evict.h"
 #include "pager/graduate.h"
 #include "pager/job.h"
 
@@ -33,6 +34,8 @@ static void want(struct side *side, uint64_t index)
 	struct frame_page pages[IMAGE_FRAME_PAGES];
 	uint32_t layer, frame;
 
+	if (side->favour)
+		resident_favour(side->favour, index);
 	if (bitmap_test(side->wanted, index))
 		return;
 	frames_name(side->frames, index, &layer, &frame);
@@ -91,9 +94,11 @@ static void want_set(struct job *job, const struct working_set *set)
 	struct working_set_walk walk = {.set = set, .image = image};
 	struct page_run run;
 
+	job->sides[SIDE_RESIDENT].favour = job->r;
 	while (working_set_next(&walk, &run))
 		if (run.layer != IMAGE_LAYER_ZERO)
 			want_run(job, &run);
+	job->sides[SIDE_RESIDENT].favour = NULL;
 }
 
 void job_want_all(struct job *job)
@@ -278,6 +283,13 @@ void job_fail(struct job *job, const char *text)
 		str_copy(job->text, sizeof(job->text), text);
 }
 
+void job_let_go(struct job *job)
+{
+	if (job->holding)
+		resident_keep(job->r, false);
+	job->holding = false;
+}
+
 /* One frame, decoded into @b->out or not. */
 static void deliver(struct job *job, struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 		    struct problem *problem)
@@ -356,6 +368,8 @@ static void settle_job(struct job *job)
 
 	if (job->pending || job->state != JOB_LOADING)
 		return;
+	if (job->holding && (job->text[0] || job->cancelled))
+		job_let_go(job);
 	if (!job->text[0] && !job->cancelled &&
 	    (job->sides[SIDE_RESIDENT].n_wanted || job->sides[SIDE_DIRECT].n_wanted ||
 	     (job->what == JOB_FULL && job->step != STEP_END)))
@@ -386,6 +400,7 @@ static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data,
 		graduate_copy_resident(job);
 	else
 		decode_all(job, l, &b, data, result);
+	evict_help(p, job->r);
 	pthread_mutex_lock(&p->jobs_lock);
 	job->pending--;
 	settle_job(job);
@@ -429,6 +444,7 @@ struct job *job_free(struct job *job)
 {
 	if (!job)
 		return NULL;
+	job_let_go(job);
 	free(job->sides[SIDE_RESIDENT].wanted);
 	free(job->sides[SIDE_DIRECT].wanted);
 	free(job);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "pager/evict.h"
 #include "pager/loader.h"
 
 static void fail(struct bring *w, const char *text)
@@ -200,13 +201,22 @@ static void wake_direct(const struct bring *w, enum frame_wake wake, const struc
 		pager_wake(w->s, pages, n);
 }
 
+/* How often the hand of the clock will pass it: what was evicted and is needed again, most often;
+ * what was asked for, once; what was only thought to be useful, never. */
+static unsigned first_clock(const struct bring *w, enum frame_state state,
+			    const struct frame_page *pages, uint32_t n)
+{
+	if (state != FRAME_RESIDENT || w->gfn == UINT64_MAX)
+		return 0;
+	return n && bitmap_test_atomic(w->r->evicted, pages[0].gfn) ? FRAMES_CLOCK_MAX : 1;
+}
+
 void bring_settle(const struct bring *w, enum frame_state state, const struct frame_page *pages,
 		  uint32_t n)
 {
 	struct frames *f = bring_frames(w);
-	/* what was asked for gets a second chance; what was only thought to be useful does not */
-	unsigned clock = state == FRAME_RESIDENT && w->gfn != UINT64_MAX ? 1 : 0;
-	enum frame_wake wake = frames_settle(f, frames_index(f, w->layer, w->frame), state, clock);
+	enum frame_wake wake = frames_settle(f, frames_index(f, w->layer, w->frame), state,
+					     first_clock(w, state, pages, n));
 
 	if (w->direct)
 		wake_direct(w, wake, pages, n);
@@ -323,6 +333,7 @@ static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data,
 		result = image_decode_frame(bring_image(&w), w.layer, w.frame, data, b.out, &n,
 					    &problem);
 	finish(&w, &b, result, n, &problem);
+	evict_help(w.p, w.r);
 	pager_release(s);
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "pager/background.h"
+#include "pager/evict.h"
 #include "pager/fault.h"
 #include "pager/loader.h"
 #include "pager/mode.h"
@@ -65,10 +66,13 @@ int pager_new(const struct pager_options *options, struct pager **ret)
 	p->options = *options;
 	if (!p->options.n_threads)
 		p->options.n_threads = default_threads();
-	p->epoll_fd = p->stop_fd = p->attention_fd = -1;
+	p->epoll_fd = p->stop_fd = p->attention_fd = p->budget.wake_fd = -1;
+	p->started_ns = clock_now_ns();
 	r = init_lock(&p->lock);
 	if (r == 0)
 		r = background_init(p);
+	if (r == 0)
+		r = evict_new(p, &p->evict);
 	if (r == 0)
 		r = init_fds(p);
 	if (r == 0)
@@ -102,6 +106,7 @@ struct pager *pager_free(struct pager *p)
 	fault_threads_stop(p, p->threads);
 	if (p->loader)
 		loader_quiesce(p->loader);
+	evict_stop(p->evict);
 	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
 		p->slots[i] = free_session(p->slots[i]);
 	while (p->retired) {
@@ -117,6 +122,7 @@ struct pager *pager_free(struct pager *p)
 		free_resident(r);
 	}
 	loader_free(p->loader);
+	evict_free(p->evict);
 	background_deinit(p);
 	for (uint32_t i = 0; i < PAGER_MAX_HISTORY; i++)
 		json_decref(p->history[i]);
@@ -146,7 +152,9 @@ static void drop_resident(struct pager *p, struct resident *victim)
 	for (struct resident **r = &p->residents; *r; r = &(*r)->next) {
 		if (*r != victim)
 			continue;
+		evict_lock(p);
 		*r = victim->next;
+		evict_unlock(p);
 		free_resident(victim);
 		return;
 	}
@@ -185,6 +193,9 @@ static void audit_residents(struct pager *p)
 	char text[512];
 
 	for (struct resident *r = p->residents; r; r = r->next) {
+		bool idle = !r->n_sessions && job_state(r->job) != JOB_LOADING;
+
+		__atomic_store_n(&r->idle_ns, idle ? r->idle_since_ns : 0, __ATOMIC_RELEASE);
 		if (!r->n_sessions || resident_audit(r) != RESIDENT_E_POISONED)
 			continue;
 		resident_poison_text(r, text);
@@ -258,9 +269,13 @@ static int need_resident(struct pager *p, struct image *image, struct problem *p
 		if (e < 0)
 			return e;
 		r->idle_since_ns = clock_now_ns();
+		resident_join(r, &p->budget);
+		evict_lock(p);
 		r->next = p->residents;
 		p->residents = r;
+		evict_unlock(p);
 	}
+	__atomic_store_n(&r->idle_ns, 0, __ATOMIC_RELEASE); /* the next tick may say otherwise */
 	*ret = r;
 	return 0;
 }

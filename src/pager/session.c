@@ -387,8 +387,11 @@ bool session_repeats(struct session *s, uint64_t gfn)
 {
 	uint64_t *slot = &s->repeats[gfn % SESSION_REPEAT_SLOTS];
 	uint64_t seen = __atomic_load_n(slot, __ATOMIC_RELAXED);
+	/* what was evicted since may well have been this page: begin anew */
+	uint64_t evictions = __atomic_load_n(&s->resident->evictions, __ATOMIC_RELAXED);
+	uint64_t key = gfn << 16 | (evictions & 0xffff);
 
-	seen = seen >> 16 == gfn ? seen + 1 : gfn << 16 | 1;
+	seen = seen >> 16 == key ? seen + 1 : key << 16 | 1;
 	__atomic_store_n(slot, seen, __ATOMIC_RELAXED);
 	return (seen & 0xffff) > SESSION_REPEAT_MAX;
 }

@@ -120,7 +120,8 @@ struct session {
 	struct job *job; /* background.h: loads its memory; the engine's lock */
 	uint8_t full;	 /* atomic: it needs us no more */
 
-	/* What session_repeats() counts: gfn in the upper 48 bits, how often in the lower 16. */
+	/* What session_repeats() counts: gfn in the upper 32 bits, then 16 of the number of
+	 * evictions, and how often in the lower 16. */
 	uint64_t repeats[SESSION_REPEAT_SLOTS]; /* atomic */
 
 	struct session_counters n;
@@ -226,7 +227,8 @@ int session_unregister(struct session *s);
 /**
  * session_repeats() - a fault on a page that is there: has that happened too often to be chance?
  * Threads of a VM may be late, each once: what is there stays. A VM that faults on it again and
- * again has something else mapped there than the image's memory, and would go on for ever.
+ * again has something else mapped there than the image's memory, and would go on for ever. Only
+ * what happens between two evictions counts, since those make honest VMs come back.
  */
 bool session_repeats(struct session *s, uint64_t gfn);
 
