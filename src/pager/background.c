@@ -245,7 +245,8 @@ static bool next_of(struct job *job, struct load *l)
 	l->done = loaded;
 	l->owner = job->p;
 	l->arg[ARG_JOB] = (uintptr_t)job;
-	job->pending++;
+	if (!job->pending++)
+		job->moved_ns = clock_now_ns();
 	return true;
 }
 
@@ -403,6 +404,7 @@ static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data,
 	evict_help(p, job->r);
 	pthread_mutex_lock(&p->jobs_lock);
 	job->pending--;
+	job->moved_ns = clock_now_ns();
 	settle_job(job);
 	pthread_mutex_unlock(&p->jobs_lock);
 	loader_kick(p->loader);
@@ -505,6 +507,13 @@ bool job_is_busy(struct pager *p, struct job *job)
 	LOCK_SCOPE(&p->jobs_lock);
 
 	return job->pending > 0;
+}
+
+uint64_t job_stalled_ns(struct pager *p, struct job *job)
+{
+	LOCK_SCOPE(&p->jobs_lock);
+
+	return job->pending ? clock_now_ns() - job->moved_ns : 0;
 }
 
 enum job_state job_state(const struct job *job)

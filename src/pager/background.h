@@ -60,6 +60,9 @@ bool job_is_busy(struct pager *p, struct job *job);
 
 enum job_state job_state(const struct job *job);
 
+/** job_stalled_ns() - for how long has no read of it come to an end while some are under way? */
+uint64_t job_stalled_ns(struct pager *p, struct job *job);
+
 /** job_failure() - why it FAILED */
 const char *job_failure(const struct job *job);
 

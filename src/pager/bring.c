@@ -8,6 +8,7 @@
 
 #include "pager/evict.h"
 #include "pager/loader.h"
+#include "pager/watch.h"
 
 static void fail(struct bring *w, const char *text)
 {
@@ -302,7 +303,7 @@ static void finish(struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 /* ARG_FRAME: layer in the upper half, then one bit: direct, then the frame. Layers are few and a
  * layer has at most 2^26 frames (IMAGE_MAX_PAGES / IMAGE_FRAME_PAGES). */
 enum { ARG_FRAME, ARG_GFN, ARG_READ_NS, ARG_PAGER };
-#define DIRECT_BIT (1ull << 31)
+#define DIRECT_BIT WATCH_MARK
 
 static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data, int result)
 {
@@ -319,6 +320,7 @@ static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data,
 	struct bounce b = {0};
 	uint32_t n = 0;
 
+	watch_end(s, w.read_ns, l->arg[ARG_FRAME]);
 	if (result == -ECANCELED) { /* we are ending: a successor wakes whoever waits */
 		loader_put(w.p->loader, l);
 		bring_settle(&w, FRAME_ABSENT, NULL, 0);
@@ -356,6 +358,7 @@ static bool hand_over(struct bring *w)
 	l->arg[ARG_GFN] = w->gfn;
 	l->arg[ARG_READ_NS] = w->read_ns;
 	l->arg[ARG_PAGER] = (uintptr_t)w->p;
+	watch_begin(w->s, w->read_ns, l->arg[ARG_FRAME]);
 	__atomic_fetch_add(&w->s->refs, 1, __ATOMIC_RELAXED); /* pager_release() in loaded() */
 	loader_submit(w->p->loader, l);
 	return true;
@@ -363,6 +366,7 @@ static bool hand_over(struct bring *w)
 
 void bring(struct bring *w, struct bounce *b)
 {
+	struct frame_page pages[IMAGE_FRAME_PAGES];
 	struct problem problem = PROBLEM_INIT;
 	uint32_t n = 0;
 	int e = image_read_frame_nowait(bring_image(w), w->layer, w->frame, b->scratch, b->out, &n,
@@ -372,9 +376,12 @@ void bring(struct bring *w, struct bounce *b)
 	if (e == -EAGAIN) {
 		if (hand_over(w))
 			return;
-		/* everything is busy: then this thread waits too, which slows the VMs down */
-		e = image_read_frame(bring_image(w), w->layer, w->frame, b->scratch, b->out, &n,
-				     &problem);
+		/* Everything is busy, perhaps for ever. This thread has others to serve: the VM
+		 * is to ask again in a moment (fault.c, rule 4). */
+		clock_sleep_ms(1);
+		n = image_frame_pages(bring_image(w), w->layer, w->frame, pages);
+		bring_settle(w, FRAME_ABSENT, pages, n);
+		return;
 	}
 	finish(w, b, e, n, &problem);
 }

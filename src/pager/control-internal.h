@@ -24,6 +24,7 @@ struct control {
 	} waiting[CONTROL_MAX_CLIENTS]; /* for a session's memory to be complete */
 	struct door *doors;
 	uint64_t accept_after_ns; /* leave listening sockets alone until then */
+	uint64_t look_stuck_ns;	  /* when to look for stuck faults again */
 	bool stop;
 
 	struct pollfd polls[MAX_POLL];

@@ -38,9 +38,10 @@ struct job {
 	enum job_state state; /* atomic to read */
 	enum job_step step;
 	enum load_priority priority;
-	unsigned tries;	  /* of STEP_COMPLETE */
-	bool holding;	  /* it keeps the resident memory, and has to let go of it */
-	uint32_t pending; /* pieces of work under way */
+	unsigned tries;	   /* of STEP_COMPLETE */
+	bool holding;	   /* it keeps the resident memory, and has to let go of it */
+	uint32_t pending;  /* pieces of work under way */
+	uint64_t moved_ns; /* when one of them began alone, or came to an end */
 	bool cancelled;
 	bool copied; /* the VM got what was in the resident memory */
 	struct side sides[N_SIDES];

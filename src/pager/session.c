@@ -10,9 +10,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "pager/watch.h"
 #include "sys/uffd.h"
 
 static const char *const state_names[] = {"listening", "serving", "failed", "closed"};
@@ -506,6 +508,7 @@ json_t *session_stats(struct session *s)
 {
 	json_int_t stored = get(&s->n.faults_stored), resident = get(&s->n.faults_resident);
 	json_int_t zero = get(&s->n.faults_zero), joined = get(&s->n.faults_joined);
+	struct watch_report waits;
 	LOCK_SCOPE(&s->failure_lock);
 	json_t *o =
 		json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b, s:s?}", "session", s->name,
@@ -533,5 +536,8 @@ json_t *session_stats(struct session *s)
 	add(o, "service_ns_p99", (json_int_t)histogram_percentile(&s->service_ns, 99));
 	add(o, "queue_ns_p50", (json_int_t)histogram_percentile(&s->queue_ns, 50));
 	add(o, "queue_ns_p99", (json_int_t)histogram_percentile(&s->queue_ns, 99));
+	watch_look(s, clock_now_ns(), WATCH_STUCK_NS, &waits);
+	add(o, "stuck_faults", waits.n_stuck);
+	add(o, "oldest_fault_ns", (json_int_t)waits.oldest_ns);
 	return o;
 }

@@ -89,6 +89,15 @@ struct session_counters {
 	uint64_t bytes_read;
 };
 
+/* Reads that somebody in the VM waits for; watch.h. More of them at once than there are places are
+ * not watched: the older ones are. */
+#define SESSION_WAITS 16u
+
+struct session_wait {
+	uint64_t since_ns; /* atomic; 0: free, 1: being filled in */
+	uint64_t what;	   /* atomic; layer in the upper half, frame and a mark in the lower */
+};
+
 #define SESSION_REPEAT_SLOTS 64u
 #define SESSION_REPEAT_MAX   256u
 
@@ -125,6 +134,8 @@ struct session {
 	uint64_t repeats[SESSION_REPEAT_SLOTS]; /* atomic */
 
 	struct session_counters n;
+	struct session_wait waits[SESSION_WAITS];
+	bool told_stuck; /* the control thread's */
 	struct histogram service_ns;
 	struct histogram queue_ns; /* of faults whose frame had to wait for the disk */
 
