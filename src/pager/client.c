@@ -262,3 +262,12 @@ int pager_client_stats(struct pager_client *c, uint64_t deadline_ns, json_t **re
 
 	return get_stats(c, request, deadline_ns, ret);
 }
+
+int pager_client_ask(struct pager_client *c, const char *op, uint64_t deadline_ns,
+		     struct problem *problem, json_t **ret)
+{
+	json_auto_t *request = json_pack("{s:s}", "op", op);
+
+	return request ? call(c, request, &no_descriptors, deadline_ns, problem, ret, NULL)
+		       : -EINVAL;
+}

@@ -70,6 +70,11 @@ int pager_client_close_session(struct pager_client *c, const char *session, uint
 int pager_client_session_stats(struct pager_client *c, const char *session, uint64_t deadline_ns,
 			       json_t **ret);
 
+/** pager_client_ask() - {"op":@op} and nothing else. @ret: the whole reply, new reference. Return:
+ * 0; -EOPNOTSUPP no such operation; negative errno; @problem says */
+int pager_client_ask(struct pager_client *c, const char *op, uint64_t deadline_ns,
+		     struct problem *problem, json_t **ret);
+
 /**
  * pager_client_stats() - everything: {"pid","sessions":[...],"images":[{"image_id","n_pages",
  * "resident_pages","sessions","frames_loaded","bytes_read","pages_inserted"}]}

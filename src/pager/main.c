@@ -16,7 +16,9 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "pager/control.h"
+#include "pager/evict.h"
 #include "pager/pager.h"
+#include "pager/query.h"
 
 #define WANTED_FILES 65536u
 
@@ -28,13 +30,18 @@ struct arguments {
 
 static const char usage[] =
 	"Usage: dorm-pager --socket PATH --run-dir DIR [OPTION]...\n"
-	"Serve the page faults of virtual machines from snapshot images.\n"
+	"   or: dorm-pager --query PATH metrics|stats|config\n"
+	"Serve the page faults of virtual machines from snapshot images, or ask one that does.\n"
 	"\n"
 	"  --socket PATH        listen here for whoever opens sessions (dormd)\n"
 	"  --run-dir DIR        make the sockets for the virtual machines here\n"
 	"  --threads N          threads that serve faults, 1 to 64 (default: 2 to 4)\n"
 	"  --linger SECONDS     keep an image's memory so long after its last session (60)\n"
 	"  --linger-images N    and so many of them at most (8)\n"
+	"  --memory-limit SIZE  memory of all images together; 512M, 8G, 50% of the host's (none)\n"
+	"  --image-limit SIZE   and of each (none)\n"
+	"  --floor PERCENT      of an image's working set that stays in any case, 0 to 100 (25)\n"
+	"  --no-pressure        do not evict when the host is short of memory\n"
 	"  --handshake-ms MS    time for a virtual machine to hand over its memory (10000)\n"
 	"  --ready-fd N         write one byte there, and close it, when listening\n"
 	"  --help, --version\n"
@@ -48,6 +55,10 @@ enum {
 	OPT_THREADS,
 	OPT_LINGER,
 	OPT_LINGER_IMAGES,
+	OPT_MEMORY_LIMIT,
+	OPT_IMAGE_LIMIT,
+	OPT_FLOOR,
+	OPT_NO_PRESSURE,
 	OPT_HANDSHAKE_MS,
 	OPT_READY_FD,
 	OPT_HELP,
@@ -60,6 +71,10 @@ static const struct option options[] = {
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"linger", required_argument, NULL, OPT_LINGER},
 	{"linger-images", required_argument, NULL, OPT_LINGER_IMAGES},
+	{"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
+	{"image-limit", required_argument, NULL, OPT_IMAGE_LIMIT},
+	{"floor", required_argument, NULL, OPT_FLOOR},
+	{"no-pressure", no_argument, NULL, OPT_NO_PRESSURE},
 	{"handshake-ms", required_argument, NULL, OPT_HANDSHAKE_MS},
 	{"ready-fd", required_argument, NULL, OPT_READY_FD},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -78,6 +93,17 @@ static int number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
 	}
 	*ret = v;
 	return 0;
+}
+
+static int limit(const char *text, uint64_t *ret)
+{
+	int r = evict_parse(text, ret);
+
+	if (r < 0)
+		fprintf(stderr,
+			"dorm-pager: \"%s\" is not a limit: 0, or at least 1M, or 1%% to 100%%\n",
+			text);
+	return r;
 }
 
 static int parse_one(int option, struct arguments *a)
@@ -103,6 +129,19 @@ static int parse_one(int option, struct arguments *a)
 	case OPT_LINGER_IMAGES:
 		r = number(optarg, 0, 100000, &v);
 		a->pager.max_lingering = (uint32_t)v;
+		break;
+	case OPT_MEMORY_LIMIT:
+		r = limit(optarg, &a->pager.memory_limit);
+		break;
+	case OPT_IMAGE_LIMIT:
+		r = limit(optarg, &a->pager.image_limit);
+		break;
+	case OPT_FLOOR:
+		r = number(optarg, 0, 100, &v);
+		a->pager.floor_percent = (unsigned)v;
+		break;
+	case OPT_NO_PRESSURE:
+		a->pager.no_pressure = true;
 		break;
 	case OPT_HANDSHAKE_MS:
 		r = number(optarg, 1, 3600000, &v);
@@ -201,6 +240,9 @@ static int run(struct arguments *a, struct problem *problem)
 		return r;
 	say_ready(a->ready_fd);
 	log_info("listening on %s, %u threads", a->control.socket_path, p->options.n_threads);
+	log_info("memory limit %llu MiB, of one image %llu MiB (0: none); pressure: %s",
+		 (unsigned long long)(a->pager.memory_limit >> 20),
+		 (unsigned long long)(a->pager.image_limit >> 20), evict_pressure_text(p));
 	r = control_run(c);
 	log_info("ending");
 	return r;
@@ -208,13 +250,18 @@ static int run(struct arguments *a, struct problem *problem)
 
 int main(int argc, char **argv)
 {
-	struct arguments a = {
-		.pager = {.linger_ns = 60 * NSEC_PER_SEC, .max_lingering = 8, .slate_dirfd = -1},
-		.control = {.handshake_ms = 10000},
-		.ready_fd = -1};
+	struct arguments a = {.pager = {.linger_ns = 60 * NSEC_PER_SEC,
+					.max_lingering = 8,
+					.slate_dirfd = -1,
+					.floor_percent = EVICT_FLOOR},
+			      .control = {.handshake_ms = 10000},
+			      .ready_fd = -1};
 	struct problem problem = PROBLEM_INIT;
-	int r = parse(argc, argv, &a);
+	int r;
 
+	if (argc == 4 && !strcmp(argv[1], "--query"))
+		return query_run(argv[2], argv[3]);
+	r = parse(argc, argv, &a);
 	if (r)
 		return r > 0 ? 0 : 2;
 	log_init("dorm-pager", LOG_LEVEL_INFO);

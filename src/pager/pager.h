@@ -79,7 +79,11 @@ struct pager {
 	json_t *history[PAGER_MAX_HISTORY]; /* ring of session_stats() */
 	uint64_t n_history;		    /* ever */
 	struct fault_thread *threads;
-	uint64_t started_ns;
+	uint64_t started_real_ns;
+	struct pager_totals {
+		struct session_counters n;
+		struct histogram service_ns, queue_ns;
+	} ended[SESSION_N_MODES]; /* of sessions that are forgotten */
 };
 
 /* ---- the control thread -----------------------------------------------------------------------
@@ -149,6 +153,9 @@ json_t *pager_session_stats(struct pager *p, const char *name);
 
 /** pager_image_stats() - of resident memory. Return: new reference; NULL: there is none */
 json_t *pager_image_stats(struct pager *p, const char *image_id);
+
+/** pager_totals() - of all sessions of a mode that there ever were */
+void pager_totals(struct pager *p, enum session_mode mode, struct pager_totals *ret);
 
 /** pager_stats() - the object of pager/client.h. Return: new reference; NULL without memory */
 json_t *pager_stats(struct pager *p);

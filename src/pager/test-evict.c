@@ -27,12 +27,15 @@
 #include "image/working-set.h"
 #include "pager/background.h"
 #include "pager/test-vm.h"
+#include "pager/watch.h"
 #include "sys/memfd.h"
 #include "sys/uffd.h"
 
-#define SIZE	   (TEST_PAGES * DORM_PAGE_SIZE)
-#define N_MACHINES 4
-#define SLACK	   (8 * IMAGE_FRAME_PAGES + LOADER_READ_BYTES / DORM_PAGE_SIZE)
+#define SIZE	    (TEST_PAGES * DORM_PAGE_SIZE)
+#define N_MACHINES  4
+#define SLACK	    (8 * IMAGE_FRAME_PAGES + LOADER_READ_BYTES / DORM_PAGE_SIZE)
+
+#define now(_field) __atomic_load_n(&(_field), __ATOMIC_RELAXED)
 
 struct machine {
 	pid_t pid;
@@ -223,7 +226,7 @@ static void expect_right(struct state *s, struct machine *m)
 
 	while (fd_poll(m->sock, POLLIN, deadline_after_ms(1)) == 0) {
 		(void)pager_tick(s->p);
-		s->most = MAX(s->most, __atomic_load_n(&s->p->budget.pages, __ATOMIC_RELAXED));
+		s->most = MAX(s->most, now(s->p->budget.pages));
 		if (session_state(m->session) != SESSION_SERVING) {
 			session_failure(m->session, text);
 			fail_msg("the session failed: %s", text);
@@ -316,13 +319,20 @@ static void check_books(struct state *s)
 					 resident_has(r, i));
 		}
 		assert_int_equal(there, allocated);
-		assert_int_equal(r->claimed_pages, allocated);
-		assert_int_equal(said, r->present_pages);
+		assert_int_equal(now(r->claimed_pages), allocated);
+		assert_int_equal(said, now(r->present_pages));
 		assert_int_equal(said, there);
-		sum += r->present_pages;
+		sum += now(r->present_pages);
 	}
-	assert_int_equal(s->p->budget.pages, sum);
+	assert_int_equal(now(s->p->budget.pages), sum);
 	evict_unlock(s->p);
+	for (int i = 0; i < N_MACHINES; i++) {
+		struct watch_report w = {0};
+
+		if (s->machine[i].session)
+			watch_look(s->machine[i].session, clock_now_ns(), WATCH_STUCK_NS, &w);
+		assert_int_equal(w.oldest_ns, 0); /* no note was left behind */
+	}
 }
 
 static int teardown(void **state)
@@ -366,9 +376,9 @@ static void report(struct state *s, const char *what)
 		all += n.pages[i];
 	print_message("%s: %llu pages stored, limit %llu, most %llu, evicted %llu (helped %llu), "
 		      "%.0f MB/s while evicting, service p50 %.0f us p99 %.0f us\n",
-		      what, (unsigned long long)s->stored, (unsigned long long)s->p->budget.limit,
-		      (unsigned long long)s->most, (unsigned long long)all,
-		      (unsigned long long)n.helped,
+		      what, (unsigned long long)s->stored,
+		      (unsigned long long)now(s->p->budget.limit), (unsigned long long)s->most,
+		      (unsigned long long)all, (unsigned long long)n.helped,
 		      n.busy_ns ? (double)(all - n.helped) * 4096e3 / (double)n.busy_ns : 0.0,
 		      (double)histogram_percentile(&s->machine[0].session->service_ns, 50) / 1e3,
 		      (double)histogram_percentile(&s->machine[0].session->service_ns, 99) / 1e3);
@@ -385,8 +395,8 @@ static void stress(struct state *s, enum session_mode mode)
 	report(s, session_mode_name(mode));
 	assert_true(s->most <= limit + SLACK);
 	assert_true(evicted(s, EVICT_LIMIT) > 4 * limit);
-	assert_true(s->p->residents->refaulted_pages > limit);
-	assert_true(s->p->residents->evicted_pages >= evicted(s, EVICT_LIMIT));
+	assert_true(now(s->p->residents->refaulted_pages) > limit);
+	assert_true(now(s->p->residents->evicted_pages) >= evicted(s, EVICT_LIMIT));
 	all_right(s, N_MACHINES, 0, false);
 	check_books(s);
 }
@@ -413,15 +423,15 @@ static void test_overcommit(void **state)
 	all_right(s, N_MACHINES, stress_ms(), false);
 	assert_true(s->most <= limit + SLACK);
 	for (struct resident *r = s->p->residents; r; r = r->next)
-		assert_true(r->present_pages <= limit / 2 + SLACK);
+		assert_true(now(r->present_pages) <= limit / 2 + SLACK);
 	assert_true(evicted(s, EVICT_IMAGE_LIMIT) > 0);
 	all_right(s, N_MACHINES, 0, false);
 	check_books(s);
 	/* a limit that comes later */
 	evict_limits(s->p, 300 * DORM_PAGE_SIZE, 0);
-	for (int i = 0; i < 500 && s->p->budget.pages > 300; i++)
+	for (int i = 0; i < 500 && now(s->p->budget.pages) > 300; i++)
 		clock_sleep_ms(10);
-	assert_true(s->p->budget.pages <= 300);
+	assert_true(now(s->p->budget.pages) <= 300);
 	all_right(s, N_MACHINES, 0, false);
 }
 
@@ -444,14 +454,14 @@ static void test_idle_first(void **state)
 	used = s->p->residents;
 	assert_ptr_not_equal(idle, used);
 	all_right(s, 1, 0, false);
-	assert_true(used->present_pages >= s->stored);
-	assert_true(idle->present_pages >= s->stored);
-	evict_limits(s->p, (used->present_pages + 400) * DORM_PAGE_SIZE, 0);
-	for (int i = 0; i < 500 && s->p->budget.pages > used->present_pages + 400; i++)
+	assert_true(now(used->present_pages) >= s->stored);
+	assert_true(now(idle->present_pages) >= s->stored);
+	evict_limits(s->p, (now(used->present_pages) + 400) * DORM_PAGE_SIZE, 0);
+	for (int i = 0; i < 500 && now(s->p->budget.pages) > now(used->present_pages) + 400; i++)
 		clock_sleep_ms(10);
 	clock_sleep_ms(50);
-	assert_int_equal(used->evicted_pages, 0);
-	assert_true(idle->evicted_pages >= s->stored - 400);
+	assert_int_equal(now(used->evicted_pages), 0);
+	assert_true(now(idle->evicted_pages) >= s->stored - 400);
 	check_books(s);
 }
 
@@ -494,7 +504,7 @@ static void test_floor(void **state)
 	/* room for them and as many again */
 	evict_limits(s->p, (2 * r->favoured_frames + 16) * IMAGE_FRAME_PAGES * DORM_PAGE_SIZE, 0);
 	clock_sleep_ms(200);
-	assert_true(r->evicted_pages > 0);
+	assert_true(now(r->evicted_pages) > 0);
 	assert_int_equal(favoured_there(r), r->favoured_frames);
 	all_right(s, 1, 1000, false);
 	assert_int_equal(favoured_there(r), r->favoured_frames);
@@ -503,7 +513,7 @@ static void test_floor(void **state)
 	clock_sleep_ms(300);
 	assert_true(favoured_there(r) < r->favoured_frames);
 	assert_true(favoured_there(r) >= r->favoured_frames / 4);
-	assert_true(s->p->budget.pages <= r->favoured_frames * IMAGE_FRAME_PAGES / 4 * 3);
+	assert_true(now(s->p->budget.pages) <= r->favoured_frames * IMAGE_FRAME_PAGES / 4 * 3);
 	all_right(s, 1, 1000, false);
 	assert_true(favoured_there(r) >= r->favoured_frames / 4);
 	evict_counters(s->p, &n);
@@ -538,10 +548,10 @@ static void test_graduate(void **state)
 	wait_job(s, &s->machine[0]);
 	if (job_state(s->machine[0].session->job) != JOB_DONE)
 		fail_msg("graduation: %s", job_failure(s->machine[0].session->job));
-	assert_int_equal(kept->n_kept, 1);
+	assert_int_equal(now(kept->n_kept), 1);
 	for (int i = 0; i < 3; i++)
 		expect_right(s, &s->machine[i]);
-	assert_true(kept->present_pages >= s->stored);
+	assert_true(now(kept->present_pages) >= s->stored);
 	all_right(s, 3, 0, false);
 	/* no room: it says so, and the VM goes on as before */
 	evict_limits(s->p, s->stored / 2 * DORM_PAGE_SIZE, 0);
@@ -551,7 +561,7 @@ static void test_graduate(void **state)
 	wait_job(s, &s->machine[3]);
 	assert_int_equal(job_state(s->machine[3].session->job), JOB_FAILED);
 	assert_non_null(strstr(job_failure(s->machine[3].session->job), "does not fit"));
-	assert_int_equal(s->machine[3].session->resident->n_kept, 0);
+	assert_int_equal(now(s->machine[3].session->resident->n_kept), 0);
 	expect_right(s, &s->machine[3]);
 	all_right(s, 4, 0, false);
 }
