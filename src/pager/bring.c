@@ -8,6 +8,7 @@
 
 #include "pager/evict.h"
 #include "pager/loader.h"
+#include "pager/recording.h"
 #include "pager/watch.h"
 
 static void fail(struct bring *w, const char *text)
@@ -30,7 +31,9 @@ void bring_put_result(struct bring *w, int r, const char *what)
 	case 0:
 		bring_served(w);
 		break;
-	case -EAGAIN: /* woken: the VM's threads ask again (fault.c, rule 4) */
+	case -EAGAIN: /* the VM's threads ask again (fault.c, rule 4); the page that this one
+		       * waits for may lie in a region that was not come to */
+		session_wake(w->s, w->gfn, 1);
 		break;
 	case -ESRCH: /* the process is ending; its pidfd will tell the control thread */
 		(void)epoll_ctl(w->p->epoll_fd, EPOLL_CTL_DEL, w->s->uffd, NULL);
@@ -271,6 +274,17 @@ static int finish_resident(struct bring *w, struct bounce *b, uint32_t n_decoded
 	return 0;
 }
 
+static void record(const struct bring *w, const struct frame_page *pages, uint32_t n)
+{
+	for (uint32_t i = 0; i < n;) {
+		uint32_t len = resident_run(pages, n, i);
+
+		recording_need(w->s->recording, pages[i].gfn, len);
+		i += len;
+	}
+	recording_need(w->s->recording, w->gfn, 1);
+}
+
 static void finish(struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 		   struct problem *problem)
 {
@@ -286,6 +300,8 @@ static void finish(struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 		e = finish_resident(w, b, n_decoded, pages, &n, problem);
 	else
 		n = image_frame_pages(bring_image(w), w->layer, w->frame, pages);
+	if (e == 0)
+		record(w, pages, n);
 	if (e)
 		state = failed(w, e, problem);
 	else if (w->direct || w->s->mode == SESSION_COPY)

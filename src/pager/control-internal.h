@@ -8,7 +8,7 @@
 #include "pager/door.h"
 #include "pager/wire.h"
 
-#define MAX_POLL (4 + CONTROL_MAX_CLIENTS + 2 * PAGER_MAX_SESSIONS)
+#define MAX_POLL (4 + ALONE_MAX_POLL + CONTROL_MAX_CLIENTS + 2 * PAGER_MAX_SESSIONS)
 
 struct control {
 	struct pager *p;
@@ -23,6 +23,7 @@ struct control {
 		char session[SESSION_NAME_MAX + 1];
 	} waiting[CONTROL_MAX_CLIENTS]; /* for a session's memory to be complete */
 	struct door *doors;
+	struct alone *alone;	  /* lets in VMs that nobody announced, or NULL */
 	uint64_t accept_after_ns; /* leave listening sockets alone until then */
 	uint64_t look_stuck_ns;	  /* when to look for stuck faults again */
 	bool stop;

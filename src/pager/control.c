@@ -70,6 +70,38 @@ static void remove_dead_sockets(const char *run_dir)
 		closedir(d);
 }
 
+/* The lock may be in the run directory, and guards what is removed from it. */
+static int prepare_run_dir(struct control *c, struct problem *problem)
+{
+	const char *run_dir = c->options.run_dir;
+	int r = run_dir ? file_mkdir_p(run_dir, 0700) : 0;
+
+	if (r < 0)
+		problem_errno(problem, r, "cannot make the directory %s", run_dir);
+	if (r == 0 && c->options.socket_path)
+		r = take_lock(c, problem);
+	if (r == 0 && run_dir)
+		remove_dead_sockets(run_dir);
+	return r;
+}
+
+/* The control socket: one that was given, one that is made here, or none. */
+static int open_socket(struct control *c, struct problem *problem)
+{
+	c->listener = c->options.listener;
+	if (c->listener < 0 && c->options.socket_path) {
+		c->listener = fd_unix_listen(c->options.socket_path, SOCK_SEQPACKET, 0600);
+		if (c->listener < 0) {
+			problem_errno(problem, c->listener, "cannot listen on %s",
+				      c->options.socket_path);
+			return c->listener;
+		}
+	}
+	return c->listener < 0 ? 0 : fd_set_nonblock(c->listener, 1);
+}
+
+static alone_admit_fn admit;
+
 int control_new(struct pager *p, const struct control_options *options, int signal_fd,
 		struct problem *problem, struct control **ret)
 {
@@ -84,21 +116,11 @@ int control_new(struct pager *p, const struct control_options *options, int sign
 	c->lock_fd = c->listener = -1;
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		c->clients[i] = c->waiting[i].fd = -1;
-	r = file_mkdir_p(options->run_dir, 0700);
-	if (r < 0) {
-		problem_errno(problem, r, "cannot make the directory %s", options->run_dir);
-		return r;
-	}
-	r = take_lock(c, problem);
-	if (r < 0)
-		return r;
-	remove_dead_sockets(options->run_dir);
-	c->listener = fd_unix_listen(options->socket_path, SOCK_SEQPACKET, 0600);
-	if (c->listener < 0) {
-		problem_errno(problem, c->listener, "cannot listen on %s", options->socket_path);
-		return c->listener;
-	}
-	r = fd_set_nonblock(c->listener, 1);
+	r = prepare_run_dir(c, problem);
+	if (r == 0)
+		r = open_socket(c, problem);
+	if (r == 0 && options->alone)
+		r = alone_new(options->alone, admit, c, &c->alone);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(c);
@@ -124,9 +146,11 @@ struct control *control_free(struct control *c)
 	}
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		drop_client(c, i);
-	if (c->listener >= 0)
+	c->alone = alone_free(c->alone);
+	if (c->options.socket_path && c->listener >= 0)
 		(void)unlink(c->options.socket_path); /* gone already: as good */
-	fd_close(c->listener);
+	if (c->listener != c->options.listener)
+		fd_close(c->listener);
 	fd_close(c->lock_fd);
 	free(c);
 	return NULL;
@@ -377,14 +401,40 @@ static void accept_client(struct control *c)
 	refuse_client(fd);
 }
 
+/* A VM came in by the front door: it is a session from the beginning. */
+static int admit(void *data, struct image *image, struct alone_vm *vm, struct problem *problem)
+{
+	struct control *c = data;
+	struct pager_request q = {
+		.name = vm->name, .image = image, .mode = SESSION_COPY, .what = JOB_NOTHING};
+	struct session *s;
+	struct door *d;
+	int r = pager_open(c->p, &q, problem, &s);
+
+	if (r < 0)
+		return r;
+	r = pager_attach(c->p, s, &vm->map, take_fd(vm->uffd), take_fd(vm->pidfd), vm->pid,
+			 problem);
+	if (r == 0)
+		r = door_new_inside(s, take_fd(vm->conn), &d);
+	if (r) {
+		pager_retire(c->p, s);
+		return r;
+	}
+	d->next = c->doors;
+	c->doors = d;
+	log_info("session=%s image=%s pid=%d serving", s->name, image_id(image), s->pid);
+	return 0;
+}
+
 /* ---- the loop ---------------------------------------------------------------------------------
  */
 
 /*
- * The poll set: four fixed places, then the clients' places, then up to two for each door. A
+ * The poll set: four fixed places, the clients' places, two for each door, the front door's. A
  * negative descriptor keeps its place and is ignored by poll(2).
  */
-enum { POLL_SIGNAL, POLL_ATTENTION, POLL_LISTENER, POLL_CLIENTS };
+enum { POLL_SIGNAL, POLL_ATTENTION, POLL_LISTENER, POLL_KEEPER, POLL_CLIENTS };
 
 static void add_poll(struct control *c, nfds_t *n, int fd, struct door *d)
 {
@@ -393,13 +443,14 @@ static void add_poll(struct control *c, nfds_t *n, int fd, struct door *d)
 	(*n)++;
 }
 
-static nfds_t fill_polls(struct control *c, bool resting, int *timeout_ms)
+static nfds_t fill_polls(struct control *c, bool resting, int *timeout_ms, nfds_t *n_before_alone)
 {
 	nfds_t n = 0;
 
 	add_poll(c, &n, c->signal_fd, NULL);
 	add_poll(c, &n, c->p->attention_fd, NULL);
 	add_poll(c, &n, resting ? -1 : c->listener, NULL);
+	add_poll(c, &n, c->options.keeper_sock, NULL);
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++) {
 		add_poll(c, &n, c->clients[i], NULL);
 		if (c->waiting[i].reply)
@@ -411,6 +462,9 @@ static nfds_t fill_polls(struct control *c, bool resting, int *timeout_ms)
 		if (d->listener >= 0 && d->conn >= 0)
 			*timeout_ms = MIN(*timeout_ms, deadline_poll_ms(d->deadline_ns));
 	}
+	*n_before_alone = n;
+	if (c->alone)
+		n += alone_poll(c->alone, c->polls + n, timeout_ms);
 	return n;
 }
 
@@ -426,6 +480,10 @@ static void serve_polls(struct control *c, nfds_t n)
 		c->stop = true;
 	if (c->polls[POLL_LISTENER].revents)
 		accept_client(c);
+	if (c->polls[POLL_KEEPER].revents & (POLLHUP | POLLERR)) {
+		log_error("the supervisor is gone: should this process die, nobody starts another");
+		c->options.keeper_sock = -1;
+	}
 	for (nfds_t i = doors; i < n; i += 2)
 		if (c->polls[i].revents)
 			door_event(c, c->poll_doors[i]);
@@ -442,7 +500,7 @@ int control_run(struct control *c)
 	while (!c->stop) {
 		int timeout_ms = pager_tick(c->p);
 		bool resting = !deadline_passed(c->accept_after_ns);
-		nfds_t n;
+		nfds_t n, n_doors;
 
 		look_at_failed(c);
 		end_waits(c);
@@ -451,7 +509,7 @@ int control_run(struct control *c)
 			if (door_expire(d))
 				log_warn("session=%s refused a handshake: it took too long",
 					 d->session->name);
-		n = fill_polls(c, resting, &timeout_ms);
+		n = fill_polls(c, resting, &timeout_ms, &n_doors);
 		if (resting)
 			timeout_ms = MIN(timeout_ms, ACCEPT_REST_MS);
 		if (poll(c->polls, n, timeout_ms) < 0) {
@@ -459,7 +517,9 @@ int control_run(struct control *c)
 				return error_errno();
 			continue;
 		}
-		serve_polls(c, n);
+		serve_polls(c, n_doors);
+		if (c->alone)
+			alone_serve(c->alone, c->polls + n_doors, n - n_doors);
 	}
 	return 0;
 }

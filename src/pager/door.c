@@ -46,6 +46,21 @@ int door_new(const char *run_dir, struct session *session, struct problem *probl
 	return 0;
 }
 
+int door_new_inside(struct session *session, int conn, struct door **ret)
+{
+	struct door *d = calloc(1, sizeof(*d));
+
+	if (!d) {
+		fd_close(conn);
+		return -ENOMEM;
+	}
+	d->session = session;
+	d->listener = d->uffd = -1;
+	d->conn = conn;
+	*ret = d;
+	return 0;
+}
+
 /* No more connections. The name goes first, so that nobody is left waiting behind it. */
 static void shut(struct door *d)
 {

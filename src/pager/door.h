@@ -37,6 +37,12 @@ struct door {
 int door_new(const char *run_dir, struct session *session, struct problem *problem,
 	     struct door **ret);
 
+/**
+ * door_new_inside() - of a session that serves already; @conn is consumed in every case
+ * Return: 0; -ENOMEM
+ */
+int door_new_inside(struct session *session, int conn, struct door **ret);
+
 /** door_free() - close and unlink; the session is not touched */
 struct door *door_free(struct door *d);
 DEFINE_CLEANUP(struct door *, door_free)

@@ -28,6 +28,7 @@
 #include "pager/background.h"
 #include "pager/evict.h"
 #include "pager/loader.h"
+#include "pager/recording.h"
 #include "pager/watch.h"
 #include "sys/psi.h"
 
@@ -124,6 +125,7 @@ struct row {
 	char *labels;
 	struct session_counters n;
 	struct histogram service_ns;
+	uint64_t prefetched, prefetched_used;
 	uint64_t sessions, full, stuck, oldest_ns;
 };
 
@@ -171,12 +173,15 @@ static struct row *find_row(struct rows *rows, const char *session, const struct
 static void add_session(struct row *row, const struct session *s, uint64_t now_ns)
 {
 	struct watch_report w;
-	uint64_t *to = (uint64_t *)&row->n;
+	uint64_t *to = (uint64_t *)&row->n, prefetched = 0, used = 0;
 
 	for (size_t i = 0; i < sizeof(row->n) / sizeof(*to); i++)
 		to[i] += load(&s->n, i * sizeof(*to));
 	histogram_merge(&row->service_ns, &s->service_ns);
 	watch_look(s, now_ns, WATCH_STUCK_NS, &w);
+	recording_counts(s->recording, &prefetched, &used);
+	row->prefetched += prefetched;
+	row->prefetched_used += used;
 	row->sessions++;
 	row->full += __atomic_load_n(&s->full, __ATOMIC_ACQUIRE);
 	row->stuck += w.n_stuck;
@@ -257,6 +262,10 @@ static const struct {
 	 offsetof(struct row, n.frames_loaded), 1},
 	{"session_read_bytes_total", "counter", "Bytes of these, decoded.",
 	 offsetof(struct row, n.bytes_read), 1},
+	{"session_prefetched_pages_total", "counter", "Pages loaded ahead for the session.",
+	 offsetof(struct row, prefetched), 1},
+	{"session_prefetched_used_pages_total", "counter", "Of these: touched since.",
+	 offsetof(struct row, prefetched_used), 1},
 	{"session_count", "gauge", "Sessions behind this row: more than 1 when they are not named.",
 	 offsetof(struct row, sessions), 1},
 	{"session_full", "gauge", "Of these: need the pager no more.", offsetof(struct row, full),

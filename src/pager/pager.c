@@ -11,11 +11,13 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "image/image-base.h"
 #include "pager/background.h"
 #include "pager/evict.h"
 #include "pager/fault.h"
 #include "pager/loader.h"
 #include "pager/mode.h"
+#include "pager/recording.h"
 
 #define TICK_MS	     1000
 #define TICK_SOON_MS 20 /* while a retired session is still in use */
@@ -88,8 +90,10 @@ int pager_new(const struct pager_options *options, struct pager **ret)
 
 static struct session *free_session(struct session *s)
 {
-	if (s)
+	if (s) {
 		job_free(s->job);
+		recording_free(s->recording);
+	}
 	return session_free(s);
 }
 
@@ -137,12 +141,23 @@ struct pager *pager_free(struct pager *p)
 /* ---- images -----------------------------------------------------------------------------------
  */
 
+/* A base may lack layers that its owner has no page of (image-base.h): it cannot stand in for an
+ * image that has them. */
+static bool covers(const struct image *have, const struct image *want)
+{
+	for (uint32_t i = 0; image_missing_layers(have) && i < image_n_layers(have); i++)
+		if (image_layer_is_missing(have, i) && !image_layer_is_missing(want, i))
+			return false;
+	return true;
+}
+
 /* A poisoned image is left to those who have it. */
 static struct resident *find_resident(struct pager *p, const struct image *image)
 {
 	for (struct resident *r = p->residents; r; r = r->next)
 		if (!strcmp(image_id(r->image), image_id(image)) &&
-		    r->n_pages == image_n_pages(image) && resident_audit(r) == 0)
+		    r->n_pages == image_n_pages(image) && covers(r->image, image) &&
+		    resident_audit(r) == 0)
 			return r;
 	return NULL;
 }
@@ -257,6 +272,16 @@ static int find_slot(const struct pager *p, const char *name, struct problem *pr
 	return -EAGAIN;
 }
 
+/* From here on it is counted, and may be evicted from. */
+static void add_resident(struct pager *p, struct resident *r)
+{
+	resident_join(r, &p->budget);
+	evict_lock(p);
+	r->next = p->residents;
+	p->residents = r;
+	evict_unlock(p);
+}
+
 /* New resident memory is idle: unless a session comes, a tick drops it. */
 static int need_resident(struct pager *p, struct image *image, struct problem *problem,
 			 struct resident **ret)
@@ -269,11 +294,7 @@ static int need_resident(struct pager *p, struct image *image, struct problem *p
 		if (e < 0)
 			return e;
 		r->idle_since_ns = clock_now_ns();
-		resident_join(r, &p->budget);
-		evict_lock(p);
-		r->next = p->residents;
-		p->residents = r;
-		evict_unlock(p);
+		add_resident(p, r);
 	}
 	__atomic_store_n(&r->idle_ns, 0, __ATOMIC_RELEASE); /* the next tick may say otherwise */
 	*ret = r;
@@ -284,9 +305,20 @@ static int start_loading(struct pager *p, struct session *s, const struct pager_
 {
 	enum job_what what = s->mode == SESSION_EAGER ? JOB_FULL : q->what;
 
-	if (what == JOB_NOTHING || (what == JOB_WORKING_SET && !q->set))
+	if (what == JOB_NOTHING)
 		return 0;
-	return background_start(p, s, NULL, q->set, what);
+	return background_start(p, s, NULL, q->prefetch ? q->set : NULL, what);
+}
+
+/* One session of an image is enough, and two bits a page of many would add up. */
+static int start_recording(struct session *s)
+{
+	for (struct session *other = s->resident->sessions; other; other = other->next)
+		if (other->recording && !strcmp(image_id(other->image), image_id(s->image)))
+			return 0;
+	if (s->mode == SESSION_EAGER)
+		return 0;
+	return recording_new(s, &s->recording);
 }
 
 int pager_open(struct pager *p, const struct pager_request *q, struct problem *problem,
@@ -296,6 +328,7 @@ int pager_open(struct pager *p, const struct pager_request *q, struct problem *p
 	struct session *s = NULL;
 	struct resident *r;
 	int slot = find_slot(p, q->name, problem), e;
+	bool same;
 
 	if (slot < 0)
 		return slot;
@@ -307,10 +340,11 @@ int pager_open(struct pager *p, const struct pager_request *q, struct problem *p
 		free(choice.own);
 		return e;
 	}
+	same = choice.memory == q->image; /* then one open image is enough for all */
 	e = session_new(&(struct session_options){.name = q->name,
 						  .mode = choice.mode,
 						  .why = choice.why,
-						  .image = q->image,
+						  .image = same ? r->image : q->image,
 						  .resident = r,
 						  .own = choice.own,
 						  .slate_dirfd = p->options.slate_dirfd},
@@ -322,7 +356,11 @@ int pager_open(struct pager *p, const struct pager_request *q, struct problem *p
 		resident_keep(r, true);
 		s->full = 1;
 	}
-	e = start_loading(p, s, q);
+	e = start_recording(s); /* before anything is brought for it */
+	if (e == 0)
+		e = start_loading(p, s, q);
+	if (e == 0 && s->recording && q->set)
+		recording_begin_with(s->recording, q->set);
 	if (e < 0) {
 		pager_retire(p, s);
 		return e;
@@ -435,6 +473,17 @@ static void free_retired(struct pager *p)
 	}
 }
 
+/* Return: milliseconds until one of them is to be looked at again */
+static int watch_recordings(struct pager *p)
+{
+	uint64_t now = clock_now_ns(), next = now + TICK_MS * NSEC_PER_MSEC;
+
+	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
+		if (p->slots[i] && p->slots[i]->recording)
+			next = MIN(next, recording_watch(p->slots[i]->recording, now));
+	return next > now ? (int)((next - now) / NSEC_PER_MSEC) + 1 : 1;
+}
+
 /* Jobs may have left frames to others, who are done now: nobody tells. */
 static bool is_loading(struct pager *p)
 {
@@ -450,9 +499,10 @@ int pager_tick(struct pager *p)
 	audit_residents(p);
 	if (is_loading(p)) {
 		loader_kick(p->loader);
+		(void)watch_recordings(p);
 		return TICK_SOON_MS;
 	}
-	return p->retired ? TICK_SOON_MS : TICK_MS;
+	return MIN(watch_recordings(p), p->retired ? TICK_SOON_MS : TICK_MS);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------
@@ -462,8 +512,14 @@ static json_t *stats_of(struct session *s)
 {
 	json_t *o = session_stats(s);
 
-	if (o)
-		(void)json_object_set_new(o, "load", job_stats(s->job));
+	uint64_t prefetched, used;
+
+	if (!o)
+		return NULL;
+	recording_counts(s->recording, &prefetched, &used);
+	(void)json_object_set_new(o, "prefetched_pages", json_integer((json_int_t)prefetched));
+	(void)json_object_set_new(o, "prefetched_used_pages", json_integer((json_int_t)used));
+	(void)json_object_set_new(o, "load", job_stats(s->job));
 	return o;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pager/query.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,37 +10,45 @@
 
 #define PATIENCE_MS 10000
 
-static void print(const char *what, json_t *reply)
+/* Text as it is, objects for people to read. Return: 0; -EOPNOTSUPP no such question */
+static int ask(struct pager_client *c, const char *what)
 {
-	const char *text = json_string_value(json_object_get(reply, "text"));
-	json_t *stats = json_object_get(reply, "stats");
+	uint64_t deadline_ns = deadline_after_ms(PATIENCE_MS);
+	_cleanup_free_ char *text = NULL;
+	json_auto_t *object = NULL;
+	int r;
 
-	(void)json_object_del(reply, "ok");
-	if (!strcmp(what, "metrics") && text)
+	if (!strcmp(what, "metrics"))
+		r = pager_client_metrics(c, deadline_ns, &text);
+	else if (!strcmp(what, "stats"))
+		r = pager_client_stats(c, deadline_ns, &object);
+	else
+		r = pager_client_config(c, NULL, deadline_ns, NULL, &object);
+	if (r)
+		return r;
+	if (text)
 		fputs(text, stdout);
-	else if (json_dumpf(stats ? stats : reply, stdout, JSON_INDENT(2)) == 0)
+	else if (json_dumpf(object, stdout, JSON_INDENT(2)) == 0)
 		putchar('\n');
+	return fflush(stdout) == 0 && !ferror(stdout) ? 0 : -EIO;
 }
 
 int query_run(const char *socket, const char *what)
 {
 	_cleanup_(pager_client_freep) struct pager_client *c = NULL;
-	struct problem problem = PROBLEM_INIT;
-	json_auto_t *reply = NULL;
 	int r;
 
-	if (strcmp(what, "metrics") && strcmp(what, "stats") && strcmp(what, "config")) {
+	if (strcmp(what, "metrics") != 0 && strcmp(what, "stats") != 0 &&
+	    strcmp(what, "config") != 0) {
 		fputs("dorm-pager: --query SOCKET metrics, stats or config\n", stderr);
 		return 2;
 	}
 	r = pager_client_new(socket, &c);
 	if (r == 0)
-		r = pager_client_ask(c, what, deadline_after_ms(PATIENCE_MS), &problem, &reply);
-	if (r) {
-		problem_errno(&problem, r, "no answer from a pager at %s", socket);
-		fprintf(stderr, "dorm-pager: %s\n", problem.message);
-		return 1;
-	}
-	print(what, reply);
-	return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
+		r = ask(c, what);
+	if (r == 0)
+		return 0;
+	fprintf(stderr, "dorm-pager: the pager at %s does not answer: %s\n", socket,
+		r < 0 ? strerrordesc_np(-r) : "it makes no sense");
+	return 1;
 }

@@ -9,12 +9,14 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "image/image-base.h"
 #include "image/keyring.h"
 #include "image/working-set.h"
 #include "pager/background.h"
 #include "pager/control-internal.h"
 #include "pager/evict.h"
 #include "pager/metrics.h"
+#include "pager/recording.h"
 #include "sys/memfd.h"
 
 /* The key ring that came as the second descriptor, if the request speaks of one: or neither. */
@@ -54,8 +56,12 @@ static void open_hints(const char *what, int dirfd, const struct keyring *keys, 
 
 	if (r && r != WORKING_SET_E_ABSENT)
 		log_warn("%s: its working set is of no use: %s", what, problem.message);
-	(void)keys;
-	(void)base;
+	if (!base)
+		return;
+	problem = PROBLEM_INIT;
+	r = image_open_base(dirfd, n->image, keys, &problem, &n->base);
+	if (r && problem_is_set(&problem))
+		log_warn("%s: its base is of no use: %s", what, problem.message);
 }
 
 static int open_named(const json_t *request, const char *what, const int fds[WIRE_MAX_FDS],
@@ -182,6 +188,11 @@ static int op_open(struct control *c, const json_t *request, const int fds[WIRE_
 	struct door *d;
 	int r, mode, what;
 
+	if (!c->options.run_dir) {
+		problem_set(problem, 400, "open: this pager serves one image, alone");
+		problem_hint(problem, "connect the VM to the socket that it listens on");
+		return -EOPNOTSUPP;
+	}
 	if (!q.name || !str_is_name(q.name)) {
 		problem_set(problem, 400, "open: \"session\" must be a name of [a-z0-9._-]");
 		return -EINVAL;
@@ -197,7 +208,8 @@ static int op_open(struct control *c, const json_t *request, const int fds[WIRE_
 		return what;
 	q.image = n.image;
 	q.base = n.base;
-	q.set = what != JOB_NOTHING && n.set.n_pages ? &n.set : NULL;
+	q.set = n.set.n_pages ? &n.set : NULL;
+	q.prefetch = what != JOB_NOTHING;
 	q.mode = (enum session_mode)mode;
 	q.what = (enum job_what)what;
 	q.exclusive = json_is_true(json_object_get(request, "private"));
@@ -229,8 +241,10 @@ static int op_load(struct control *c, const json_t *request, struct problem *pro
 		problem_set(problem, 404, "no session %s is open", name ? name : "?");
 		return -ENOENT;
 	}
-	/* the working set, if there was one, is being loaded since the session was opened */
-	return what == JOB_FULL ? background_start(c->p, s, NULL, NULL, JOB_FULL) : 0;
+	/* a working set that there was is being loaded since the session was opened */
+	if (what == JOB_WORKING_SET && job_state(s->job) != JOB_NONE)
+		return 0;
+	return what == JOB_NOTHING ? 0 : background_start(c->p, s, NULL, NULL, (enum job_what)what);
 }
 
 static int op_warm(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
@@ -247,16 +261,30 @@ static int op_warm(struct control *c, const json_t *request, const int fds[WIRE_
 	what = get_word(request, "what", load_words, JOB_WORKING_SET, problem);
 	if (what < 0)
 		return what;
-	if (what == JOB_WORKING_SET && !n.set.n_pages) {
-		problem_set(problem, 404, "warm: image %s has no working set", image_id(n.image));
-		problem_hint(problem, "load all of it: \"what\": \"full\"");
-		return -ENOENT;
-	}
 	r = pager_warm(c->p, n.image, n.set.n_pages ? &n.set : NULL, (enum job_what)what, problem);
 	if (r == 0)
 		*reply = json_pack("{s:b, s:s, s:I}", "ok", 1, "image_id", image_id(n.image),
 				   "working_set_pages", (json_int_t)n.set.n_pages);
 	return r;
+}
+
+static int op_working_set(struct control *c, const json_t *request, struct problem *problem,
+			  json_t **reply, int *reply_fd)
+{
+	const char *name = json_string_value(json_object_get(request, "session"));
+	struct session *s = name ? pager_find(c->p, name) : NULL;
+
+	if (!s) {
+		problem_set(problem, 404, "no session %s is open", name ? name : "?");
+		return -ENOENT;
+	}
+	if (!s->recording) {
+		problem_set(problem, 409, "session %s is not recorded: %s", name,
+			    s->mode == SESSION_EAGER ? "it has no userfaultfd"
+						     : "another one of its image is, or was");
+		return -ENODATA;
+	}
+	return recording_answer(s->recording, reply, reply_fd);
 }
 
 static int op_image(struct control *c, const json_t *request, struct problem *problem,
@@ -391,6 +419,8 @@ int request_serve(struct control *c, const json_t *request, const int fds[WIRE_M
 		return op_load(c, request, problem);
 	if (!strcmp(op, "warm"))
 		return op_warm(c, request, fds, problem, reply);
+	if (!strcmp(op, "working-set"))
+		return op_working_set(c, request, problem, reply, reply_fd);
 	if (!strcmp(op, "image"))
 		return op_image(c, request, problem, reply);
 	if (!strcmp(op, "config"))

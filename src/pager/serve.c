@@ -36,6 +36,7 @@
 
 #include "pager/bring.h"
 #include "pager/evict.h"
+#include "pager/recording.h"
 #include "sys/uffd.h"
 
 #define SHORT_RUN RESIDENT_BLOCK_PAGES /* zero runs below this go into the memfd */
@@ -153,6 +154,7 @@ static void serve_shared(struct bring *w, struct bounce *b, const struct page_ru
 		break;
 	case FRAME_LOADING:
 		bring_count(w->s->n.faults_joined, 1);
+		recording_need(w->s->recording, w->gfn, 1);
 		break;
 	case FRAME_RESIDENT:
 		serve_resident(w, b, &aliases);
@@ -180,6 +182,7 @@ static void serve_direct(struct bring *w, struct bounce *b, const struct page_ru
 		break;
 	default: /* LOADING: these are never RESIDENT */
 		bring_count(w->s->n.faults_joined, 1);
+		recording_need(w->s->recording, w->gfn, 1);
 	}
 }
 

@@ -126,8 +126,9 @@ struct session {
 	bool can_remove; /* fixed after attach */
 	struct slate slate;
 
-	struct job *job; /* background.h: loads its memory; the engine's lock */
-	uint8_t full;	 /* atomic: it needs us no more */
+	struct recording *recording; /* recording.h: what it needs; NULL: not recorded */
+	struct job *job;	     /* background.h: loads its memory; the engine's lock */
+	uint8_t full;		     /* atomic: it needs us no more */
 
 	/* What session_repeats() counts: gfn in the upper 32 bits, then 16 of the number of
 	 * evictions, and how often in the lower 16. */

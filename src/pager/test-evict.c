@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,6 +34,8 @@
 
 #define SIZE	    (TEST_PAGES * DORM_PAGE_SIZE)
 #define N_MACHINES  4
+#define N_IMAGES    4
+#define WOKEN	    3 /* the image of a sandbox that slept */
 #define SLACK	    (8 * IMAGE_FRAME_PAGES + LOADER_READ_BYTES / DORM_PAGE_SIZE)
 
 #define now(_field) __atomic_load_n(&(_field), __ATOMIC_RELAXED)
@@ -48,7 +51,7 @@ struct state {
 	struct rig rig; /* its pager is never started */
 	struct machine machine[N_MACHINES];
 	struct pager *p;
-	struct image *image[3];
+	struct image *image[N_IMAGES]; /* the last one: with the first one as its base */
 	struct shared shared;
 	uint64_t stored;
 	uint64_t most; /* resident pages, ever */
@@ -69,6 +72,10 @@ static uint64_t next_random(uint64_t *seed)
 	return *seed >> 33;
 }
 
+/* What its memory was. */
+static const uint8_t *model;
+static uint8_t *woken_model; /* every fifth stretch of 20 pages differs */
+
 /* What it wrote itself; 0: nothing. */
 static uint8_t written[TEST_PAGES];
 
@@ -77,7 +84,7 @@ static bool is_right(const uint8_t *memory, uint64_t gfn)
 	const uint8_t *page = memory + gfn * DORM_PAGE_SIZE;
 
 	if (!written[gfn])
-		return memcmp(page, test_model + gfn * DORM_PAGE_SIZE, DORM_PAGE_SIZE) == 0;
+		return memcmp(page, model + gfn * DORM_PAGE_SIZE, DORM_PAGE_SIZE) == 0;
 	for (size_t i = 0; i < DORM_PAGE_SIZE; i++)
 		if (page[i] != written[gfn])
 			return false;
@@ -134,9 +141,12 @@ static void be_a_machine(int sock)
 	memory = n_fds ? mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, memfd, 0)
 		       : mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 			      0);
-	uffd = uffd_new(0);
+	model = c == SESSION_OVERLAY ? woken_model : test_model;
+	uffd = uffd_new(c == SESSION_OVERLAY ? UFFD_FEATURE_MINOR_SHMEM : 0);
 	if (memory == MAP_FAILED || uffd < 0 ||
-	    uffd_register(uffd, (uintptr_t)memory, SIZE, UFFDIO_REGISTER_MODE_MISSING) < 0)
+	    uffd_register(uffd, (uintptr_t)memory, SIZE,
+			  UFFDIO_REGISTER_MODE_MISSING |
+				  (c == SESSION_OVERLAY ? UFFDIO_REGISTER_MODE_MINOR : 0)) < 0)
 		_exit(99);
 	answer = (uintptr_t)memory;
 	if (fd_send(sock, &answer, sizeof(answer), &uffd, 1) < 0)
@@ -176,13 +186,15 @@ static void open_session(struct state *s, struct machine *m, int image, enum ses
 	char name[32];
 
 	(void)snprintf(name, sizeof(name), "vm%d", (int)(m - s->machine));
-	assert_int_equal(pager_open(s->p,
-				    &(struct pager_request){.name = name,
-							    .image = s->image[image],
-							    .mode = mode,
-							    .what = what},
-				    &problem, &m->session),
-			 0);
+	assert_int_equal(
+		pager_open(s->p,
+			   &(struct pager_request){.name = name,
+						   .image = s->image[image],
+						   .base = image == WOKEN ? s->image[0] : NULL,
+						   .mode = mode,
+						   .what = what},
+			   &problem, &m->session),
+		0);
 }
 
 static void attach(struct state *s, struct machine *m)
@@ -190,12 +202,13 @@ static void attach(struct state *s, struct machine *m)
 	struct handshake map = {.n_regions = 1};
 	struct problem problem = PROBLEM_INIT;
 	int memfd = -1, uffd, pidfd;
+	const char mode = (char)m->session->mode;
 	uint64_t base;
 	size_t n;
 
 	if (m->session->mode != SESSION_COPY)
 		memfd = memfd_reopen_readonly(m->session->resident->memfd);
-	assert_true(fd_send(m->sock, "", 1, &memfd, memfd >= 0) >= 0);
+	assert_true(fd_send(m->sock, &mode, 1, &memfd, memfd >= 0) >= 0);
 	assert_int_equal(fd_recv(m->sock, &base, sizeof(base), &uffd, 1, &n), sizeof(base));
 	assert_int_equal(n, 1);
 	fd_close(memfd);
@@ -249,11 +262,44 @@ static void all_right(struct state *s, int n, uint64_t ms, bool discards)
 /* ---- the engine -------------------------------------------------------------------------------
  */
 
+/* Every fifth stretch of 20 pages: what another page of the first image is. */
+static struct image *make_woken(struct state *s, int base_dirfd)
+{
+	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
+	struct image_writer_stats stats;
+	struct problem problem = PROBLEM_INIT;
+	struct image *image = NULL;
+	char path[128], id[IMAGE_ID_LEN + 1];
+	int fd;
+
+	if (!woken_model)
+		woken_model = malloc(SIZE);
+	memcpy(woken_model, test_model, SIZE);
+	for (uint64_t i = 0; i < TEST_PAGES; i++)
+		if (i / 20 % 5 == 0)
+			memset(woken_model + i * DORM_PAGE_SIZE, (int)(1 + i % 200),
+			       DORM_PAGE_SIZE / 2);
+	(void)snprintf(path, sizeof(path), "%s/woken", s->rig.dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	fd = file_open_dir(AT_FDCWD, path);
+	assert_int_equal(image_writer_new(fd, s->image[0], base_dirfd,
+					  &(struct image_writer_options){.codec = IMAGE_CODEC_ZSTD},
+					  &problem, &w),
+			 0);
+	assert_int_equal(image_writer_add(w, 0, TEST_PAGES, woken_model, &problem), 0);
+	assert_int_equal(image_writer_commit(w, &stats, id, &problem), 0);
+	assert_true(stats.pages_unchanged > TEST_PAGES / 4);
+	assert_int_equal(image_open(fd, NULL, &problem, &image), 0);
+	close(fd);
+	return image;
+}
+
 static int setup(void **state)
 {
 	static struct state s;
 	struct problem problem = PROBLEM_INIT;
 	char name[2] = "a";
+	int base = -1;
 
 	alarm(280);
 	s = (struct state){.rig.dir = "/tmp/test-evict-XXXXXX"};
@@ -262,16 +308,20 @@ static int setup(void **state)
 	s.shared = (struct shared){.gfn = rig_find_run(true, 60, 0) + 5,
 				   .n = 40,
 				   .of = rig_find_run(false, 60, 0) + 3};
-	for (int i = 0; i < 3; i++, name[0]++) {
+	for (int i = 0; i < WOKEN; i++, name[0]++) {
 		int fd;
-
 		if (i)
 			rig_unshare(&s.shared, 1);
 		fd = rig_shared_image(&s.rig, name, i == 2 ? IMAGE_CODEC_NONE : IMAGE_CODEC_ZSTD,
 				      &s.shared, 1);
 		assert_int_equal(image_open(fd, NULL, &problem, &s.image[i]), 0);
-		close(fd);
+		if (i)
+			close(fd);
+		else
+			base = fd;
 	}
+	s.image[WOKEN] = make_woken(&s, base);
+	close(base);
 	s.stored = image_stored_pages(s.image[0]);
 	fork_machines(&s);
 	*state = &s;
@@ -345,7 +395,7 @@ static int teardown(void **state)
 		close(s->machine[i].sock);
 	}
 	s->p = pager_free(s->p);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < N_IMAGES; i++)
 		image_unref(s->image[i]);
 	rig_unshare(&s->shared, 1);
 	return file_remove_tree(AT_FDCWD, s->rig.dir);
@@ -390,7 +440,7 @@ static void stress(struct state *s, enum session_mode mode)
 
 	start_engine(s, limit, 0);
 	for (int i = 0; i < N_MACHINES; i++)
-		start(s, i, 0, mode);
+		start(s, i, mode == SESSION_OVERLAY ? WOKEN : 0, mode);
 	all_right(s, N_MACHINES, stress_ms(), mode == SESSION_COPY);
 	report(s, session_mode_name(mode));
 	assert_true(s->most <= limit + SLACK);
@@ -409,6 +459,16 @@ static void test_shared(void **state)
 static void test_copy(void **state)
 {
 	stress(*state, SESSION_COPY);
+}
+
+/* Unchanged pages are mapped from the base's memory, and vanish from the VMs with it. */
+static void test_overlay(void **state)
+{
+	struct state *s = *state;
+
+	stress(s, SESSION_OVERLAY);
+	assert_true(now(s->machine[0].session->n.faults_continued) > 0);
+	assert_ptr_equal(s->machine[0].session->resident->image, s->image[0]);
 }
 
 /* Guests of three images, two modes; each image is larger than what all of them may have. */
@@ -491,6 +551,7 @@ static void test_floor(void **state)
 							    .image = s->image[0],
 							    .mode = SESSION_SHARED,
 							    .set = &set,
+							    .prefetch = true,
 							    .what = JOB_WORKING_SET},
 				    &problem, &s->machine[0].session),
 			 0);
@@ -590,8 +651,13 @@ static void test_parse(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_parse), READY(test_shared),     READY(test_copy),
-		READY(test_overcommit),	      READY(test_idle_first), READY(test_floor),
+		cmocka_unit_test(test_parse),
+		READY(test_shared),
+		READY(test_copy),
+		READY(test_overlay),
+		READY(test_overcommit),
+		READY(test_idle_first),
+		READY(test_floor),
 		READY(test_graduate),
 	};
 	int fd = uffd_new(0);
