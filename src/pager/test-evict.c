@@ -30,6 +30,7 @@
 #include "pager/test-vm.h"
 #include "pager/watch.h"
 #include "sys/memfd.h"
+#include "sys/psi.h"
 #include "sys/uffd.h"
 
 #define SIZE	    (TEST_PAGES * DORM_PAGE_SIZE)
@@ -335,12 +336,30 @@ static bool is_there(const struct resident *r, uint64_t gfn)
 	return lseek(r->memfd, at, SEEK_DATA) == at;
 }
 
+/* A host without PSI, which is short of memory when the test says so. */
+static bool is_short, looked;
+
+int __wrap_psi_open(struct psi *p);
+bool __wrap_psi_is_short(void);
+
+int __wrap_psi_open(struct psi *p)
+{
+	*p = (struct psi){.text = "not in this test"};
+	return -EOPNOTSUPP;
+}
+
+bool __wrap_psi_is_short(void)
+{
+	__atomic_store_n(&looked, true, __ATOMIC_RELAXED);
+	return now(is_short);
+}
+
 static void start_engine(struct state *s, uint64_t limit, uint64_t image_limit)
 {
 	struct pager_options o = {.linger_ns = 600 * NSEC_PER_SEC,
 				  .max_lingering = 8,
 				  .slate_dirfd = -1,
-				  .no_pressure = true,
+				  .no_pressure = limit || image_limit,
 				  .floor_percent = EVICT_FLOOR,
 				  .memory_limit = limit * DORM_PAGE_SIZE,
 				  .image_limit = image_limit * DORM_PAGE_SIZE};
@@ -525,6 +544,34 @@ static void test_idle_first(void **state)
 	check_books(s);
 }
 
+/* No limit, but the host is short of memory: it gives, and no more than is asked for. */
+static void test_pressure(void **state)
+{
+	struct state *s = *state;
+	uint64_t before;
+
+	start_engine(s, 0, 0);
+	assert_non_null(strstr(evict_pressure_text(s->p), "MemAvailable"));
+	assert_false(evict_is_watching(s->p));
+	start(s, 0, 0, SESSION_SHARED);
+	all_right(s, 1, 0, false);
+	for (int i = 0; i < 300 && !now(looked); i++)
+		clock_sleep_ms(10);
+	assert_true(now(looked));
+	before = now(s->p->budget.pages);
+	assert_true(before >= s->stored);
+	assert_int_equal(evicted(s, EVICT_PRESSURE), 0);
+	__atomic_store_n(&is_short, true, __ATOMIC_RELAXED);
+	for (int i = 0; i < 300 && !evicted(s, EVICT_PRESSURE); i++)
+		clock_sleep_ms(10);
+	__atomic_store_n(&is_short, false, __ATOMIC_RELAXED);
+	clock_sleep_ms(100);
+	assert_true(evicted(s, EVICT_PRESSURE) >= 1024);
+	assert_true(evicted(s, EVICT_PRESSURE) < before);
+	all_right(s, 1, 0, false);
+	check_books(s);
+}
+
 static uint64_t favoured_there(const struct resident *r)
 {
 	uint64_t n = 0;
@@ -659,6 +706,7 @@ int main(void)
 		READY(test_idle_first),
 		READY(test_floor),
 		READY(test_graduate),
+		READY(test_pressure),
 	};
 	int fd = uffd_new(0);
 
