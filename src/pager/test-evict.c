@@ -354,6 +354,39 @@ bool __wrap_psi_is_short(void)
 	return now(is_short);
 }
 
+/* Everything has to be read by the loader, which has no place for two of three. */
+static bool is_busy;
+static unsigned n_refused;
+
+struct load *__real_loader_get(struct loader *l);
+struct load *__wrap_loader_get(struct loader *l);
+int __real_image_read_frame_nowait(const struct image *image, uint32_t layer, uint32_t frame,
+				   void *scratch, void *out, uint32_t *ret_n,
+				   struct problem *problem);
+int __wrap_image_read_frame_nowait(const struct image *image, uint32_t layer, uint32_t frame,
+				   void *scratch, void *out, uint32_t *ret_n,
+				   struct problem *problem);
+
+struct load *__wrap_loader_get(struct loader *l)
+{
+	static unsigned n;
+
+	if (now(is_busy) && __atomic_add_fetch(&n, 1, __ATOMIC_RELAXED) % 3) {
+		__atomic_add_fetch(&n_refused, 1, __ATOMIC_RELAXED);
+		return NULL;
+	}
+	return __real_loader_get(l);
+}
+
+int __wrap_image_read_frame_nowait(const struct image *image, uint32_t layer, uint32_t frame,
+				   void *scratch, void *out, uint32_t *ret_n,
+				   struct problem *problem)
+{
+	if (now(is_busy))
+		return -EAGAIN;
+	return __real_image_read_frame_nowait(image, layer, frame, scratch, out, ret_n, problem);
+}
+
 static void start_engine(struct state *s, uint64_t limit, uint64_t image_limit)
 {
 	struct pager_options o = {.linger_ns = 600 * NSEC_PER_SEC,
@@ -572,6 +605,22 @@ static void test_pressure(void **state)
 	check_books(s);
 }
 
+/* Fault threads do not wait for the disk, come what may: the VM asks again. */
+static void test_no_place(void **state)
+{
+	struct state *s = *state;
+
+	start_engine(s, s->stored / 2, 0);
+	for (int i = 0; i < N_MACHINES; i++)
+		start(s, i, i == 2 ? 2 : 0, i > 1 ? SESSION_COPY : SESSION_SHARED);
+	__atomic_store_n(&is_busy, true, __ATOMIC_RELAXED);
+	all_right(s, N_MACHINES, 1000, false);
+	__atomic_store_n(&is_busy, false, __ATOMIC_RELAXED);
+	all_right(s, N_MACHINES, 0, false);
+	assert_true(now(n_refused) > 50);
+	check_books(s);
+}
+
 static uint64_t favoured_there(const struct resident *r)
 {
 	uint64_t n = 0;
@@ -707,6 +756,7 @@ int main(void)
 		READY(test_floor),
 		READY(test_graduate),
 		READY(test_pressure),
+		READY(test_no_place),
 	};
 	int fd = uffd_new(0);
 
