@@ -34,7 +34,7 @@
 
 #define FIRST_POWER 10 /* 1 us */
 #define LAST_POWER  34 /* 17 s */
-#define NAME	    "dorm_pager_"
+#define NAME	    "dormouse_pager_"
 #define ull(_v)	    ((unsigned long long)(_v))
 
 static uint64_t load(const void *base, size_t offset)

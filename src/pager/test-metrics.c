@@ -237,27 +237,27 @@ static void test_text(void **state)
 	struct vm a, b;
 	double faults;
 
-	assert_true(metric(r, "dorm_pager_info") == 1);
+	assert_true(metric(r, "dormouse_pager_info") == 1);
 	vm_start(r, &a, "vm1", image, 0);
 	vm_start(r, &b, "vm2", image, 0);
 	assert_int_equal(vm_do(&a, VM_COMPARE, 0), 0);
 	assert_int_equal(vm_do(&b, VM_COMPARE, 3), 0);
 	faults = (double)(rig_stats(r, "vm1", "faults") + rig_stats(r, "vm2", "faults"));
 	assert_true(faults > 0);
-	assert_true(metric(r, "dorm_pager_session_faults_total") == faults);
-	assert_true(metric(r, "dorm_pager_faults_total") == faults);
-	assert_true(metric(r, "dorm_pager_session_fault_seconds_count") > 0);
-	assert_true(metric(r, "dorm_pager_session_fault_seconds_sum") > 0);
-	assert_true(metric(r, "dorm_pager_session_fault_seconds_sum") < 60);
-	assert_true(metric(r, "dorm_pager_sessions") == 2);
-	assert_true(metric(r, "dorm_pager_image_sessions") == 2);
-	assert_true(metric(r, "dorm_pager_resident_bytes") > 4096 * 1000);
-	assert_true(metric(r, "dorm_pager_resident_bytes") ==
-		    metric(r, "dorm_pager_image_resident_bytes"));
-	assert_true(metric(r, "dorm_pager_image_shared_bytes") ==
-		    metric(r, "dorm_pager_resident_bytes"));
-	assert_true(metric(r, "dorm_pager_own_bytes") > 1e5);
-	assert_true(metric(r, "dorm_pager_start_time_seconds") > 1.6e9);
+	assert_true(metric(r, "dormouse_pager_session_faults_total") == faults);
+	assert_true(metric(r, "dormouse_pager_faults_total") == faults);
+	assert_true(metric(r, "dormouse_pager_session_fault_seconds_count") > 0);
+	assert_true(metric(r, "dormouse_pager_session_fault_seconds_sum") > 0);
+	assert_true(metric(r, "dormouse_pager_session_fault_seconds_sum") < 60);
+	assert_true(metric(r, "dormouse_pager_sessions") == 2);
+	assert_true(metric(r, "dormouse_pager_image_sessions") == 2);
+	assert_true(metric(r, "dormouse_pager_resident_bytes") > 4096 * 1000);
+	assert_true(metric(r, "dormouse_pager_resident_bytes") ==
+		    metric(r, "dormouse_pager_image_resident_bytes"));
+	assert_true(metric(r, "dormouse_pager_image_shared_bytes") ==
+		    metric(r, "dormouse_pager_resident_bytes"));
+	assert_true(metric(r, "dormouse_pager_own_bytes") > 1e5);
+	assert_true(metric(r, "dormouse_pager_start_time_seconds") > 1.6e9);
 	assert_int_equal(rig_stats(r, "vm1", "stuck_faults"), 0);
 	assert_int_equal(rig_stats(r, "vm1", "oldest_fault_ns"), 0);
 	/* what was counted stays counted when sessions are over */
@@ -265,9 +265,9 @@ static void test_text(void **state)
 	vm_end(&b);
 	rig_wait_sessions(r, 0);
 	clock_sleep_ms(50);
-	assert_true(metric(r, "dorm_pager_session_faults_total") == 0);
-	assert_true(metric(r, "dorm_pager_faults_total") == faults);
-	assert_true(metric(r, "dorm_pager_sessions_ended_total") == 2);
+	assert_true(metric(r, "dormouse_pager_session_faults_total") == 0);
+	assert_true(metric(r, "dormouse_pager_faults_total") == faults);
+	assert_true(metric(r, "dormouse_pager_sessions_ended_total") == 2);
 }
 
 static void test_many(void **state)
@@ -291,7 +291,7 @@ static void test_many(void **state)
 	assert_non_null(strstr(few, "\"session-7\""));
 	assert_null(strstr(many, "session-7"));
 	assert_true(strlen(many) < strlen(few) / 10);
-	assert_true(read_text(many, "dorm_pager_session_count") == METRICS_MAX_SESSIONS + 10);
+	assert_true(read_text(many, "dormouse_pager_session_count") == METRICS_MAX_SESSIONS + 10);
 }
 
 static int request(struct rig *r, json_t *q, json_t **reply)
@@ -317,7 +317,7 @@ static void test_config(void **state)
 
 	vm_start(r, &a, "vm1", image, 0);
 	assert_int_equal(vm_do(&a, VM_COMPARE, 0), 0);
-	assert_true(metric(r, "dorm_pager_resident_bytes") > 2 << 20);
+	assert_true(metric(r, "dormouse_pager_resident_bytes") > 2 << 20);
 	assert_int_equal(
 		request(r, json_pack("{s:s, s:i}", "op", "config", "memory_limit", 4096), &bad),
 		-1);
@@ -325,13 +325,13 @@ static void test_config(void **state)
 		request(r, json_pack("{s:s, s:s}", "op", "config", "memory_limit", "2M"), &reply),
 		0);
 	assert_int_equal(json_integer_value(json_object_get(reply, "memory_limit")), 2 << 20);
-	for (int i = 0; i < 200 && metric(r, "dorm_pager_resident_bytes") > 2 << 20; i++)
+	for (int i = 0; i < 200 && metric(r, "dormouse_pager_resident_bytes") > 2 << 20; i++)
 		clock_sleep_ms(10);
-	assert_true(metric(r, "dorm_pager_resident_bytes") <= 2 << 20);
-	assert_true(metric(r, "dorm_pager_memory_limit_bytes") == 2 << 20);
+	assert_true(metric(r, "dormouse_pager_resident_bytes") <= 2 << 20);
+	assert_true(metric(r, "dormouse_pager_memory_limit_bytes") == 2 << 20);
 	assert_int_equal(vm_do(&a, VM_COMPARE, 77), 0);
-	assert_true(metric(r, "dorm_pager_image_refaulted_pages_total") > 0);
-	assert_true(metric(r, "dorm_pager_evicted_pages_total") > 0);
+	assert_true(metric(r, "dormouse_pager_image_refaulted_pages_total") > 0);
+	assert_true(metric(r, "dormouse_pager_evicted_pages_total") > 0);
 	assert_int_equal(request(r, json_pack("{s:s}", "op", "config"), &again), 0);
 	assert_int_equal(json_integer_value(json_object_get(again, "memory_limit")), 2 << 20);
 	assert_int_equal(json_integer_value(json_object_get(again, "image_limit")), 0);
@@ -353,16 +353,16 @@ static void test_program(void **state)
 	assert_int_equal(rig_stop_pager(r), 0);
 	assert_int_equal(rig_start_pager(r, bad), 2);
 	assert_int_equal(rig_start_pager(r, good), 0);
-	assert_true(metric(r, "dorm_pager_image_limit_bytes") == 64 << 20);
-	assert_true(metric(r, "dorm_pager_memory_limit_bytes") > 64 << 20);
-	assert_true(metric(r, "dorm_pager_pressure_watched") == 0);
+	assert_true(metric(r, "dormouse_pager_image_limit_bytes") == 64 << 20);
+	assert_true(metric(r, "dormouse_pager_memory_limit_bytes") > 64 << 20);
+	assert_true(metric(r, "dormouse_pager_pressure_watched") == 0);
 	command = str_printf("%s --query %s metrics", getenv("DORM_PAGER"), r->socket);
 	f = popen(command, "r");
 	assert_non_null(f);
 	n = fread(text, 1, sizeof(text) - 1, f);
 	text[n] = 0;
 	assert_int_equal(pclose(f), 0);
-	assert_true(read_text(text, "dorm_pager_info") == 1);
+	assert_true(read_text(text, "dormouse_pager_info") == 1);
 	free(take_ptr(command));
 	command = str_printf("%s --query %s/nothing stats 2>&1", getenv("DORM_PAGER"), r->dir);
 	f = popen(command, "r");
