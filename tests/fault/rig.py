@@ -143,7 +143,8 @@ class Pager:
         self.args = [program("dorm-pager"), "--socket", self.control, "--run-dir", self.dir, *args]
         self.env = dict(os.environ, **(env or {}))
         if faults:
-            self.env.update(SANITIZER, DORM_FAULT_IO=faults, DORM_FAULT_IO_WHEN=str(self.switch),
+            # what is preloaded makes system calls that the pager itself never makes
+            self.env.update(SANITIZER, DORM_PAGER_SECCOMP="off", DORM_FAULT_IO=faults, DORM_FAULT_IO_WHEN=str(self.switch),
                             LD_PRELOAD=program("libfault-io.so"))
         self.process = None
         self.clients = []
