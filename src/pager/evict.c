@@ -69,6 +69,7 @@
 #define BATCH_STEPS    4096u /* and looked at */
 #define HELP_PAGES     (2 * IMAGE_FRAME_PAGES)
 #define HELP_TRIES     4
+#define HELP_MS	       5 /* wait for the lock for so long */
 #define PRESSURE_SHARE 16
 #define PRESSURE_MIN   1024u /* pages; less helps nobody */
 #define REST_MS	       100   /* when nothing can be evicted */
@@ -510,7 +511,10 @@ void evict_help_now(struct pager *p)
 
 	if (!deadline_passed(get(e->rest_until_ns)))
 		return;
-	pthread_mutex_lock(&e->lock);
+	/* the thread that has it has a low priority, and may have to wait for a processor: others
+	 * need this one more than the limit needs to be exact */
+	if (deadline_lock(&e->lock, deadline_after_ms(HELP_MS)) < 0)
+		return;
 	for (int i = 0; i < HELP_TRIES && freed < HELP_PAGES; i++) {
 		n = step(e, &g);
 		if (n == UINT64_MAX)
