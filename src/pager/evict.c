@@ -13,7 +13,10 @@
  *     L - L / 16   down to here it evicts, and then sleeps again
  *
  * So resident memory stays at or below L but for what is on its way in: a frame for each thread
- * that loads, and one background read. Under pressure (psi.h) a sixteenth of all resident memory is
+ * that loads, and one background read. (And some more while the thread here has the lock but no
+ * processor: whoever has to help waits HELP_MS for it and no longer, since faults come first.)
+ *
+ * Under pressure (psi.h) a sixteenth of all resident memory is
  * evicted for each event; events come at most once in the window of the trigger, for as long as
  * there is pressure. Without a trigger, MemAvailable is looked at once a second.
  *
