@@ -183,7 +183,8 @@ static bool is_mapped(const struct job *job)
 
 static bool has_room(const struct job *job)
 {
-	return !is_mapped(job) || job->holding || evict_has_room(job->p, job->r);
+	return job->what != JOB_FULL || !is_mapped(job) || job->holding ||
+	       evict_has_room(job->p, job->r);
 }
 
 static void fail_for_room(struct job *job)
