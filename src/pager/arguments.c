@@ -9,10 +9,12 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "pager/evict.h"
 
 static const char usage[] =
 	"Usage: dorm-pager --image DIR|FILE --listen SOCKET [OPTION]...\n"
 	"       dorm-pager --socket PATH --run-dir DIR [OPTION]...\n"
+	"       dorm-pager --query SOCKET metrics|stats|config\n"
 	"Serve the page faults of virtual machines from snapshot images.\n"
 	"\n"
 	"Alone, for any Firecracker that is told to connect (mem_backend of type \"Uffd\"):\n"
@@ -34,6 +36,10 @@ static const char usage[] =
 	"  --threads N          threads that serve faults, 1 to 64 (default: 2 to 4)\n"
 	"  --linger SECONDS     keep an image's memory so long after its last session (60)\n"
 	"  --linger-images N    and so many of them at most (8)\n"
+	"  --memory-limit SIZE  memory of all images together: 512M, 8G, 50% of the host's (none)\n"
+	"  --image-limit SIZE   and of each (none)\n"
+	"  --floor PERCENT      of an image's working set that stays in any case, 0 to 100 (25)\n"
+	"  --no-pressure        do not evict when the host is short of memory\n"
 	"  --handshake-ms MS    time for a virtual machine to hand over its memory (10000)\n"
 	"  --no-prefetch        do not load working sets (also DORM_PAGER_PREFETCH=off)\n"
 	"  --seccomp=enforce|log|off\n"
@@ -65,6 +71,10 @@ enum {
 	OPT_THREADS,
 	OPT_LINGER,
 	OPT_LINGER_IMAGES,
+	OPT_MEMORY_LIMIT,
+	OPT_IMAGE_LIMIT,
+	OPT_FLOOR,
+	OPT_NO_PRESSURE,
 	OPT_HANDSHAKE_MS,
 	OPT_NO_USERFAULTFD,
 	OPT_NO_PREFETCH,
@@ -86,6 +96,10 @@ static const struct option options[] = {
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"linger", required_argument, NULL, OPT_LINGER},
 	{"linger-images", required_argument, NULL, OPT_LINGER_IMAGES},
+	{"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
+	{"image-limit", required_argument, NULL, OPT_IMAGE_LIMIT},
+	{"floor", required_argument, NULL, OPT_FLOOR},
+	{"no-pressure", no_argument, NULL, OPT_NO_PRESSURE},
 	{"handshake-ms", required_argument, NULL, OPT_HANDSHAKE_MS},
 	{"no-userfaultfd", no_argument, NULL, OPT_NO_USERFAULTFD},
 	{"no-prefetch", no_argument, NULL, OPT_NO_PREFETCH},
@@ -142,6 +156,13 @@ static int seal_key(const char *source, struct arguments *a)
 	return 0;
 }
 
+static int limit(const char *text, uint64_t *ret)
+{
+	if (evict_parse(text, ret) < 0)
+		return complain("\"%s\" is not a limit: 0, or at least 1M, or 1%% to 100%%", text);
+	return 0;
+}
+
 static int parse_number(int option, struct arguments *a)
 {
 	uint64_t v = 0;
@@ -159,6 +180,14 @@ static int parse_number(int option, struct arguments *a)
 	case OPT_LINGER_IMAGES:
 		r = number(optarg, 0, 100000, &v);
 		a->pager.max_lingering = (uint32_t)v;
+		return r;
+	case OPT_MEMORY_LIMIT:
+		return limit(optarg, &a->pager.memory_limit);
+	case OPT_IMAGE_LIMIT:
+		return limit(optarg, &a->pager.image_limit);
+	case OPT_FLOOR:
+		r = number(optarg, 0, 100, &v);
+		a->pager.floor_percent = (unsigned)v;
 		return r;
 	case OPT_HANDSHAKE_MS:
 		r = number(optarg, 1, 3600000, &v);
@@ -200,6 +229,9 @@ static int parse_one(int option, struct arguments *a, struct said *said)
 		return yes_or_no("take-back", optarg, &said->take_back);
 	case OPT_NO_USERFAULTFD:
 		a->pager.no_userfaultfd = true;
+		return 0;
+	case OPT_NO_PRESSURE:
+		a->pager.no_pressure = true;
 		return 0;
 	case OPT_NO_PREFETCH:
 		a->pager.no_prefetch = true;
@@ -244,10 +276,12 @@ static bool is_off(const char *variable)
 
 int arguments_parse(int argc, char **argv, struct arguments *ret)
 {
-	struct arguments a = {
-		.pager = {.linger_ns = 60 * NSEC_PER_SEC, .max_lingering = 8, .slate_dirfd = -1},
-		.control = {.handshake_ms = 10000, .listener = -1, .keeper_sock = -1},
-		.ready_fd = -1};
+	struct arguments a = {.pager = {.linger_ns = 60 * NSEC_PER_SEC,
+					.max_lingering = 8,
+					.slate_dirfd = -1,
+					.floor_percent = EVICT_FLOOR},
+			      .control = {.handshake_ms = 10000, .listener = -1, .keeper_sock = -1},
+			      .ready_fd = -1};
 	struct said said = {.supervise = -1, .take_back = -1};
 	const char *env = getenv("DORM_PAGER_SECCOMP");
 	int option, r;

@@ -25,6 +25,7 @@ struct control {
 	struct door *doors;
 	struct alone *alone;	  /* lets in VMs that nobody announced, or NULL */
 	uint64_t accept_after_ns; /* leave listening sockets alone until then */
+	uint64_t look_stuck_ns;	  /* when to look for stuck faults again */
 	bool stop;
 
 	struct pollfd polls[MAX_POLL];

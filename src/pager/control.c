@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "pager/background.h"
+#include "pager/watch.h"
 
 #define ACCEPT_REST_MS 100 /* when there are no descriptors left */
 
@@ -220,6 +221,42 @@ static void look_at_failed(struct control *c)
 		if (s->pidfd < 0)
 			control_forget(c, d);
 	}
+}
+
+/* Faults that wait for a read that does not end, and background reads that do not. */
+static void look_at_stuck_session(struct control *c, struct session *s, uint64_t now_ns)
+{
+	struct watch_report w;
+
+	if (s->told_stuck || session_state(s) != SESSION_SERVING)
+		return;
+	watch_look(s, now_ns, WATCH_STUCK_NS, &w);
+	if (w.n_stuck)
+		log_warn("session=%s image=%s %u faults wait, the oldest for %llu ms, for layer %s "
+			 "frame %u: does its storage answer?",
+			 s->name, image_id(s->image), w.n_stuck,
+			 (unsigned long long)(w.oldest_ns / NSEC_PER_MSEC),
+			 image_layer_id(w.direct ? s->image : s->resident->image, w.layer),
+			 w.frame);
+	else if (s->job && job_stalled_ns(c->p, s->job) > WATCH_STUCK_NS)
+		log_warn("session=%s image=%s no read in the background has ended for %llu ms: "
+			 "does its storage answer?",
+			 s->name, image_id(s->image),
+			 (unsigned long long)(job_stalled_ns(c->p, s->job) / NSEC_PER_MSEC));
+	else
+		return;
+	s->told_stuck = true;
+}
+
+static void look_at_stuck(struct control *c)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	if (now_ns < c->look_stuck_ns)
+		return;
+	c->look_stuck_ns = now_ns + NSEC_PER_SEC;
+	for (struct door *d = c->doors; d; d = d->next)
+		look_at_stuck_session(c, d->session, now_ns);
 }
 
 static void door_event(struct control *c, struct door *d)
@@ -467,6 +504,7 @@ int control_run(struct control *c)
 
 		look_at_failed(c);
 		end_waits(c);
+		look_at_stuck(c);
 		for (struct door *d = c->doors; d; d = d->next)
 			if (door_expire(d))
 				log_warn("session=%s refused a handshake: it took too long",

@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "image/image-base.h"
 #include "pager/background.h"
+#include "pager/evict.h"
 #include "pager/fault.h"
 #include "pager/loader.h"
 #include "pager/mode.h"
@@ -67,10 +68,13 @@ int pager_new(const struct pager_options *options, struct pager **ret)
 	p->options = *options;
 	if (!p->options.n_threads)
 		p->options.n_threads = default_threads();
-	p->epoll_fd = p->stop_fd = p->attention_fd = -1;
+	p->epoll_fd = p->stop_fd = p->attention_fd = p->budget.wake_fd = -1;
+	p->started_real_ns = clock_real_ns();
 	r = init_lock(&p->lock);
 	if (r == 0)
 		r = background_init(p);
+	if (r == 0)
+		r = evict_new(p, &p->evict);
 	if (r == 0)
 		r = init_fds(p);
 	if (r == 0)
@@ -106,6 +110,7 @@ struct pager *pager_free(struct pager *p)
 	fault_threads_stop(p, p->threads);
 	if (p->loader)
 		loader_quiesce(p->loader);
+	evict_stop(p->evict);
 	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
 		p->slots[i] = free_session(p->slots[i]);
 	while (p->retired) {
@@ -121,6 +126,7 @@ struct pager *pager_free(struct pager *p)
 		free_resident(r);
 	}
 	loader_free(p->loader);
+	evict_free(p->evict);
 	background_deinit(p);
 	for (uint32_t i = 0; i < PAGER_MAX_HISTORY; i++)
 		json_decref(p->history[i]);
@@ -161,7 +167,9 @@ static void drop_resident(struct pager *p, struct resident *victim)
 	for (struct resident **r = &p->residents; *r; r = &(*r)->next) {
 		if (*r != victim)
 			continue;
+		evict_lock(p);
 		*r = victim->next;
+		evict_unlock(p);
 		free_resident(victim);
 		return;
 	}
@@ -200,6 +208,9 @@ static void audit_residents(struct pager *p)
 	char text[512];
 
 	for (struct resident *r = p->residents; r; r = r->next) {
+		bool idle = !r->n_sessions && job_state(r->job) != JOB_LOADING;
+
+		__atomic_store_n(&r->idle_ns, idle ? r->idle_since_ns : 0, __ATOMIC_RELEASE);
 		if (!r->n_sessions || resident_audit(r) != RESIDENT_E_POISONED)
 			continue;
 		resident_poison_text(r, text);
@@ -261,6 +272,16 @@ static int find_slot(const struct pager *p, const char *name, struct problem *pr
 	return -EAGAIN;
 }
 
+/* From here on it is counted, and may be evicted from. */
+static void add_resident(struct pager *p, struct resident *r)
+{
+	resident_join(r, &p->budget);
+	evict_lock(p);
+	r->next = p->residents;
+	p->residents = r;
+	evict_unlock(p);
+}
+
 /* New resident memory is idle: unless a session comes, a tick drops it. */
 static int need_resident(struct pager *p, struct image *image, struct problem *problem,
 			 struct resident **ret)
@@ -273,9 +294,9 @@ static int need_resident(struct pager *p, struct image *image, struct problem *p
 		if (e < 0)
 			return e;
 		r->idle_since_ns = clock_now_ns();
-		r->next = p->residents;
-		p->residents = r;
+		add_resident(p, r);
 	}
+	__atomic_store_n(&r->idle_ns, 0, __ATOMIC_RELEASE); /* the next tick may say otherwise */
 	*ret = r;
 	return 0;
 }
@@ -409,6 +430,29 @@ void pager_retire(struct pager *p, struct session *s)
 	p->retired = s;
 }
 
+static void add_totals(struct pager_totals *t, const struct session *s)
+{
+	const uint64_t *from = (const uint64_t *)&s->n;
+	uint64_t *to = (uint64_t *)&t->n;
+
+	static_assert(sizeof(s->n) % sizeof(*from) == 0, "counters are numbers and nothing else");
+	for (size_t i = 0; i < sizeof(s->n) / sizeof(*from); i++)
+		to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+	histogram_merge(&t->service_ns, &s->service_ns);
+	histogram_merge(&t->queue_ns, &s->queue_ns);
+}
+
+void pager_totals(struct pager *p, enum session_mode mode, struct pager_totals *ret)
+{
+	*ret = p->ended[mode];
+	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
+		if (p->slots[i] && p->slots[i]->mode == mode)
+			add_totals(ret, p->slots[i]);
+	for (const struct session *s = p->retired; s; s = s->next)
+		if (s->mode == mode)
+			add_totals(ret, s);
+}
+
 static void free_retired(struct pager *p)
 {
 	for (struct session **x = &p->retired; *x;) {
@@ -424,6 +468,7 @@ static void free_retired(struct pager *p)
 			resident_keep(s->resident, false);
 		if (--s->resident->n_sessions == 0)
 			s->resident->idle_since_ns = clock_now_ns();
+		add_totals(&p->ended[s->mode], s);
 		free_session(s);
 	}
 }
@@ -504,14 +549,14 @@ static json_int_t get(const uint64_t *counter)
 
 static json_t *resident_stats(const struct resident *r)
 {
-	return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:o}", "image_id",
+	return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:o}", "image_id",
 			 image_id(r->image), "n_pages", (json_int_t)r->n_pages, "resident_pages",
 			 get(&r->present_pages), "sessions", (int)r->n_sessions, "frames_loaded",
 			 get(&r->frames_loaded), "bytes_read", get(&r->bytes_read),
 			 "pages_inserted", get(&r->inserted_pages), "pages_evicted",
 			 get(&r->evicted_pages), "pages_refaulted", get(&r->refaulted_pages),
-			 "kept_by", (int)__atomic_load_n(&r->n_kept, __ATOMIC_RELAXED), "load",
-			 job_stats(r->job));
+			 "kept_by", (int)__atomic_load_n(&r->n_kept, __ATOMIC_RELAXED),
+			 "favoured_frames", get(&r->favoured_frames), "load", job_stats(r->job));
 }
 
 json_t *pager_image_stats(struct pager *p, const char *id)
@@ -520,6 +565,26 @@ json_t *pager_image_stats(struct pager *p, const char *id)
 		if (!strcmp(image_id(r->image), id))
 			return resident_stats(r);
 	return NULL;
+}
+
+/* By mode and kind, of all sessions ever. */
+static json_t *fault_stats(struct pager *p)
+{
+	json_t *o = json_object();
+
+	for (int mode = SESSION_SHARED; mode < SESSION_N_MODES; mode++) {
+		struct pager_totals t;
+
+		pager_totals(p, (enum session_mode)mode, &t);
+		(void)json_object_set_new(
+			o, session_mode_name((enum session_mode)mode),
+			json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "stored",
+				  get(&t.n.faults_stored), "joined", get(&t.n.faults_joined),
+				  "resident", get(&t.n.faults_resident), "zero",
+				  get(&t.n.faults_zero), "copied", get(&t.n.faults_copied),
+				  "continued", get(&t.n.faults_continued)));
+	}
+	return o;
 }
 
 json_t *pager_stats(struct pager *p)
@@ -531,8 +596,8 @@ json_t *pager_stats(struct pager *p)
 			(void)json_array_append_new(sessions, stats_of(p->slots[i]));
 	for (struct resident *r = p->residents; r; r = r->next)
 		(void)json_array_append_new(images, resident_stats(r));
-	return json_pack("{s:i, s:o, s:o}", "pid", (int)getpid(), "sessions", sessions, "images",
-			 images);
+	return json_pack("{s:i, s:o, s:o, s:o, s:o}", "pid", (int)getpid(), "sessions", sessions,
+			 "images", images, "faults", fault_stats(p), "eviction", evict_stats(p));
 }
 
 /* ---- fault threads ----------------------------------------------------------------------------

@@ -17,7 +17,11 @@
  *   - Retired sessions wait in @retired until their references are gone; only the control thread
  *     frees. No fault thread ever waits for another, and none frees memory.
  *
- * Lock order: pager.lock, then session.failure_lock or resident.failure_lock. A fault thread holds
+ * A fourth kind evicts (evict.h), alone or with a fault thread that has to help. It finds resident
+ * memory in @residents under @evict's lock, which the control thread takes to change that list.
+ *
+ * Lock order: jobs_lock, evict's lock, a resident's evict_lock, pager.lock, then
+ * session.failure_lock or resident.failure_lock. A fault thread holds
  * pager.lock (for reading) only to look up, to wake and to fail sessions, never while it reads or
  * inserts pages.
  */
@@ -36,6 +40,7 @@
 
 struct loader;
 struct job;
+struct evict;
 
 struct pager_options {
 	unsigned n_threads;	/* 0: as many as this machine suggests */
@@ -44,6 +49,10 @@ struct pager_options {
 	int slate_dirfd;	/* where sessions' slates lie; -1: in memory only. Borrowed */
 	bool no_userfaultfd;	/* new sessions are EAGER unless they ask for something else */
 	bool no_prefetch;	/* new sessions do not load working sets */
+	uint64_t memory_limit;	/* bytes of resident memory of all images; 0: none (evict.h) */
+	uint64_t image_limit;	/* and of each; 0: none */
+	unsigned floor_percent; /* of a working set that is never evicted; see evict.c */
+	bool no_pressure;	/* do not evict when the host is short of memory */
 };
 
 struct fault_thread;
@@ -61,12 +70,20 @@ struct pager {
 	pthread_mutex_t jobs_lock; /* background.h */
 	struct job *jobs;	   /* jobs_lock: those that have something to load */
 
+	struct evict *evict;
+	struct resident_budget budget;
+
 	/* the control thread's */
-	struct resident *residents;
+	struct resident *residents; /* changed with evict's lock */
 	struct session *retired;
 	json_t *history[PAGER_MAX_HISTORY]; /* ring of session_stats() */
 	uint64_t n_history;		    /* ever */
 	struct fault_thread *threads;
+	uint64_t started_real_ns;
+	struct pager_totals {
+		struct session_counters n;
+		struct histogram service_ns, queue_ns;
+	} ended[SESSION_N_MODES]; /* of sessions that are forgotten */
 };
 
 /* ---- the control thread -----------------------------------------------------------------------
@@ -137,6 +154,9 @@ json_t *pager_session_stats(struct pager *p, const char *name);
 
 /** pager_image_stats() - of resident memory. Return: new reference; NULL: there is none */
 json_t *pager_image_stats(struct pager *p, const char *image_id);
+
+/** pager_totals() - of all sessions of a mode that there ever were */
+void pager_totals(struct pager *p, enum session_mode mode, struct pager_totals *ret);
 
 /** pager_stats() - the object of pager/client.h. Return: new reference; NULL without memory */
 json_t *pager_stats(struct pager *p);

@@ -14,6 +14,8 @@
 #include "image/working-set.h"
 #include "pager/background.h"
 #include "pager/control-internal.h"
+#include "pager/evict.h"
+#include "pager/metrics.h"
 #include "pager/recording.h"
 #include "sys/memfd.h"
 
@@ -314,6 +316,27 @@ static int get_switch(const json_t *request, const char *member, bool *off, stru
 	return 0;
 }
 
+/* Bytes as a number, or text as the options have it; absent leaves it alone. Return: 0; -EINVAL */
+static int get_limit(const json_t *request, const char *member, uint64_t *bytes,
+		     struct problem *problem)
+{
+	const json_t *value = json_object_get(request, member);
+	const json_int_t n = json_integer_value(value);
+
+	if (!value)
+		return 0;
+	if (json_is_string(value) && evict_parse(json_string_value(value), bytes) == 0)
+		return 0;
+	if (json_is_integer(value) && (n == 0 || n >= (json_int_t)EVICT_MIN_LIMIT)) {
+		*bytes = (uint64_t)n;
+		return 0;
+	}
+	problem_set(problem, 400, "\"%s\" must be 0 or at least %llu bytes", member,
+		    (unsigned long long)EVICT_MIN_LIMIT);
+	problem_hint(problem, "a number of bytes, or text: \"2G\", \"50%%\" of this host's memory");
+	return -EINVAL;
+}
+
 static int op_config(struct control *c, const json_t *request, struct problem *problem,
 		     json_t **reply)
 {
@@ -322,12 +345,30 @@ static int op_config(struct control *c, const json_t *request, struct problem *p
 
 	if (r == 0)
 		r = get_switch(request, "prefetch", &o.no_prefetch, problem);
+	if (r == 0)
+		r = get_limit(request, "memory_limit", &o.memory_limit, problem);
+	if (r == 0)
+		r = get_limit(request, "image_limit", &o.image_limit, problem);
 	if (r < 0)
 		return r;
+	if (o.memory_limit != c->p->options.memory_limit ||
+	    o.image_limit != c->p->options.image_limit)
+		evict_limits(c->p, o.memory_limit, o.image_limit);
 	c->p->options = o;
-	*reply = json_pack("{s:b, s:b, s:b}", "ok", 1, "userfaultfd", !o.no_userfaultfd, "prefetch",
-			   !o.no_prefetch);
+	*reply = json_pack("{s:b, s:b, s:b, s:I, s:I}", "ok", 1, "userfaultfd", !o.no_userfaultfd,
+			   "prefetch", !o.no_prefetch, "memory_limit", (json_int_t)o.memory_limit,
+			   "image_limit", (json_int_t)o.image_limit);
 	return 0;
+}
+
+static int op_metrics(struct control *c, json_t **reply)
+{
+	_cleanup_buf_ struct buf text = {0};
+	int r = metrics_text(c->p, &text);
+
+	if (r == 0)
+		*reply = json_pack("{s:b, s:s}", "ok", 1, "text", text.data);
+	return r;
 }
 
 static int op_close(struct control *c, const json_t *request, struct problem *problem)
@@ -384,6 +425,8 @@ int request_serve(struct control *c, const json_t *request, const int fds[WIRE_M
 		return op_image(c, request, problem, reply);
 	if (!strcmp(op, "config"))
 		return op_config(c, request, problem, reply);
+	if (!strcmp(op, "metrics"))
+		return op_metrics(c, reply);
 	if (!strcmp(op, "stats")) {
 		*reply = json_pack("{s:b, s:o}", "ok", 1, "stats", pager_stats(c->p));
 		return 0;

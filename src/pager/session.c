@@ -10,9 +10,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "pager/watch.h"
 #include "sys/uffd.h"
 
 static const char *const state_names[] = {"listening", "serving", "failed", "closed"};
@@ -392,8 +394,11 @@ bool session_repeats(struct session *s, uint64_t gfn)
 {
 	uint64_t *slot = &s->repeats[gfn % SESSION_REPEAT_SLOTS];
 	uint64_t seen = __atomic_load_n(slot, __ATOMIC_RELAXED);
+	/* what was evicted since may well have been this page: begin anew */
+	uint64_t evictions = __atomic_load_n(&s->resident->evictions, __ATOMIC_RELAXED);
+	uint64_t key = gfn << 16 | (evictions & 0xffff);
 
-	seen = seen >> 16 == gfn ? seen + 1 : gfn << 16 | 1;
+	seen = seen >> 16 == key ? seen + 1 : key << 16 | 1;
 	__atomic_store_n(slot, seen, __ATOMIC_RELAXED);
 	return (seen & 0xffff) > SESSION_REPEAT_MAX;
 }
@@ -508,6 +513,7 @@ json_t *session_stats(struct session *s)
 {
 	json_int_t stored = get(&s->n.faults_stored), resident = get(&s->n.faults_resident);
 	json_int_t zero = get(&s->n.faults_zero), joined = get(&s->n.faults_joined);
+	struct watch_report waits;
 	LOCK_SCOPE(&s->failure_lock);
 	json_t *o =
 		json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b, s:s?}", "session", s->name,
@@ -535,5 +541,8 @@ json_t *session_stats(struct session *s)
 	add(o, "service_ns_p99", (json_int_t)histogram_percentile(&s->service_ns, 99));
 	add(o, "queue_ns_p50", (json_int_t)histogram_percentile(&s->queue_ns, 50));
 	add(o, "queue_ns_p99", (json_int_t)histogram_percentile(&s->queue_ns, 99));
+	watch_look(s, clock_now_ns(), WATCH_STUCK_NS, &waits);
+	add(o, "stuck_faults", waits.n_stuck);
+	add(o, "oldest_fault_ns", (json_int_t)waits.oldest_ns);
 	return o;
 }

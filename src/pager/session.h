@@ -89,6 +89,15 @@ struct session_counters {
 	uint64_t bytes_read;
 };
 
+/* Reads that somebody in the VM waits for; watch.h. More of them at once than there are places are
+ * not watched: the older ones are. */
+#define SESSION_WAITS 16u
+
+struct session_wait {
+	uint64_t since_ns; /* atomic; 0: free, 1: being filled in */
+	uint64_t what;	   /* atomic; layer in the upper half, frame and a mark in the lower */
+};
+
 #define SESSION_REPEAT_SLOTS 64u
 #define SESSION_REPEAT_MAX   256u
 
@@ -121,10 +130,13 @@ struct session {
 	struct job *job;	     /* background.h: loads its memory; the engine's lock */
 	uint8_t full;		     /* atomic: it needs us no more */
 
-	/* What session_repeats() counts: gfn in the upper 48 bits, how often in the lower 16. */
+	/* What session_repeats() counts: gfn in the upper 32 bits, then 16 of the number of
+	 * evictions, and how often in the lower 16. */
 	uint64_t repeats[SESSION_REPEAT_SLOTS]; /* atomic */
 
 	struct session_counters n;
+	struct session_wait waits[SESSION_WAITS];
+	bool told_stuck; /* the control thread's */
 	struct histogram service_ns;
 	struct histogram queue_ns; /* of faults whose frame had to wait for the disk */
 
@@ -227,7 +239,8 @@ int session_unregister(struct session *s);
 /**
  * session_repeats() - a fault on a page that is there: has that happened too often to be chance?
  * Threads of a VM may be late, each once: what is there stays. A VM that faults on it again and
- * again has something else mapped there than the image's memory, and would go on for ever.
+ * again has something else mapped there than the image's memory, and would go on for ever. Only
+ * what happens between two evictions counts, since those make honest VMs come back.
  */
 bool session_repeats(struct session *s, uint64_t gfn);
 
