@@ -58,6 +58,9 @@ bool job_is_busy(struct pager *p, struct job *job);
 
 enum job_state job_state(const struct job *job);
 
+/** job_what() - what it was asked to load */
+enum job_what job_what(const struct job *job);
+
 /** job_failure() - why it FAILED */
 const char *job_failure(const struct job *job);
 

@@ -23,6 +23,11 @@ struct control {
 		char session[SESSION_NAME_MAX + 1];
 	} waiting[CONTROL_MAX_CLIENTS]; /* for a session's memory to be complete */
 	struct door *doors;
+	int journal;		/* directory; journal.h */
+	bool handed_over;	/* a successor has it, and the sockets' names */
+	struct orphan *orphans; /* takeover.h, like what follows */
+	unsigned taken_back, lost;
+	uint64_t takeover_ns;
 	uint64_t accept_after_ns; /* leave listening sockets alone until then */
 	bool stop;
 
@@ -32,6 +37,10 @@ struct control {
 
 /** control_forget() - a session whose VM is gone, or never came */
 void control_forget(struct control *c, struct door *d);
+
+/** control_hand_over() - to a successor: from now on nothing here touches VMs, sockets' names or
+ *  the journal; the loop ends */
+void control_hand_over(struct control *c);
 
 /** control_has_exited() - is the session's VM gone, or was there none? */
 bool control_has_exited(const struct session *s);

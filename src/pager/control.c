@@ -19,6 +19,10 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "pager/background.h"
+#include "pager/handover.h"
+#include "pager/journal.h"
+#include "pager/record.h"
+#include "pager/takeover.h"
 
 #define ACCEPT_REST_MS 100 /* when there are no descriptors left */
 
@@ -69,6 +73,53 @@ static void remove_dead_sockets(const char *run_dir)
 		closedir(d);
 }
 
+static int listen_for_clients(struct control *c, struct problem *problem)
+{
+	const char *path = c->options.socket_path;
+
+	c->listener = fd_unix_listen(path, SOCK_SEQPACKET, 0600);
+	if (c->listener < 0) {
+		problem_errno(problem, c->listener, "cannot listen on %s", path);
+		return c->listener;
+	}
+	return fd_set_nonblock(c->listener, 1);
+}
+
+/* What takes long is done before the sessions stop being served by the other one. */
+static int prepare(struct control *c, struct takeover_images **images, struct problem *problem)
+{
+	int r = file_mkdir_p(c->options.run_dir, 0700);
+
+	if (r < 0) {
+		problem_errno(problem, r, "cannot make the directory %s", c->options.run_dir);
+		return r;
+	}
+	c->journal = journal_open(c->options.run_dir, problem);
+	if (c->journal < 0)
+		return c->journal;
+	if (!c->options.takeover)
+		return 0;
+	r = takeover_prepare(c->journal, images);
+	return r < 0 ? r : handover_ask(c->options.socket_path, problem);
+}
+
+static int begin(struct control *c, struct problem *problem)
+{
+	_cleanup_(takeover_images_freep) struct takeover_images *images = NULL;
+	int r = prepare(c, &images, problem);
+
+	if (r == 0)
+		r = take_lock(c, problem);
+	if (r == 0)
+		r = journal_lock(c->journal, problem);
+	if (r < 0)
+		return r;
+	c->p->options.slate_dirfd = c->journal;
+	remove_dead_sockets(c->options.run_dir);
+	takeover_run(c, images);
+	return listen_for_clients(c, problem);
+}
+
 int control_new(struct pager *p, const struct control_options *options, int signal_fd,
 		struct problem *problem, struct control **ret)
 {
@@ -80,24 +131,10 @@ int control_new(struct pager *p, const struct control_options *options, int sign
 	c->p = p;
 	c->options = *options;
 	c->signal_fd = signal_fd;
-	c->lock_fd = c->listener = -1;
+	c->lock_fd = c->listener = c->journal = -1;
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		c->clients[i] = c->waiting[i].fd = -1;
-	r = file_mkdir_p(options->run_dir, 0700);
-	if (r < 0) {
-		problem_errno(problem, r, "cannot make the directory %s", options->run_dir);
-		return r;
-	}
-	r = take_lock(c, problem);
-	if (r < 0)
-		return r;
-	remove_dead_sockets(options->run_dir);
-	c->listener = fd_unix_listen(options->socket_path, SOCK_SEQPACKET, 0600);
-	if (c->listener < 0) {
-		problem_errno(problem, c->listener, "cannot listen on %s", options->socket_path);
-		return c->listener;
-	}
-	r = fd_set_nonblock(c->listener, 1);
+	r = begin(c, problem);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(c);
@@ -121,12 +158,15 @@ struct control *control_free(struct control *c)
 		c->doors = d->next;
 		door_free(d);
 	}
+	takeover_free(c);
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		drop_client(c, i);
-	if (c->listener >= 0)
+	if (c->listener >= 0 && !c->handed_over)
 		(void)unlink(c->options.socket_path); /* gone already: as good */
 	fd_close(c->listener);
 	fd_close(c->lock_fd);
+	c->p->options.slate_dirfd = -1;
+	fd_close(c->journal);
 	free(c);
 	return NULL;
 }
@@ -147,6 +187,8 @@ static void remove_door(struct control *c, struct door *victim)
 
 void control_forget(struct control *c, struct door *d)
 {
+	if (d->record)
+		record_end(d->record);
 	pager_retire(c->p, d->session);
 	remove_door(c, d);
 }
@@ -213,6 +255,24 @@ static void door_event(struct control *c, struct door *d)
 		log_info("session=%s image=%s pid=%d serving", d->session->name,
 			 image_id(d->session->resident->image), d->session->pid);
 	}
+}
+
+static void update_records(struct control *c)
+{
+	for (struct door *d = c->doors; d; d = d->next)
+		if (d->record)
+			record_update(d->record, d->session);
+}
+
+void control_hand_over(struct control *c)
+{
+	pager_quiesce(c->p);
+	update_records(c);
+	for (struct door *d = c->doors; d; d = d->next)
+		door_abandon(d);
+	c->lock_fd = fd_close(c->lock_fd);
+	c->journal = fd_close(c->journal);
+	c->handed_over = c->stop = true;
 }
 
 /* ---- clients ----------------------------------------------------------------------------------
@@ -395,7 +455,7 @@ static void serve_polls(struct control *c, nfds_t n)
 	for (nfds_t i = doors + 1; i < n; i += 2)
 		if (c->polls[i].revents)
 			vm_exited(c, c->poll_doors[i]);
-	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
+	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS && !c->stop; i++)
 		if (c->polls[POLL_CLIENTS + i].revents && client_ready(c, i) < 0)
 			drop_client(c, i);
 }
@@ -408,6 +468,8 @@ int control_run(struct control *c)
 		nfds_t n;
 
 		look_at_failed(c);
+		takeover_tick(c);
+		update_records(c);
 		end_waits(c);
 		for (struct door *d = c->doors; d; d = d->next)
 			if (door_expire(d))

@@ -29,13 +29,22 @@ struct door {
 	int conn;
 	int uffd; /* arrived, but the text is not complete yet */
 	struct buf text;
-	uint64_t deadline_ns; /* of the handshake under way */
-	bool told;	      /* its failure was logged */
+	uint64_t deadline_ns;  /* of the handshake under way */
+	bool told;	       /* its failure was logged */
+	bool returned;	       /* the session was taken back from an earlier pager */
+	struct record *record; /* its part of the journal; record.h */
 };
 
 /** door_new() - listen for the VM of @session. Return: 0; -ENAMETOOLONG; negative errno */
 int door_new(const char *run_dir, struct session *session, struct problem *problem,
 	     struct door **ret);
+
+/** door_new_inside() - of a session whose VM has come already, to another pager. Return: 0; -ENOMEM
+ */
+int door_new_inside(struct session *session, struct door **ret);
+
+/** door_abandon() - leave the socket's name to a successor */
+void door_abandon(struct door *d);
 
 /** door_free() - close and unlink; the session is not touched */
 struct door *door_free(struct door *d);

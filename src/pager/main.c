@@ -36,6 +36,10 @@ static const char usage[] =
 	"  --linger SECONDS     keep an image's memory so long after its last session (60)\n"
 	"  --linger-images N    and so many of them at most (8)\n"
 	"  --handshake-ms MS    time for a virtual machine to hand over its memory (10000)\n"
+	"  --adopt-ms MS        time for the owner of a session that was taken back to give its\n"
+	"                       image again, if it cannot be opened from here (30000)\n"
+	"  --takeover           ask the pager that is running to make room, and go on with its\n"
+	"                       virtual machines\n"
 	"  --ready-fd N         write one byte there, and close it, when listening\n"
 	"  --help, --version\n"
 	"\n"
@@ -49,6 +53,8 @@ enum {
 	OPT_LINGER,
 	OPT_LINGER_IMAGES,
 	OPT_HANDSHAKE_MS,
+	OPT_ADOPT_MS,
+	OPT_TAKEOVER,
 	OPT_READY_FD,
 	OPT_HELP,
 	OPT_VERSION
@@ -61,6 +67,8 @@ static const struct option options[] = {
 	{"linger", required_argument, NULL, OPT_LINGER},
 	{"linger-images", required_argument, NULL, OPT_LINGER_IMAGES},
 	{"handshake-ms", required_argument, NULL, OPT_HANDSHAKE_MS},
+	{"adopt-ms", required_argument, NULL, OPT_ADOPT_MS},
+	{"takeover", no_argument, NULL, OPT_TAKEOVER},
 	{"ready-fd", required_argument, NULL, OPT_READY_FD},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
@@ -107,6 +115,13 @@ static int parse_one(int option, struct arguments *a)
 	case OPT_HANDSHAKE_MS:
 		r = number(optarg, 1, 3600000, &v);
 		a->control.handshake_ms = (unsigned)v;
+		break;
+	case OPT_ADOPT_MS:
+		r = number(optarg, 1, 3600000, &v);
+		a->control.adopt_ms = (unsigned)v;
+		break;
+	case OPT_TAKEOVER:
+		a->control.takeover = true;
 		break;
 	case OPT_READY_FD:
 		r = number(optarg, 0, 1000000, &v);
