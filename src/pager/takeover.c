@@ -352,7 +352,7 @@ static int finish(struct control *c, struct taking *t, struct problem *problem,
 				 .pid = e->pid,
 				 .full = t->full,
 				 .set = t->set,
-				 .what = e->load};
+				 .what = t->full ? JOB_NOTHING : e->load};
 	struct session *s;
 	int r = get_resident(c, t, problem, &q.options.resident);
 

@@ -262,10 +262,14 @@ static void test_inbox(void **state)
 static void wait_full(struct rig *r, const char *name)
 {
 	uint64_t deadline = deadline_after_ms(20000);
+	json_auto_t *stats = NULL;
 
 	while (!session_flag(r, name, "full") && !deadline_passed(deadline))
 		clock_sleep_ms(5);
-	assert_true(session_flag(r, name, "full"));
+	if (session_flag(r, name, "full"))
+		return;
+	(void)pager_client_session_stats(r->client, name, deadline_after_ms(10000), &stats);
+	fail_msg("session %s is not full: %s", name, json_dumps(stats, 0));
 }
 
 /* Those that need nobody go on meanwhile, and are not taken for anybody's poison afterwards. */
@@ -731,5 +735,6 @@ int main(void)
 		cmocka_unit_test(test_kills),
 	};
 
+	cmocka_set_test_filter(getenv("DORM_TEST_FILTER"));
 	return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }
