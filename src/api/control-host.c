@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/routes.h"
 
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
 int control_health(struct request *q, struct reply *y)
 {
 	return reply_json(y, 200,
@@ -21,4 +25,37 @@ int control_ready(struct request *q, struct reply *y)
 int control_doctor(struct request *q, struct reply *y)
 {
 	return reply_json(y, 200, host_doctor(host_root(q->host)));
+}
+
+int control_pager(struct request *q, struct reply *y)
+{
+	json_t *o = NULL;
+	int r = host_pager_status(q->host, &y->problem, &o);
+
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_pager_upgrade(struct request *q, struct reply *y)
+{
+	json_t *o = NULL;
+	int r = host_pager_upgrade(q->host, &y->problem, &o);
+
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_metrics(struct request *q, struct reply *y)
+{
+	char *text = NULL;
+	int r = host_metrics(q->host, &text);
+
+	if (r < 0)
+		return r;
+	y->raw = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+	if (!y->raw) {
+		free(text);
+		return -ENOMEM;
+	}
+	(void)MHD_add_response_header(y->raw, "Content-Type", "text/plain; version=0.0.4");
+	y->status = 200;
+	return 0;
 }

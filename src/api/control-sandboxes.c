@@ -78,11 +78,34 @@ static json_t *describe_info(const struct sandbox_info *info)
 	return o;
 }
 
+/* The members that say how its memory gets there: of create, connect and fork. */
+static int read_memory_options(struct request *q, struct problem *problem,
+			       struct sandbox_memory_options *ret)
+{
+	const char *mode = NULL, *wait = NULL;
+	int r = fields_text(q->json, "pagerMode", 32, problem, &mode);
+
+	if (r == 0)
+		r = fields_text(q->json, "wait", 32, problem, &wait);
+	return r < 0 ? r : sandbox_memory_options_parse(mode, wait, problem, ret);
+}
+
+/* Added where a client waited for memory: how much has come. */
+static json_t *with_memory(struct request *q, const char *id, json_t *sandbox)
+{
+	json_t *memory = sandbox ? sandbox_memory_state(q->host, id) : NULL;
+
+	if (memory)
+		(void)json_object_set_new(sandbox, "memory", memory); /* left out then */
+	return sandbox;
+}
+
 int control_sandbox_create(struct request *q, struct reply *y)
 {
 	struct sandbox_options o = {.template_id = "base", .timeout_s = DEFAULT_TIMEOUT_S};
 	struct sandbox_timings t = {0};
 	char id[ID_LEN + 1];
+	json_t *made;
 	int r;
 
 	if (!json_object_get(q->json, "templateID")) {
@@ -100,8 +123,13 @@ int control_sandbox_create(struct request *q, struct reply *y)
 	if (r == 0)
 		r = fields_text_map(q->json, "envVars", &y->problem, &o.envs);
 	if (r == 0)
+		r = read_memory_options(q, &y->problem, &o.memory);
+	if (r == 0)
 		r = sandbox_create(q->host, &o, &y->problem, id, &t);
-	return r < 0 ? r : reply_json(y, 201, describe_sandbox(id, o.template_id, &t));
+	if (r < 0)
+		return r;
+	made = describe_sandbox(id, o.template_id, &t);
+	return reply_json(y, 201, o.memory.wait ? with_memory(q, id, made) : made);
 }
 
 /* ---- list -------------------------------------------------------------------------------------
@@ -206,6 +234,7 @@ int control_sandbox_get(struct request *q, struct reply *y)
 					  json_pack("{s:s, s:b}", "onTimeout",
 						    info.auto_pause ? "pause" : "kill",
 						    "autoResume", 0));
+	o = with_memory(q, info.id, o);
 	sandbox_info_deinit(&info);
 	return reply_json(y, 200, o);
 }
@@ -238,21 +267,26 @@ int control_sandbox_pause(struct request *q, struct reply *y)
 int control_sandbox_connect(struct request *q, struct reply *y)
 {
 	uint64_t timeout = DEFAULT_TIMEOUT_S;
+	struct sandbox_memory_options memory = {0};
 	struct sandbox_timings t = {0};
 	struct sandbox_info info;
 	json_t *o;
 	int r, woken;
 
 	r = fields_uint(q->json, "timeout", 0, MAX_TIMEOUT_S, &y->problem, &timeout);
+	if (r == 0)
+		r = read_memory_options(q, &y->problem, &memory);
 	if (r < 0)
 		return r;
-	woken = sandbox_wake(q->host, q->args[0], timeout, &y->problem, &t);
+	woken = sandbox_wake(q->host, q->args[0], timeout, &memory, &y->problem, &t);
 	if (woken < 0)
 		return woken;
 	r = sandbox_info(q->host, q->args[0], &y->problem, &info);
 	if (r < 0)
 		return r;
 	o = describe_sandbox(info.id, info.template_id, woken == 0 ? &t : NULL);
+	if (memory.wait)
+		o = with_memory(q, info.id, o);
 	sandbox_info_deinit(&info);
 	return reply_json(y, woken == 0 ? 201 : 200, o);
 }
@@ -290,6 +324,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 {
 	_cleanup_free_ struct sandbox_fork *forks = NULL;
 	uint64_t timeout = DEFAULT_TIMEOUT_S, count = 1;
+	struct sandbox_memory_options memory = {0};
 	struct sandbox_info info;
 	json_t *all;
 	int r;
@@ -298,11 +333,14 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	if (r == 0)
 		r = fields_uint(q->json, "count", 1, 1000, &y->problem, &count);
 	if (r == 0)
+		r = read_memory_options(q, &y->problem, &memory);
+	if (r == 0)
 		r = sandbox_info(q->host, q->args[0], &y->problem, &info);
 	if (r < 0)
 		return r;
 	forks = calloc(count, sizeof(*forks));
-	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &y->problem, forks)
+	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &memory,
+				 &y->problem, forks)
 		  : -ENOMEM;
 	all = r == 0 ? json_array() : NULL;
 	for (uint64_t i = 0; all && i < count; i++)

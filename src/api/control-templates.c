@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/fields.h"
+#include "api/job.h"
 #include "base/clock.h"
 #include "sandbox/build.h"
 #include "sandbox/snapshots.h"
@@ -28,14 +29,18 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	snapshots_kernel_version(l->host, e->id, kernel);
 	(void)json_array_append_new(/* out of memory: left out */
 				    l->items,
-				    json_pack("{s:s, s:s, s:O, s:O, s:I, s:i, s:s, s:I, s:I, s:s}",
+				    json_pack("{s:s, s:s, s:O, s:O, s:I, s:i, s:s, s:I, s:I, s:I, "
+					      "s:s}",
 					      "templateID", e->id, "snapshotID", e->id, "names",
 					      e->names, "aliases", e->names, "memoryMB",
 					      (json_int_t)(e->memory_bytes >> 20), "cpuCount",
 					      (int)e->cpus, "createdAt", created, "storedBytes",
 					      (json_int_t)e->stored_bytes, "sharedBytes",
-					      (json_int_t)e->shared_bytes, "kernelVersion",
-					      kernel));
+					      (json_int_t)e->shared_bytes, "workingSetBytes",
+					      (json_int_t)(snapshots_working_set_pages(l->host,
+										       e->id) *
+							   DORM_PAGE_SIZE),
+					      "kernelVersion", kernel));
 }
 
 int control_template_list(struct request *q, struct reply *y)
@@ -82,13 +87,16 @@ int control_template_new(struct request *q, struct reply *y)
 int control_template_build(struct request *q, struct reply *y)
 {
 	const char *start = NULL, *ready = NULL;
+	bool working_set = true;
 	int r;
 
 	r = fields_text(q->json, "startCmd", MAX_COMMAND, &y->problem, &start);
 	if (r == 0)
 		r = fields_text(q->json, "readyCmd", MAX_COMMAND, &y->problem, &ready);
 	if (r == 0)
-		r = template_build_start(q->host, q->args[0], q->args[1], start, ready,
+		r = fields_bool(q->json, "workingSet", &y->problem, &working_set);
+	if (r == 0)
+		r = template_build_start(q->host, q->args[0], q->args[1], start, ready, working_set,
 					 &y->problem);
 	return r < 0 ? r : reply_json(y, 202, json_object());
 }
@@ -104,6 +112,44 @@ int control_template_status(struct request *q, struct reply *y)
 	if (r == 0)
 		r = template_build_status(q->host, q->args[0], q->args[1], offset, &y->problem, &o);
 	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+struct warm {
+	char name[128];
+	bool full;
+};
+
+static int warm_task(struct job *job, struct host *host, void *arg, struct problem *problem,
+		     json_t **ret)
+{
+	const struct host_task task = job_host_task(job);
+	const struct warm *w = arg;
+	char image_id[33];
+	int r = host_warm(host, w->name, w->full, &task, problem, image_id);
+
+	if (r < 0)
+		return r;
+	*ret = json_pack("{s:s, s:s}", "imageID", image_id, "loaded",
+			 w->full ? "full" : "working-set");
+	return *ret ? 0 : -ENOMEM;
+}
+
+int control_template_warm(struct request *q, struct reply *y)
+{
+	struct warm *w;
+	bool full = false;
+	int r = fields_bool(q->json, "full", &y->problem, &full);
+
+	if (r == 0)
+		r = snapshots_exists(q->host, q->args[0], &y->problem);
+	if (r < 0)
+		return r;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return -ENOMEM;
+	w->full = full;
+	memcpy(w->name, q->args[0], sizeof(w->name));
+	return job_start(q->host, warm_task, w, y);
 }
 
 int control_template_delete(struct request *q, struct reply *y)

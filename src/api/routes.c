@@ -38,11 +38,15 @@ static const struct route routes[] = {
 	{"POST", "/v3/templates", control_template_new},
 	{"POST", "/v2/templates/{}/builds/{}", control_template_build},
 	{"GET", "/templates/{}/builds/{}/status", control_template_status},
+	{"POST", "/templates/{}/warm", control_template_warm},
 	{"DELETE", "/templates/{}", control_template_delete},
 	{"GET", "/healthz", control_health},
 	{"GET", "/health", control_health},
 	{"GET", "/readyz", control_ready},
 	{"GET", "/doctor", control_doctor},
+	{"GET", "/pager", control_pager},
+	{"POST", "/pager/upgrade", control_pager_upgrade},
+	{"GET", "/metrics", control_metrics},
 };
 
 /* One segment of @path after its '/', and its length. */

@@ -53,8 +53,12 @@ int control_template_new(struct request *q, struct reply *y);
 int control_template_build(struct request *q, struct reply *y);
 int control_template_status(struct request *q, struct reply *y);
 int control_template_delete(struct request *q, struct reply *y);
+int control_template_warm(struct request *q, struct reply *y);
 
 /* control-host.c */
 int control_health(struct request *q, struct reply *y);
 int control_ready(struct request *q, struct reply *y);
 int control_doctor(struct request *q, struct reply *y);
+int control_pager(struct request *q, struct reply *y);
+int control_pager_upgrade(struct request *q, struct reply *y);
+int control_metrics(struct request *q, struct reply *y);

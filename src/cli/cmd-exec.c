@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "cli/exec-session.h"
 #include "cli/http.h"
+#include "cli/memory-options.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -76,6 +77,7 @@ struct run_options {
 	json_t *envs, *metadata; /* owned */
 	uint64_t timeout_s;
 	bool remove;
+	struct memory_options memory;
 	struct exec_options exec;
 };
 
@@ -95,6 +97,11 @@ static int create(struct cli *cli, struct http *http, const struct run_options *
 
 	if (!body) {
 		problem_set(problem, 400, "'%s' is not the name of a template", template);
+		return -EILSEQ;
+	}
+	if (memory_options_add(&o->memory, body)) {
+		problem_set(problem, 400, "--wait, --mode: not valid UTF-8");
+		json_decref(body);
 		return -EILSEQ;
 	}
 	if (json_object_size(o->envs))
@@ -204,6 +211,7 @@ static int run_run(struct cli *cli, const struct command *command, int argc, cha
 		 "environment variable for all its commands; may be repeated"},
 		{'m', "metadata", OPTION_PAIRS, &o.metadata, "KEY=VALUE",
 		 "a note of yours, shown by inspect; may be repeated"},
+		MEMORY_OPTIONS(o.memory),
 		{0, "rm", OPTION_FLAG, &o.remove, NULL,
 		 "delete the sandbox when the command has ended"},
 		{'i', "interactive", OPTION_FLAG, &o.exec.interactive, NULL,

@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "cli/describe.h"
 #include "cli/http.h"
+#include "cli/memory-options.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/request.h"
@@ -252,10 +253,12 @@ static int run_wake(struct cli *cli, const struct command *command, int argc, ch
 				    .id_key = "sandboxID",
 				    .doing = "waking",
 				    .done = print_awake};
+	struct memory_options memory = {0};
 	uint64_t timeout_s = 0;
 	const struct option_spec specs[] = {
 		{'t', "timeout", OPTION_SECONDS, &timeout_s, "TIME",
 		 "how long it lives from now on, at least (default: dormd's)", 1, 0},
+		MEMORY_OPTIONS(memory),
 	};
 	struct args args;
 	int code, r = options_parse(cli, command, specs, ARRAY_SIZE(specs), argc, argv, &args);
@@ -264,6 +267,10 @@ static int run_wake(struct cli *cli, const struct command *command, int argc, ch
 		return options_exit(r);
 	each.body =
 		timeout_s ? json_pack("{s:I}", "timeout", (json_int_t)timeout_s) : json_object();
+	if (memory_options_add(&memory, each.body)) {
+		json_decref(each.body);
+		return options_usage(command, "--wait, --mode: not valid UTF-8");
+	}
 	code = request_each(cli, &each, args.pos, args.n_pos);
 	json_decref(each.body);
 	return code;
@@ -314,7 +321,7 @@ static int print_forks(struct cli *cli, const json_t *forks, uint64_t n_asked)
 }
 
 static int ask_forks(struct cli *cli, const char *id, uint64_t count, uint64_t timeout_s,
-		     struct http_reply *ret)
+		     const struct memory_options *memory, struct http_reply *ret)
 {
 	_cleanup_(http_freep) struct http *http = NULL;
 	_cleanup_free_ char *path = http_path("/sandboxes/", id, "/fork");
@@ -325,6 +332,10 @@ static int ask_forks(struct cli *cli, const char *id, uint64_t count, uint64_t t
 
 	if (timeout_s)
 		(void)json_object_set_new(body, "timeout", json_integer((json_int_t)timeout_s));
+	if (!r && memory_options_add(memory, body)) {
+		problem_set(&problem, 400, "--wait, --mode: not valid UTF-8");
+		r = -EILSEQ;
+	}
 	progress_start(&progress, cli, "forking %s", id);
 	if (!r) {
 		http_set_progress(http, &progress);
@@ -341,11 +352,13 @@ static int ask_forks(struct cli *cli, const char *id, uint64_t count, uint64_t t
 
 static int run_fork(struct cli *cli, const struct command *command, int argc, char **argv)
 {
+	struct memory_options memory = {0};
 	uint64_t count = 1, timeout_s = 0;
 	const struct option_spec specs[] = {
 		{'n', "count", OPTION_NUMBER, &count, "N", "how many (default: 1)", 1, 1000},
 		{'t', "timeout", OPTION_SECONDS, &timeout_s, "TIME",
 		 "how long each of them lives (default: dormd's)", 1, 0},
+		MEMORY_OPTIONS(memory),
 	};
 	_cleanup_reply_ struct http_reply reply = {0};
 	struct args args;
@@ -353,7 +366,7 @@ static int run_fork(struct cli *cli, const struct command *command, int argc, ch
 
 	if (r)
 		return options_exit(r);
-	if (ask_forks(cli, args.pos[0], count, timeout_s, &reply))
+	if (ask_forks(cli, args.pos[0], count, timeout_s, &memory, &reply))
 		return CLI_FAILED;
 	return print_forks(cli, reply.body, count);
 }

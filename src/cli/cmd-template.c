@@ -66,7 +66,7 @@ static char *build_path(const struct build *b, const char *version, const char *
 }
 
 static int start_build(struct build *b, const char *start_cmd, const char *ready_cmd,
-		       struct problem *problem)
+		       bool no_working_set, struct problem *problem)
 {
 	_cleanup_free_ char *path = build_path(b, "/v2", "");
 	_cleanup_reply_ struct http_reply reply = {0};
@@ -74,7 +74,8 @@ static int start_build(struct build *b, const char *start_cmd, const char *ready
 	int r = -EILSEQ;
 
 	if ((start_cmd && json_object_set_new(body, "startCmd", json_string(start_cmd))) ||
-	    (ready_cmd && json_object_set_new(body, "readyCmd", json_string(ready_cmd))) || !path)
+	    (ready_cmd && json_object_set_new(body, "readyCmd", json_string(ready_cmd))) ||
+	    (no_working_set && json_object_set_new(body, "workingSet", json_false())) || !path)
 		problem_set(problem, 400, "the commands are not valid UTF-8");
 	else
 		r = http_call(b->http, "POST", path, body, &reply, problem);
@@ -170,6 +171,7 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 {
 	const char *start_cmd = NULL, *ready_cmd = NULL;
 	uint64_t memory_mb = DEFAULT_MEMORY, cpus = 1;
+	bool no_working_set = false;
 	const struct option_spec specs[] = {
 		{'m', "memory", OPTION_MIB, &memory_mb, "SIZE",
 		 "memory of its sandboxes (default: 512M)", 1, 0},
@@ -179,6 +181,8 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 		 "started before the snapshot; every sandbox wakes with it running"},
 		{0, "ready-cmd", OPTION_TEXT, &ready_cmd, "COMMAND",
 		 "repeated until it succeeds; then the snapshot is taken"},
+		{0, "no-working-set", OPTION_FLAG, &no_working_set, NULL,
+		 "do not restore it once to learn what that needs"},
 	};
 	_cleanup_(http_freep) struct http *http = NULL;
 	_cleanup_reply_ struct http_reply reply = {0};
@@ -196,7 +200,7 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 	r = http_new(cli->socket, &problem, &http);
 	b.http = http;
 	r = r ? r : ask_template(&b, memory_mb, cpus, &problem);
-	r = r ? r : start_build(&b, start_cmd, ready_cmd, &problem);
+	r = r ? r : start_build(&b, start_cmd, ready_cmd, no_working_set, &problem);
 	r = r ? r : watch_build(&b, &reply, &problem);
 	progress_end(&b.progress);
 	if (cli->json && reply.body)
@@ -216,9 +220,11 @@ const struct command cmd_template_build = {
 	.name = "template build",
 	.usage = "[OPTIONS] [NAME]",
 	.summary = "Boot a guest once and keep it, asleep, as a template",
-	.details = "NAME is base by default; building a name again replaces it. What happens is "
-		   "shown on\n"
-		   "standard error. Ctrl-C stops watching, not the build.\n",
+	.details =
+		"NAME is base by default; building a name again replaces it. What happens is "
+		"shown on\n"
+		"standard error. Ctrl-C stops watching, not the build. At its end the template is\n"
+		"restored once, to record its working set: what is loaded first from then on.\n",
 	.examples = "  dorm template build\n"
 		    "  dorm template build --memory 1G --cpus 2 big\n"
 		    "  dorm template build --start-cmd 'python3 -m http.server' "
@@ -242,14 +248,16 @@ static int print_templates(struct cli *cli, const json_t *templates)
 	static const struct table_column columns[] = {
 		{"NAME", TABLE_CUT},	 {"ID", 0},
 		{"MEMORY", TABLE_RIGHT}, {"CPUS", TABLE_RIGHT},
-		{"STORED", TABLE_RIGHT}, {"AGE", TABLE_RIGHT},
-		{"SNAPSHOT", TABLE_CUT}};
+		{"STORED", TABLE_RIGHT}, {"WORKING SET", TABLE_RIGHT},
+		{"AGE", TABLE_RIGHT},	 {"SNAPSHOT", TABLE_CUT}};
 	_cleanup_(table_freep) struct table *t = table_new(cli, columns, ARRAY_SIZE(columns));
 	char stored[16], age[32];
 	json_t *v;
 	size_t i;
 
 	json_array_foreach (templates, i, v) {
+		uint64_t working_set = output_field_number(v, "workingSetBytes");
+
 		table_row(t);
 		table_cell(t, "%s", template_name(v));
 		table_cell(t, "%s", output_field(v, "templateID", "-"));
@@ -257,6 +265,7 @@ static int print_templates(struct cli *cli, const json_t *templates)
 		table_cell(t, "%" PRIu64, output_field_number(v, "cpuCount"));
 		table_cell(t, "%s",
 			   str_format_bytes(output_field_number(v, "storedBytes"), stored));
+		table_cell(t, "%s", working_set ? str_format_bytes(working_set, stored) : "-");
 		table_cell(t, "%s", output_age(v, "createdAt", age));
 		table_cell(t, "%s", output_field(v, "snapshotID", "-"));
 	}

@@ -181,9 +181,10 @@ static void on_answer_done(void *userdata, int r, const struct problem *problem)
 	if (r == -ECONNRESET && s->pid) {
 		problem_set(&s->problem, 503, "the stream from sandbox %s broke off while '%s' ran",
 			    s->o->sandbox_id, s->o->argv[0]);
-		problem_hint(&s->problem,
-			     "that happens when a sandbox is put to sleep, snapshotted or forked (the "
-			     "command goes on in it), or when it ends: look with `dorm ps -a`");
+		problem_hint(
+			&s->problem,
+			"that happens when a sandbox is put to sleep, snapshotted or forked (the "
+			"command goes on in it), or when it ends: look with `dorm ps -a`");
 	}
 	if (r && !problem_is_set(&s->problem))
 		s->problem = *problem;

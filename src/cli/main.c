@@ -18,6 +18,7 @@
 static const struct command *const commands[] = {
 	&cmd_template_build,
 	&cmd_template_ls,
+	&cmd_template_warm,
 	&cmd_template_rm,
 	NULL,
 	&cmd_run,
@@ -48,6 +49,8 @@ static const struct command *const commands[] = {
 	&cmd_store_repair,
 	&cmd_store_rewrap,
 	NULL,
+	&cmd_pager,
+	&cmd_pager_upgrade,
 	&cmd_doctor,
 	&cmd_version,
 };
@@ -126,7 +129,8 @@ static const struct command *find(const char *name)
 
 static bool is_group(const char *word)
 {
-	return !strcmp(word, "template") || !strcmp(word, "snapshot") || !strcmp(word, "store");
+	return !strcmp(word, "template") || !strcmp(word, "snapshot") || !strcmp(word, "store") ||
+	       !strcmp(word, "pager");
 }
 
 static int unknown_command(const char *name, const char *second)
@@ -158,11 +162,13 @@ static int run_group(struct cli *cli, int argc, char **argv)
 	_cleanup_free_ char *prefix = str_printf("%s ", argv[0]);
 	const char *second = argc > 1 ? argv[1] : NULL;
 	_cleanup_free_ char *name = str_printf("%s%s", prefix, second ? second : "");
-	const struct command *command = name ? find(name) : NULL;
+	const struct command *command = name ? find(name) : NULL, *alone = find(argv[0]);
 	bool help = second && (!strcmp(second, "--help") || !strcmp(second, "-h"));
 
 	if (command)
 		return command->run(cli, command, argc - 1, argv + 1);
+	if (alone && (!second || *second == '-')) /* "pager" is a command, too */
+		return alone->run(cli, alone, argc, argv);
 	if (second && *second != '-' && !strcmp(argv[0], "snapshot"))
 		return cmd_snapshot_create.run(cli, &cmd_snapshot_create, argc, argv);
 	if (second && *second != '-')

@@ -26,6 +26,8 @@
 #include "base/str.h"
 #include "sandbox/host.h"
 
+#define MIN_LIMIT (16ull << 20) /* below, guests would evict what they are about to touch */
+
 static const char help[] =
 	"usage: dormd [OPTIONS]\n"
 	"\n"
@@ -48,6 +50,13 @@ static const char help[] =
 	"                        how disks are copied                                 [auto]\n"
 	"  --compact auto|off    merge the layers of sleeping sandboxes               [auto]\n"
 	"  --compact-layers N    when a sandbox has more of its own than this, 1 to 1000 [8]\n"
+	"  --pager-mode auto|shared|overlay|eager\n"
+	"                        how the memory of woken sandboxes is served          [auto]\n"
+	"  --no-prefetch         load only what guests touch, no working sets\n"
+	"  --no-userfaultfd      load all of a sandbox's memory before it runs\n"
+	"  --memory-limit SIZE   what clean memory of images may take on this host [no limit]\n"
+	"  --image-memory-limit SIZE\n"
+	"                        the same for each image                          [no limit]\n"
 	"  --doctor              print what this host has and lacks as JSON, and end\n"
 	"  --version, --help\n"
 	"\n"
@@ -56,7 +65,12 @@ static const char help[] =
 	"is removed from the environment. To change keys, put the new one first, run\n"
 	"`dorm store rewrap`, and start again without the old one.\n"
 	"\n"
-	"Environment: DORM_QEMU (the QEMU program), DORM_LOG=error|warn|info|debug, DORM_TRACE=1.\n"
+	"The pager's options hold for sandboxes that are woken from now on, also by a pager that\n"
+	"was left running; the limits at once.\n"
+	"\n"
+	"Environment: DORM_PAGER_MODE=auto|..., DORM_PAGER_PREFETCH=off, DORM_PAGER_UFFD=off,\n"
+	"DORM_MEMORY_LIMIT, DORM_IMAGE_MEMORY_LIMIT (as the options, which count more),\n"
+	"DORM_QEMU (the QEMU program), DORM_LOG=error|warn|info|debug, DORM_TRACE=1.\n"
 	"Exit status: 0 ended in good order; 1 could not start or serve; 2 wrong usage.\n";
 
 struct settings {
@@ -83,6 +97,11 @@ enum {
 	OPT_REFLINK,
 	OPT_COMPACT,
 	OPT_COMPACT_LAYERS,
+	OPT_PAGER_MODE,
+	OPT_NO_PREFETCH,
+	OPT_NO_UFFD,
+	OPT_MEMORY_LIMIT,
+	OPT_IMAGE_LIMIT,
 	OPT_DOCTOR,
 	OPT_VERSION,
 	OPT_HELP
@@ -103,6 +122,11 @@ static const struct option options[] = {
 	{"reflink", required_argument, NULL, OPT_REFLINK},
 	{"compact", required_argument, NULL, OPT_COMPACT},
 	{"compact-layers", required_argument, NULL, OPT_COMPACT_LAYERS},
+	{"pager-mode", required_argument, NULL, OPT_PAGER_MODE},
+	{"no-prefetch", no_argument, NULL, OPT_NO_PREFETCH},
+	{"no-userfaultfd", no_argument, NULL, OPT_NO_UFFD},
+	{"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
+	{"image-memory-limit", required_argument, NULL, OPT_IMAGE_LIMIT},
 	{"doctor", no_argument, NULL, OPT_DOCTOR},
 	{"version", no_argument, NULL, OPT_VERSION},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -151,6 +175,70 @@ static int take_key(struct settings *s, const char *source)
 	return -1;
 }
 
+static int take_pager_mode(const char *name, const char *value, struct host_config *c)
+{
+	enum pager_mode mode;
+
+	if (pager_mode_parse(value, &mode) < 0 || mode == PAGER_MODE_COPY)
+		return refuse(name, value,
+			      "auto, shared, overlay or eager (copy is for VMMs that bring their "
+			      "own memory)");
+	c->pager_mode = mode;
+	return -1;
+}
+
+static int take_limit(const char *name, const char *value, uint64_t *ret)
+{
+	uint64_t v;
+
+	if (str_to_bytes(value, &v) < 0 || v < MIN_LIMIT)
+		return refuse(name, value, "a size of at least 16M, such as 512M or 8G");
+	*ret = v;
+	return -1;
+}
+
+/* How memory is served. Return: as take_option() */
+static int take_pager_option(int opt, struct host_config *c)
+{
+	switch (opt) {
+	case OPT_PAGER_MODE:
+		return take_pager_mode("pager-mode", optarg, c);
+	case OPT_NO_PREFETCH:
+		c->no_prefetch = true;
+		return -1;
+	case OPT_NO_UFFD:
+		c->no_userfaultfd = true;
+		return -1;
+	case OPT_MEMORY_LIMIT:
+		return take_limit("memory-limit", optarg, &c->memory_limit);
+	case OPT_IMAGE_LIMIT:
+		return take_limit("image-memory-limit", optarg, &c->image_limit);
+	default:
+		fputs("Try 'dormd --help'.\n", stderr);
+		return 2;
+	}
+}
+
+/* What the environment says, before the options. Return: as take_option() */
+static int take_environment(struct host_config *c)
+{
+	const char *mode = getenv("DORM_PAGER_MODE"), *prefetch = getenv("DORM_PAGER_PREFETCH"),
+		   *uffd = getenv("DORM_PAGER_UFFD"), *limit = getenv("DORM_MEMORY_LIMIT"),
+		   *image = getenv("DORM_IMAGE_MEMORY_LIMIT");
+	int r = -1;
+
+	c->no_prefetch = prefetch && !strcmp(prefetch, "off");
+	c->no_userfaultfd = uffd && !strcmp(uffd, "off");
+	if (mode && *mode)
+		r = take_pager_mode("pager-mode (DORM_PAGER_MODE)", mode, c);
+	if (r < 0 && limit && *limit)
+		r = take_limit("memory-limit (DORM_MEMORY_LIMIT)", limit, &c->memory_limit);
+	if (r < 0 && image && *image)
+		r = take_limit("image-memory-limit (DORM_IMAGE_MEMORY_LIMIT)", image,
+			       &c->image_limit);
+	return r;
+}
+
 /* How snapshots are stored. Return: as take_option() */
 static int take_store_option(int opt, struct host_config *c)
 {
@@ -180,8 +268,7 @@ static int take_store_option(int opt, struct host_config *c)
 		c->compact.max_layers = (uint32_t)n;
 		return r;
 	default:
-		fputs("Try 'dormd --help'.\n", stderr);
-		return 2;
+		return take_pager_option(opt, c);
 	}
 }
 
@@ -234,8 +321,10 @@ static int take_option(int opt, struct settings *s)
 static int parse(int argc, char **argv, struct settings *s)
 {
 	ssize_t n = readlink("/proc/self/exe", s->libexec, sizeof(s->libexec) - 1);
-	int opt, r;
+	int opt, r = take_environment(&s->config);
 
+	if (r >= 0)
+		return r;
 	if (n > 0) {
 		s->libexec[n] = 0;
 		*strrchr(s->libexec, '/') = 0;

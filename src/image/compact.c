@@ -20,6 +20,10 @@
  *     fsync of both parents            (only now may the old one be taken apart)
  *     tmp/c1 is removed     path: new
  *
+ * The base of the snapshot (image/image-base.h) goes along while enough is left to share. Layers of
+ * the base are linked by whoever else has it, so they are no own ones and not merged; where they
+ * are own, nobody is left to share with.
+ *
  * Open images hold descriptors of the old files and never notice.
  */
 #include "image/compact.h"
@@ -36,6 +40,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "image/compact-internal.h"
+#include "image/image-base.h"
 #include "image/outcome.h"
 #include "image/snapshot-files.h"
 
@@ -200,6 +205,8 @@ static int fill(struct compaction *c, int dirfd, struct problem *problem)
 		r = copy_device(c, dirfd, problem);
 	if (r == 0)
 		r = snapshot_link_disks(c->src_dirfd, dirfd, m, problem);
+	if (r == 0)
+		r = image_base_put(dirfd, c->src_dirfd, m, false, problem, m->base_image_id);
 	m->lineage_compacted += c->stats.bytes_written;
 	return r;
 }

@@ -12,6 +12,9 @@
  * in frames of their own; the new snapshot has the same set. So a template is laid out for its
  * wakes by compacting it once with @force after its working set is known.
  *
+ * The snapshot's base, if it has one, is kept while a quarter of the stored pages are shared with
+ * it.
+ *
  * What is merged is chosen like in a log-structured store, so that a byte is rewritten O(log n)
  * times in n sleeps: see compact.c.
  */

@@ -46,15 +46,17 @@ struct image *image_unref(struct image *image)
 	for (uint32_t i = 0; i < image->n_layers; i++)
 		layer_close(image->layers[i]);
 	free(image->layers);
+	free(image->names);
 	if (image->keys)
 		explicit_bzero(image->keys, image->n_keys * sizeof(*image->keys));
 	free(image->keys);
+	free(image->raw);
 	page_map_deinit(&image->map);
 	free(image);
 	return NULL;
 }
 
-static struct image *image_new(void)
+struct image *image_new(void)
 {
 	struct image *image = calloc(1, sizeof(*image));
 
@@ -76,32 +78,32 @@ int image_make_id(const void *map, size_t len, char ret[IMAGE_ID_LEN + 1])
 /* ---- opening ----------------------------------------------------------------------------------
  */
 
-static int read_map_file(int dirfd, struct buf *ret, struct problem *problem)
+int image_read_map(int dirfd, const char *name, struct buf *ret, struct problem *problem)
 {
 	_cleanup_fd_ int fd = -1;
 	uint64_t bytes;
 	int r;
 
-	r = plain_file_open(dirfd, "map", "map", problem, &fd, &bytes);
+	r = plain_file_open(dirfd, name, name, problem, &fd, &bytes);
 	if (r)
 		return r;
 	if (bytes > PAGE_MAP_MAX_BYTES)
-		return image_corrupt(problem, "map: %llu bytes, limit %u", ull(bytes),
+		return image_corrupt(problem, "%s: %llu bytes, limit %u", name, ull(bytes),
 				     PAGE_MAP_MAX_BYTES);
 	r = buf_reserve(ret, (size_t)bytes + 1);
 	if (r < 0)
 		return error_trace(r);
 	r = fd_pread_full(fd, ret->data, (size_t)bytes, 0);
 	if (r < 0) {
-		problem_errno(problem, r, "map: reading %llu bytes", ull(bytes));
+		problem_errno(problem, r, "%s: reading %llu bytes", name, ull(bytes));
 		return error_trace(r);
 	}
 	ret->len = (size_t)bytes;
 	return 0;
 }
 
-static int check_digest(const struct layer *l, const struct layer_name *name,
-			struct problem *problem)
+int image_check_digest(const struct layer *l, const struct layer_name *name,
+		       struct problem *problem)
 {
 	char want[DIGEST_LEN + 1], have[DIGEST_LEN + 1];
 
@@ -155,9 +157,10 @@ static int check_layer_seal(const struct image *image, const struct layer *l,
 			     image->sealed ? "not sealed" : "sealed");
 }
 
-static int open_layers(struct image *image, const struct opening *o, const struct layer_name *names,
-		       uint32_t n, struct problem *problem)
+static int open_layers(struct image *image, const struct opening *o, uint32_t n,
+		       struct problem *problem)
 {
+	const struct layer_name *names = image->names;
 	_cleanup_fd_ int layers_dirfd = -1;
 	int r;
 
@@ -177,7 +180,7 @@ static int open_layers(struct image *image, const struct opening *o, const struc
 		image->n_layers++;
 		r = check_layer_seal(image, image->layers[i], o, problem);
 		if (r == 0)
-			r = check_digest(image->layers[i], &names[i], problem);
+			r = image_check_digest(image->layers[i], &names[i], problem);
 		if (r)
 			return r;
 	}
@@ -210,11 +213,12 @@ static int check_run(const struct layer *l, const struct page_run *run, struct p
 	return 0;
 }
 
-static int check_runs(const struct image *image, struct problem *problem)
+int image_check_runs(const struct image *image, struct problem *problem)
 {
 	for (size_t i = 0; i < image->map.n_by_slot; i++) {
 		const struct page_run *run = &image->map.runs[image->map.by_slot[i]];
-		int r = check_run(image->layers[run->layer], run, problem);
+		const struct layer *l = image->layers[run->layer];
+		int r = layer_is_missing(l) ? 0 : check_run(l, run, problem);
 
 		if (r)
 			return r;
@@ -225,27 +229,26 @@ static int check_runs(const struct image *image, struct problem *problem)
 static int open_image(const struct opening *o, struct problem *problem, struct image **ret)
 {
 	_cleanup_(image_unrefp) struct image *image = image_new();
-	_cleanup_free_ struct layer_name *names = NULL;
 	_cleanup_buf_ struct buf map = {0};
 	uint32_t n_layers = 0;
 	int r;
 
 	if (!image)
 		return -ENOMEM;
-	r = read_map_file(o->dirfd, &map, problem);
+	r = image_read_map(o->dirfd, "map", &map, problem);
 	if (r)
 		return r;
-	r = page_map_decode(map.data, map.len, problem, &image->map, &names, &n_layers);
+	r = page_map_decode(map.data, map.len, problem, &image->map, &image->names, &n_layers);
 	if (r)
 		return error_trace(r);
 	image->map_bytes = map.len;
-	r = open_seal(image, o, &map, names, n_layers, problem);
+	r = open_seal(image, o, &map, image->names, n_layers, problem);
 	if (r)
 		return error_trace(r);
-	r = open_layers(image, o, names, n_layers, problem);
+	r = open_layers(image, o, n_layers, problem);
 	if (r)
 		return r;
-	r = check_runs(image, problem);
+	r = image_check_runs(image, problem);
 	if (r)
 		return r;
 	r = image_make_id(map.data, map.len, image->id);
@@ -399,6 +402,10 @@ void image_frame_extent(const struct image *image, uint32_t layer, uint32_t fram
 
 	assert(layer < image->n_layers);
 	l = image->layers[layer];
+	if (layer_is_missing(l)) {
+		*ret = (struct frame_extent){.fd = -1, .direct_fd = -1};
+		return;
+	}
 	*ret = (struct frame_extent){.fd = layer_fd(l),
 				     .direct_fd = layer_direct_fd(l),
 				     .offset = layer_frame_offset(l, frame),
@@ -468,8 +475,9 @@ static void add_live_frame(const struct layer *l, struct live *live)
 		return;
 	live->frames++;
 	live->pages += live->in_frame;
-	live->bytes += (uint64_t)layer_frame_bytes(l, frame) * live->in_frame /
-		       layer_frame_pages(l, frame);
+	if (!layer_is_missing(l)) /* of a base; nothing is stored here then */
+		live->bytes += (uint64_t)layer_frame_bytes(l, frame) * live->in_frame /
+			       layer_frame_pages(l, frame);
 	live->in_frame = 0;
 }
 

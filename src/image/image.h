@@ -34,6 +34,8 @@ enum {
 	IMAGE_E_CORRUPT = 1, /* a file is truncated, altered or not ours; the problem names it */
 	IMAGE_E_VERSION = 2, /* a newer major version wrote it */
 	IMAGE_E_KEY = 3,     /* sealed and no key fits, or not sealed although a key was given */
+	IMAGE_E_MISSING = 4, /* of a frame: the layer is not there, see image/image-base.h */
+	IMAGE_E_ABSENT = 5,  /* of a base: the snapshot has none */
 };
 
 struct keyring; /* image/keyring.h */
@@ -76,6 +78,34 @@ int image_open_for_check(int dirfd, struct problem *problem, struct image **ret)
 
 /** image_open_zero() - the image of @n_pages zero pages, which a sandbox that boots starts from */
 int image_open_zero(uint64_t n_pages, struct image **ret);
+
+/**
+ * image_open_raw() - a flat file of guest memory (what Firecracker calls the memory file) as an image
+ * @fd:   borrowed and duplicated; a regular file, its size a multiple of 4096 and at most 4 TiB
+ * @name: of the file, for problems and image_check_unchanged()
+ *
+ * One layer, whose frames are the file's blocks of 64 KiB, and one run: page gfn is at gfn * 4096.
+ * Holes are read like everything else: where a file has none is not known from asking the file
+ * system, and what reads as zeros is a page of zeros.
+ *
+ * Nothing in it can be verified: there is no checksum to compare with. And nothing keeps the file
+ * from changing: whoever gives it must leave it alone while the image is open. The id is made from
+ * device, inode, size and time of modification, so that a file that was changed is another image;
+ * image_check_unchanged() asks again. Such an image cannot be the parent of an image_writer.
+ * Return: 0; -EINVAL not a file of pages; -EFBIG beyond 4 TiB; negative errno; @problem says
+ */
+int image_open_raw(int fd, const char *name, struct problem *problem, struct image **ret);
+
+/** image_is_raw() - was it opened by image_open_raw()? */
+bool image_is_raw(const struct image *image);
+
+/**
+ * image_check_unchanged() - has the file of a raw image still the size and time that it had?
+ * One fstat(); of other images, whose files never change, always 0. (Bytes that are written through
+ * a mapping change the time only when the kernel writes them back: a change can be seen late.)
+ * Return: 0; IMAGE_E_CORRUPT: it changed, @problem says what; negative errno
+ */
+int image_check_unchanged(const struct image *image, struct problem *problem);
 
 struct image *image_ref(struct image *image);
 struct image *image_unref(struct image *image);
@@ -122,7 +152,7 @@ uint32_t image_frame_pages(const struct image *image, uint32_t layer, uint32_t f
  * Nothing of a frame whose seal does not hold reaches @out's caller as success (invariant 5).
  * Blocks for the read. Allocates nothing.
  * Return: 0; IMAGE_E_CORRUPT (@problem names layer, frame, offset); IMAGE_E_KEY of a sealed image
- * that was opened for checking; negative errno
+ * that was opened for checking; IMAGE_E_MISSING in a base; negative errno
  */
 int image_read_frame(const struct image *image, uint32_t layer, uint32_t frame, void *scratch,
 		     void *out, uint32_t *ret_n_pages, struct problem *problem);
@@ -138,7 +168,8 @@ int image_read_frame_nowait(const struct image *image, uint32_t layer, uint32_t 
 
 /* Where a frame is stored, for those who read it themselves. */
 struct frame_extent {
-	int fd;	       /* of the layer's file; borrowed, valid as long as the image */
+	int fd; /* of the layer's file; borrowed, valid as long as the image. -1, and the rest
+		   zero: the layer is missing, see IMAGE_E_MISSING */
 	int direct_fd; /* the same file, opened with O_DIRECT; -1 where that cannot be had */
 	uint64_t offset;
 	uint32_t stored_bytes; /* 1 .. IMAGE_FRAME_BYTES */

@@ -11,6 +11,9 @@
  * A sealed layer has two tags per frame. With the key the one of AES-256-GCM is checked, which
  * covers everything; without, the checksum of the stored bytes, and no frame can be had.
  *
+ * A raw layer (layer_open_raw_fd()) is a flat memory file of somebody else's with an index that is
+ * made up, so that all who read frames need no second way. It has no tags: nothing is verified.
+ *
  * No byte is moved twice: a plain frame is read to where the caller wants it, an encrypted one is
  * decrypted to there, and only what is compressed passes through the scratch buffer. A caller that
  * read the stored bytes itself (many frames in one read) has them verified where they are.
@@ -30,6 +33,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -47,15 +51,19 @@
 #define INDEX_PIECE    4096u /* entries read at once */
 #define DIRECT_UNKNOWN (-2)  /* nobody has asked yet */
 
+#define LAYER_WHAT_MAX 119u
+
 #define ull(_v)	       ((unsigned long long)(_v))
 
 struct layer {
-	int fd;
+	atomic_uint refs;
+	int fd;	       /* -1: missing */
 	int direct_fd; /* atomic: DIRECT_UNKNOWN, then fixed: a descriptor, or -1 */
 	uint64_t bytes;
 	uint8_t id[LAYER_ID_BYTES];
 	char id_hex[2 * LAYER_ID_BYTES + 1];
-	char what[2 * LAYER_ID_BYTES + 8]; /* "layer <id>", in front of every problem */
+	char what[LAYER_WHAT_MAX + 1]; /* "layer <id>", in front of every problem */
+	bool raw;		       /* a flat file: the frames have no tags */
 	uint8_t digest[DIGEST_BYTES];
 	uint32_t n_frames;
 	struct layer_frame *frames;
@@ -65,9 +73,15 @@ struct layer {
 	struct aead_key key;
 };
 
+struct layer *layer_ref(struct layer *l)
+{
+	(void)atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+	return l;
+}
+
 struct layer *layer_close(struct layer *l)
 {
-	if (!l)
+	if (!l || atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) > 1)
 		return NULL;
 	fd_close(l->fd);
 	fd_close(l->direct_fd); /* closes nothing below 0 */
@@ -237,23 +251,51 @@ static int take_key(struct layer *l, const uint8_t *key, struct problem *problem
 	return 0;
 }
 
-int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
-			  const uint8_t *key, struct problem *problem, struct layer **ret)
+/* @fd is consumed. */
+static struct layer *layer_new(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES])
 {
-	_cleanup_(layer_closep) struct layer *l = calloc(1, sizeof(*l));
-	struct layer_footer footer;
-	int r;
+	struct layer *l = calloc(1, sizeof(*l));
 
 	if (!l) {
 		fd_close(fd);
-		return -ENOMEM;
+		return NULL;
 	}
+	atomic_init(&l->refs, 1);
 	l->fd = fd;
 	l->direct_fd = DIRECT_UNKNOWN;
 	l->bytes = bytes;
 	memcpy(l->id, id, LAYER_ID_BYTES);
 	str_hex(id, LAYER_ID_BYTES, l->id_hex);
 	(void)snprintf(l->what, sizeof(l->what), "layer %s", l->id_hex); /* always fits */
+	return l;
+}
+
+int layer_new_missing(const uint8_t id[LAYER_ID_BYTES], const uint8_t digest[DIGEST_BYTES],
+		      struct layer **ret)
+{
+	struct layer *l = layer_new(-1, 0, id);
+
+	if (!l)
+		return -ENOMEM;
+	memcpy(l->digest, digest, DIGEST_BYTES);
+	*ret = l;
+	return 0;
+}
+
+bool layer_is_missing(const struct layer *l)
+{
+	return l->fd < 0;
+}
+
+int layer_open_fd_consume(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES],
+			  const uint8_t *key, struct problem *problem, struct layer **ret)
+{
+	_cleanup_(layer_closep) struct layer *l = layer_new(fd, bytes, id);
+	struct layer_footer footer;
+	int r;
+
+	if (!l)
+		return -ENOMEM;
 	r = read_header(l, problem);
 	if (r == 0)
 		r = take_key(l, key, problem);
@@ -279,6 +321,54 @@ int layer_open(int layers_dirfd, const uint8_t id[LAYER_ID_BYTES], const uint8_t
 	str_hex(id, LAYER_ID_BYTES, hex);
 	r = plain_file_open(layers_dirfd, hex, what, problem, &fd, &bytes);
 	return r ? r : layer_open_fd_consume(fd, bytes, id, key, problem, ret);
+}
+
+/* Its index: frames of IMAGE_FRAME_BYTES, one after the other, the last one as long as it is. */
+static void make_up_index(struct layer *l)
+{
+	for (uint32_t i = 0; i < l->n_frames; i++) {
+		uint64_t offset = (uint64_t)i * IMAGE_FRAME_BYTES;
+		uint32_t len = (uint32_t)MIN(l->bytes - offset, (uint64_t)IMAGE_FRAME_BYTES);
+
+		l->frames[i] = (struct layer_frame){.offset = offset,
+						    .stored_len = len,
+						    .codec = IMAGE_CODEC_NONE,
+						    .n_pages = (uint8_t)(len / DORM_PAGE_SIZE)};
+	}
+}
+
+int layer_open_raw_fd(int fd, uint64_t bytes, const uint8_t id[LAYER_ID_BYTES], const char *what,
+		      struct layer **ret)
+{
+	_cleanup_(layer_closep) struct layer *l = NULL;
+
+	if (bytes == 0 || bytes % DORM_PAGE_SIZE || bytes / DORM_PAGE_SIZE > IMAGE_MAX_PAGES)
+		return -EINVAL;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	atomic_init(&l->refs, 1);
+	l->direct_fd = DIRECT_UNKNOWN;
+	l->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (l->fd < 0)
+		return error_errno();
+	l->raw = true;
+	l->bytes = bytes;
+	memcpy(l->id, id, LAYER_ID_BYTES);
+	str_hex(id, LAYER_ID_BYTES, l->id_hex);
+	str_copy(l->what, sizeof(l->what), what);
+	l->n_frames = (uint32_t)((bytes + IMAGE_FRAME_BYTES - 1) / IMAGE_FRAME_BYTES);
+	l->frames = malloc((size_t)l->n_frames * sizeof(*l->frames));
+	if (!l->frames)
+		return -ENOMEM;
+	make_up_index(l);
+	*ret = take_ptr(l);
+	return 0;
+}
+
+bool layer_is_raw(const struct layer *l)
+{
+	return l->raw;
 }
 
 const char *layer_id(const struct layer *l)
@@ -333,8 +423,11 @@ static int check_tag(const struct layer *l, uint32_t frame, const void *stored,
 		     struct problem *problem)
 {
 	const struct layer_frame *f = &l->frames[frame];
-	uint64_t tag = layer_tag(l->id, frame, stored, f->stored_len);
+	uint64_t tag;
 
+	if (l->raw)
+		return 0; /* it has none */
+	tag = layer_tag(l->id, frame, stored, f->stored_len);
 	if (tag == f->tag)
 		return 0;
 	return image_corrupt(problem,
@@ -420,6 +513,15 @@ static int decode_stored(const struct layer *l, uint32_t frame, const void *stor
 	return r;
 }
 
+static int refuse_missing(const struct layer *l, uint32_t frame, struct problem *problem)
+{
+	problem_set(problem, 500, "%s: frame %u cannot be read: the snapshot has no such layer",
+		    l->what, frame);
+	problem_hint(problem, "it is one of its base only; pages of the snapshot itself are in the "
+			      "layers that its own map names");
+	return IMAGE_E_MISSING;
+}
+
 static int check_key(const struct layer *l, struct problem *problem)
 {
 	if (l->seal != LAYER_SEAL_AES256 || l->has_key)
@@ -446,11 +548,16 @@ typedef int read_stored_func(const struct layer *l, uint32_t frame, void *buf,
 static int read_frame(const struct layer *l, uint32_t frame, read_stored_func *read, void *scratch,
 		      void *out, uint32_t *ret_n_pages, struct problem *problem)
 {
-	void *stored = layer_frame_is_plain(l, frame) ? out : scratch;
-	int r = check_key(l, problem);
+	void *stored;
+	int r;
 
+	if (layer_is_missing(l))
+		return refuse_missing(l, frame, problem);
+	assert(frame < l->n_frames);
+	r = check_key(l, problem);
 	if (r)
 		return r;
+	stored = layer_frame_is_plain(l, frame) ? out : scratch;
 	r = read(l, frame, stored, problem);
 	if (r == -EAGAIN)
 		return r; /* nothing was read */
@@ -462,14 +569,12 @@ static int read_frame(const struct layer *l, uint32_t frame, read_stored_func *r
 int layer_read_frame(const struct layer *l, uint32_t frame, void *scratch, void *out,
 		     uint32_t *ret_n_pages, struct problem *problem)
 {
-	assert(frame < l->n_frames);
 	return read_frame(l, frame, read_stored, scratch, out, ret_n_pages, problem);
 }
 
 int layer_read_frame_nowait(const struct layer *l, uint32_t frame, void *scratch, void *out,
 			    uint32_t *ret_n_pages, struct problem *problem)
 {
-	assert(frame < l->n_frames);
 	return read_frame(l, frame, read_cached, scratch, out, ret_n_pages, problem);
 }
 
@@ -479,6 +584,8 @@ int layer_decode_frame(const struct layer *l, uint32_t frame, const void *stored
 	uint8_t work[IMAGE_FRAME_BYTES];
 	int r;
 
+	if (layer_is_missing(l))
+		return refuse_missing(l, frame, problem);
 	assert(frame < l->n_frames);
 	r = check_key(l, problem);
 	if (r)
@@ -539,6 +646,8 @@ int layer_check_frame(const struct layer *l, uint32_t frame, void *scratch, stru
 	uint8_t *stored = (uint8_t *)scratch + IMAGE_FRAME_BYTES;
 	int r;
 
+	if (layer_is_missing(l))
+		return refuse_missing(l, frame, problem);
 	assert(frame < l->n_frames);
 	r = read_stored(l, frame, stored, problem);
 	if (r == 0)

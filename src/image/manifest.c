@@ -99,6 +99,7 @@ struct field {
 	uint64_t max;		     /* numbers */
 	bool (*valid)(const char *); /* texts */
 	bool optional;		     /* came with format 2: absent is 0 or "" */
+	bool omitted;		     /* ... and is not written when it is "" */
 };
 
 #define TEXT(_name, _member, _valid)                                                               \
@@ -145,6 +146,8 @@ static const struct field fields[] = {
 	NUMBER_2("lineage.sleeps", lineage_sleeps, UINT32_MAX),
 	NUMBER_2("lineage.bytes_stored", lineage_stored, MAX_NUMBER),
 	NUMBER_2("lineage.bytes_compacted", lineage_compacted, MAX_NUMBER),
+	{"base.image_id", FIELD_TEXT, offsetof(struct manifest, base_image_id),
+	 sizeof(((struct manifest *)0)->base_image_id), 0, is_digest, true, true},
 	{"seal", FIELD_TEXT, offsetof(struct manifest, seal), sizeof(((struct manifest *)0)->seal),
 	 0, is_seal, true},
 };
@@ -228,6 +231,11 @@ static json_t *disks_to_json(const struct manifest *m)
 	return take_ptr(list);
 }
 
+static bool is_omitted(const struct manifest *m, const struct field *f)
+{
+	return f->omitted && !*((const char *)m + f->offset);
+}
+
 json_t *manifest_to_json(const struct manifest *m)
 {
 	json_auto_t *root = json_pack("{s:s, s:{s:i, s:i}}", "format", FORMAT_NAME, "version",
@@ -236,7 +244,8 @@ json_t *manifest_to_json(const struct manifest *m)
 	if (!root)
 		return NULL;
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
-		if (set_member(root, fields[i].name, field_to_json(m, &fields[i])) < 0)
+		if (!is_omitted(m, &fields[i]) &&
+		    set_member(root, fields[i].name, field_to_json(m, &fields[i])) < 0)
 			return NULL;
 	if (set_member(root, "memory.pages",
 		       json_integer((json_int_t)(m->memory_bytes / DORM_PAGE_SIZE))) < 0 ||

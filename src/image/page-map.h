@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bitmap.h"
 #include "base/buf.h"
 #include "base/problem.h"
 #include "image/image.h"
@@ -88,6 +89,33 @@ size_t page_map_find_slot(const struct page_map *m, uint32_t layer, uint64_t slo
 
 /** page_map_owner() - the gfn that owns a slot which some gfn of the sealed map has */
 uint64_t page_map_owner(const struct page_map *m, uint32_t layer, uint64_t slot);
+
+/* How two maps of the same guest compare. */
+struct page_map_diff {
+	uint64_t pages;	 /* of the first: another source than in the second */
+	uint64_t stored; /* of those: not zero */
+	uint64_t shared; /* the same source in both, and not zero */
+};
+
+#define PAGE_MAP_NO_LAYER UINT32_MAX
+
+/**
+ * page_map_match() - which layer of the second map is each layer of the first?
+ * @ret: array of @n_a numbers, or PAGE_MAP_NO_LAYER; free()
+ * By id. O(n log n). Return: 0; -ENOMEM
+ */
+int page_map_match(const struct layer_name *a, uint32_t n_a, const struct layer_name *b,
+		   uint32_t n_b, uint32_t **ret);
+
+/**
+ * page_map_compare() - pages of @a whose source is another one than in @b
+ * @a, @b:  of as many pages; sealed or not
+ * @match:  of page_map_match()
+ * @differ: a bit is set for each of them; none is cleared. NULL: only count
+ * O(runs). Allocates nothing.
+ */
+void page_map_compare(const struct page_map *a, const struct page_map *b, const uint32_t *match,
+		      bitmap_word *differ, struct page_map_diff *ret);
 
 /**
  * page_map_encode() - the bytes of a map file, of the present version; sealed or not is the same

@@ -107,14 +107,19 @@ int plain_file_copy(int from_fd, int dirfd, const char *name)
 
 int plain_file_link(int from_dirfd, int to_dirfd, const char *name)
 {
+	return plain_file_link_as(from_dirfd, name, to_dirfd, name);
+}
+
+int plain_file_link_as(int from_dirfd, const char *from, int to_dirfd, const char *to)
+{
 	_cleanup_fd_ int fd = -1;
 
-	if (linkat(from_dirfd, name, to_dirfd, name, 0) == 0)
+	if (linkat(from_dirfd, from, to_dirfd, to, 0) == 0)
 		return 0;
 	if (errno != EMLINK)
 		return -errno; /* ENOENT and EEXIST are documented */
-	fd = openat(from_dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(from_dirfd, from, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return error_errno();
-	return plain_file_copy(fd, to_dirfd, name);
+	return plain_file_copy(fd, to_dirfd, to);
 }

@@ -47,3 +47,6 @@ int plain_file_copy(int from_fd, int dirfd, const char *name);
  * Return: 0; -ENOENT; -EEXIST; negative errno
  */
 int plain_file_link(int from_dirfd, int to_dirfd, const char *name);
+
+/** plain_file_link_as() - the same under another name */
+int plain_file_link_as(int from_dirfd, const char *from, int to_dirfd, const char *to);

@@ -23,7 +23,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/str.h"
-#include "image/image.h"
+#include "image/image-base.h"
 #include "image/le.h"
 #include "image/outcome.h"
 #include "image/transfer-format.h"
@@ -417,6 +417,9 @@ static int commit(struct raw_importer *m, struct image_writer_stats *ret_stats)
 	if (r == 0)
 		r = image_writer_commit(m->writer, &m->manifest.stats, m->manifest.image_id,
 					&m->problem);
+	if (r == 0)
+		r = image_base_put(m->tmp.dirfd, m->parent_dirfd, &m->parent, true, &m->problem,
+				   m->manifest.base_image_id);
 	if (r)
 		return r;
 	m->manifest.lineage_stored += m->manifest.stats.bytes_stored;

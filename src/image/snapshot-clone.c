@@ -23,6 +23,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "image/image-base.h"
 #include "image/outcome.h"
 #include "image/seal.h"
 #include "image/snapshot-files.h"
@@ -53,6 +54,18 @@ static int link_optional(const struct clone *c, const char *name)
 	if (r < 0)
 		problem_errno(c->problem, r, "%s: cannot be linked", name);
 	return error_trace(r);
+}
+
+/* Something else in its place is no reason to refuse a clone. */
+static int link_base(const struct clone *c, const struct manifest *m)
+{
+	struct stat st;
+
+	if (!m->base_image_id[0] ||
+	    fstatat(c->src_dirfd, IMAGE_BASE_NAME, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    !S_ISREG(st.st_mode))
+		return 0;
+	return link_optional(c, IMAGE_BASE_NAME);
 }
 
 static int open_folders(const struct clone *c, const char *name, int *ret_src, int *ret_dst)
@@ -192,6 +205,8 @@ static int link_all(const struct clone *c, const char *id)
 		r = link_optional(c, "seal");
 	if (r == 0)
 		r = link_optional(c, "working-set");
+	if (r == 0)
+		r = link_base(c, &m);
 	if (r == 0)
 		r = link_layers(c, &files);
 	if (r == 0)

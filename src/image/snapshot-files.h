@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* snapshot-files.h - what snapshot.c, snapshot-clone.c, compact.c and verify.c share; nobody else
- */
+/* snapshot-files.h - what snapshot.c, snapshot-clone.c, compact.c, verify.c and image-base.c
+ * share; nobody else */
 #include <errno.h>
 
 #include "image/manifest.h"

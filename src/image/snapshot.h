@@ -57,8 +57,10 @@ struct manifest {
 	uint32_t lineage_sleeps;    /* snapshots in that line, this one included */
 	uint64_t lineage_stored;    /* bytes of layers written by sleeps */
 	uint64_t lineage_compacted; /* bytes of layers written by compactions */
-	bool prepared;		    /* the agent answered "prepare" */
-	json_t *prepare;	    /* what it said, or NULL; owned */
+	/* of image_base_put(): whose map the file "base" is; "" when there is none */
+	char base_image_id[IMAGE_ID_LEN + 1];
+	bool prepared;	 /* the agent answered "prepare" */
+	json_t *prepare; /* what it said, or NULL; owned */
 	struct image_writer_stats stats;
 };
 
@@ -134,8 +136,9 @@ typedef void (*snapshot_progress)(void *userdata, uint64_t done, uint64_t total)
 
 /**
  * snapshot_verify() - read every byte: each frame against its seal, device state and disks' sizes,
- * the image id against manifest; at last the working set. @keys as for image_open(); a sealed snapshot without keys is
- * checked against its checksums only
+ * the image id against manifest; at last the working set and the base. @keys as for image_open(); a
+ * sealed snapshot without keys is checked against its checksums only
+ *
  * Return: 0; IMAGE_E_CORRUPT with the first damage described; negative errno
  */
 int snapshot_verify(int dirfd, const struct keyring *keys, snapshot_progress progress,

@@ -5,7 +5,8 @@
  * For one directory, in this order: the manifest; each layer it names (there, a file, of that size,
  * its header, footer and index in order, the index the one that the manifest means); map, device
  * state and disks; then, if all layers are well, the whole image, which compares the map with the
- * indexes, and the working set, which must be of this image; at last, names that nobody mentions.
+ * indexes, the working set, which must be of this image, and the base, which must be the one that
+ * the manifest names; at last, names that nobody mentions.
  */
 #include "image/store-check-walk.h"
 
@@ -22,6 +23,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "image/image-base.h"
 #include "image/image-internal.h"
 #include "image/outcome.h"
 #include "image/snapshot-files.h"
@@ -259,7 +261,19 @@ static int check_working_set(const struct visit *v, const struct image *image)
 	int r = judge(v, working_set_check(v->dirfd, image, &problem), WORKING_SET_NAME, &problem);
 
 	if (v->c->n_items > before)
-		v->c->items[before].is_hint = true;
+		v->c->items[before].hint = WORKING_SET_NAME;
+	return r;
+}
+
+static int check_base(const struct visit *v, struct image *image)
+{
+	struct problem problem = PROBLEM_INIT;
+	const size_t before = v->c->n_items;
+	int r = image_base_check(v->dirfd, image, v->m.base_image_id, &problem);
+
+	r = judge(v, r, IMAGE_BASE_NAME, &problem);
+	if (v->c->n_items > before)
+		v->c->items[before].hint = IMAGE_BASE_NAME;
 	return r;
 }
 
@@ -274,6 +288,8 @@ static int check_image(const struct visit *v)
 	if (r)
 		return judge(v, r, "map", &problem);
 	r = check_working_set(v, image);
+	if (r == 0)
+		r = check_base(v, image);
 	return r < 0 ? r : check_keys(v, image);
 }
 
@@ -304,6 +320,7 @@ static bool is_known_file(const struct visit *v, const char *name)
 		if (!strcmp(name, always[i]))
 			return true;
 	return (v->m.device_bytes && !strcmp(name, "device")) ||
+	       (v->m.base_image_id[0] && !strcmp(name, IMAGE_BASE_NAME)) ||
 	       (!strcmp(v->m.seal, "aes-256-gcm") && !strcmp(name, "seal"));
 }
 

@@ -41,7 +41,7 @@ struct check_item {
 	char *path, *why;
 	uint32_t dir; /* CHECK_NONE: not about one */
 	bool is_layer, newer;
-	bool is_hint;		     /* the working set: nothing is lost with it */
+	const char *hint;	     /* file of it that is only of use: nothing is lost with it */
 	struct manifest_layer layer; /* which one should be there */
 };
 

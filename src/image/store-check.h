@@ -61,7 +61,7 @@ int store_check(struct store *store, const struct check_options *options, struct
  * store_repair() - rebuild the index; remove what was never committed and names that lead nowhere;
  * link missing or damaged layers again from another snapshot that has them whole. Nothing that was
  * committed is ever removed: what cannot be mended is kept and reported as lost. Except a working
- * set that is of no use: it only ever said in which order to read.
+ * set or a base that is of no use: those only ever saved time or memory.
  */
 int store_repair(struct store *store, struct store_index *index,
 		 const struct check_options *options, struct problem *problem,

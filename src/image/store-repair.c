@@ -7,6 +7,7 @@
  *     left-over temporary file removed, when its name is of the form that this program makes
  *     layer missing, damaged   linked again from a directory that has the same layer whole
  *     working set of no use    removed: it was a hint, and the next compaction would drop it
+ *     base of no use           removed: without one a wake shares less memory, that is all
  *     everything else          kept and told; lost when it was committed
  *
  * Where can a second copy of a layer come from, if layers are linked? From before the file system's
@@ -33,7 +34,6 @@
 #include "base/str.h"
 #include "image/snapshot.h"
 #include "image/store-check-walk.h"
-#include "image/working-set.h"
 
 #define INCOMING_DEPTH 3
 
@@ -252,7 +252,7 @@ static bool is_gone(struct check *c, const struct check_item *item)
 
 static void keep(struct check *c, const struct check_item *item, int r)
 {
-	bool lost = item->kind == FINDING_DAMAGED && !item->newer && !item->is_hint;
+	bool lost = item->kind == FINDING_DAMAGED && !item->newer && !item->hint;
 	char done[128];
 
 	if (r >= 0)
@@ -309,7 +309,7 @@ static int remove_hint(struct check *c, const struct check_item *item)
 
 	if (dirfd < 0 || item->newer)
 		return dirfd < 0 ? dirfd : 1;
-	return unlinkat(dirfd, WORKING_SET_NAME, 0) < 0 ? -errno : 0;
+	return unlinkat(dirfd, item->hint, 0) < 0 ? -errno : 0;
 }
 
 static void act(struct check *c, const struct check_item *item)
@@ -326,7 +326,7 @@ static void act(struct check *c, const struct check_item *item)
 		r = remove_link(c, item);
 	else if (item->kind == FINDING_STRAY)
 		r = remove_stray(c, item);
-	else if (item->is_hint)
+	else if (item->hint)
 		r = remove_hint(c, item);
 	if (r == 0)
 		check_emit(c, item, "removed", false);

@@ -19,6 +19,7 @@ static void sample(struct manifest *m, struct manifest_files *files)
 			       .memory_bytes = 1228800,
 			       .cpus = 1,
 			       .vmm = "qemu",
+			       .base_image_id = "00112233445566778899aabbccddeeff",
 			       .n_disks = 1,
 			       .disks = {{.name = "d0.img", .format = "raw", .size = 1}}};
 	*files = (struct manifest_files){.map_bytes = 94, .n_layers = 1, .layers = &layer};
@@ -47,6 +48,7 @@ static void test_round_trip(void **state)
 	sample(&m, &files);
 	assert_int_equal(manifest_encode(&m, &files, &text), 0);
 	assert_int_equal(manifest_decode(text, strlen(text), &problem, &back, &back_files), 0);
+	assert_string_equal(back.base_image_id, m.base_image_id);
 	assert_int_equal(back_files.map_bytes, 94);
 	assert_int_equal(back_files.n_layers, 1);
 	assert_memory_equal(&back_files.layers[0], &files.layers[0], sizeof(files.layers[0]));
@@ -105,6 +107,21 @@ static void expect_refused(const char *path, const char *value, const char *text
 		fail_msg("\"%s\" is not in \"%s\"", text, problem.message);
 }
 
+static void test_no_base(void **state)
+{
+	_cleanup_free_ char *with = NULL, *without = NULL;
+	struct manifest_files files;
+	struct manifest m;
+
+	sample(&m, &files);
+	assert_int_equal(manifest_encode(&m, &files, &with), 0);
+	assert_non_null(strstr(with, "\"base\""));
+	m.base_image_id[0] = 0;
+	assert_int_equal(manifest_encode(&m, &files, &without), 0);
+	assert_null(strstr(without, "\"base\""));
+	assert_int_equal(decode(without, NULL), 0);
+}
+
 static void test_refused(void **state)
 {
 	expect_refused("format", "\"tar\"", "\"format\": \"tar\" is not a snapshot");
@@ -115,6 +132,12 @@ static void test_refused(void **state)
 	expect_refused("id", "\"../../../etc/passwdxx\"", "\"id\": not allowed there");
 	expect_refused("image_id", "\"\"", "\"image_id\": not allowed there");
 	expect_refused("image_id", "\"0ABF5F7139EEABB9DC6221860AC5144E\"", "\"image_id\"");
+	expect_refused("base.image_id", "\"\"", "\"base.image_id\": not allowed there");
+	expect_refused("base.image_id", "\"00112233445566778899aabbccddeeffa\"",
+		       "\"base.image_id\": 33 characters, limit 32");
+	expect_refused("base.image_id", "\"../112233445566778899aabbccddeef\"",
+		       "\"base.image_id\"");
+	expect_refused("base.image_id", "1", "\"base.image_id\": wrong type");
 	expect_refused("parent_id", "\"short\"", "\"parent_id\"");
 	expect_refused("template_id", "\"a/b\"", "\"template_id\": not allowed there: \"a/b\"");
 	expect_refused("name", "\"a..b\"", "\"name\": not allowed");
@@ -169,5 +192,5 @@ static void test_not_json(void **state)
 			 IMAGE_E_VERSION);
 }
 
-TEST_MAIN(cmocka_unit_test(test_round_trip), cmocka_unit_test(test_refused),
-	  cmocka_unit_test(test_not_json))
+TEST_MAIN(cmocka_unit_test(test_round_trip), cmocka_unit_test(test_no_base),
+	  cmocka_unit_test(test_refused), cmocka_unit_test(test_not_json))

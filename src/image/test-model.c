@@ -37,6 +37,7 @@
 #include "image/test-fault.h"
 #include "base/str.h"
 #include "image/compact.h"
+#include "image/image-base.h"
 #include "image/keyring.h"
 #include "image/rewrap.h"
 #include "image/snapshot.h"
@@ -114,6 +115,7 @@ static struct {
 	struct operation op;
 	unsigned counts[16];
 	unsigned n_checks, n_crashes, n_struck;
+	unsigned n_bases, n_missing; /* bases that were looked at; of those: without a layer */
 } world;
 
 /* splitmix64 */
@@ -229,6 +231,20 @@ static int put_disk(int dirfd, int src_dirfd, struct manifest *m)
 	return linkat(src_dirfd, disk_path, dirfd, disk_path, 0) < 0 ? -errno : 0;
 }
 
+/* Others may run from what is a snapshot, nobody from a memory. */
+static int put_base(const struct operation *op, int dirfd, int src_dirfd, struct manifest *m,
+		    struct problem *problem)
+{
+	_cleanup_(manifest_deinit) struct manifest parent = {0};
+	int r = src_dirfd < 0 ? 0 : snapshot_open(src_dirfd, world.rings[0], problem, &parent);
+
+	if (r)
+		return r;
+	return image_base_put(dirfd, src_dirfd, &parent,
+			      op->source && str_has_prefix(op->source->path, "snapshots/"), problem,
+			      m->base_image_id);
+}
+
 static int do_sleep(const struct operation *op, int src_dirfd, struct problem *problem)
 {
 	struct manifest m = {.memory_bytes = world.n_pages * DORM_PAGE_SIZE};
@@ -243,6 +259,8 @@ static int do_sleep(const struct operation *op, int src_dirfd, struct problem *p
 		r = put_disk(tmp.dirfd, src_dirfd, &m);
 	if (r == 0)
 		r = write_image(op, tmp.dirfd, src_dirfd, &m, problem);
+	if (r == 0)
+		r = put_base(op, tmp.dirfd, src_dirfd, &m, problem);
 	if (r == 0)
 		r = snapshot_commit(&tmp, world.store->root_fd, op->result->path, &m,
 				    world.rings[op->ring], problem);
@@ -484,6 +502,29 @@ static void check_disk(int dirfd)
 	assert_int_equal(count_entries(dirfd, "disks"), 1);
 }
 
+/* What it says is shared must be: each page read from the base is the snapshot's. */
+static void check_base(int dirfd, struct image *image, const struct snapshot *s)
+{
+	bitmap_word own[MAX_PAGES / 64] = {0};
+	_cleanup_(image_unrefp) struct image *base = NULL;
+	struct problem problem = PROBLEM_INIT;
+	uint64_t n_own, n_own_stored, n_shared;
+	int r = image_open_base(dirfd, image, world.rings[0], &problem, &base);
+
+	if (r == IMAGE_E_ABSENT)
+		return;
+	if (r || image_diff_bitmap(image, base, own, &n_own, &n_own_stored, &n_shared))
+		fail_msg("%s: its base: %s", s->path, problem.message);
+	for (unsigned i = 0; i < world.n_pages; i++)
+		if (!bitmap_test(own, i))
+			check_page(base, i, s->pages[i], s->path);
+	assert_int_equal(bitmap_count(own, world.n_pages), n_own);
+	assert_int_equal(n_own_stored + n_shared, image_stored_pages(image));
+	assert_true(n_shared && n_shared * 4 >= image_stored_pages(image));
+	world.n_bases++;
+	world.n_missing += image_missing_layers(base) > 0;
+}
+
 static void check_snapshot(const struct snapshot *s)
 {
 	_cleanup_fd_ int fd = file_open_dir(world.store->root_fd, s->path);
@@ -505,6 +546,7 @@ static void check_snapshot(const struct snapshot *s)
 	assert_int_equal(count_entries(fd, "layers"), image_n_layers(image));
 	for (unsigned i = 0; i < world.n_pages; i++)
 		check_page(image, i, s->pages[i], s->path);
+	check_base(fd, image, s);
 	image_unref(image);
 	manifest_deinit(&m);
 }
@@ -826,6 +868,7 @@ static void test_model(void **state)
 	assert_true(world.n_struck <= world.n_crashes);
 	if (n_steps >= 600) { /* it must have done something */
 		assert_true(world.n_struck > 0);
+		assert_true(world.n_bases > 0);
 		for (unsigned i = 0; i < ARRAY_SIZE(verb_names); i++)
 			assert_true(world.counts[i] > 0 || (i == REWRAP && !world.rings[0]));
 	}
@@ -872,11 +915,11 @@ int main(void)
 	else
 		(void)printf("%u pages: %u sleeps, %u forks, %u deletes, %u + %u compactions, "
 			     "%u imports, %u names, %u rewraps, %u checks, %u crashes of which %u "
-			     "struck\n",
+			     "struck; %u bases, %u of them without a layer\n",
 			     world.n_pages, world.counts[SLEEP], world.counts[FORK],
 			     world.counts[DELETE], world.counts[COMPACT],
 			     world.counts[COMPACT_IN_PLACE], world.counts[IMPORT],
 			     world.counts[NAME], world.counts[REWRAP], world.n_checks,
-			     world.n_crashes, world.n_struck);
+			     world.n_crashes, world.n_struck, world.n_bases, world.n_missing);
 	return failed;
 }

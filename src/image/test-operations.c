@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "image/compact.h"
 #include "image/disk.h"
+#include "image/image-base.h"
 #include "image/layer-format.h"
 #include "image/le.h"
 #include "image/plain-file.h"
@@ -123,6 +124,18 @@ static int put_disk(struct snapshot_tmp *tmp, int parent_dirfd, struct manifest 
 	return r;
 }
 
+/* As of a snapshot of a sandbox that was created from the parent. */
+static int put_base(const struct snapshot_tmp *tmp, int parent_dirfd, const struct keyring *keys,
+		    struct manifest *m, struct problem *problem)
+{
+	_cleanup_(manifest_deinit) struct manifest parent = {0};
+	int r = parent_dirfd < 0 ? 0 : snapshot_open(parent_dirfd, keys, problem, &parent);
+
+	return r ? r
+		 : image_base_put(tmp->dirfd, parent_dirfd, &parent, true, problem,
+				  m->base_image_id);
+}
+
 static int take(struct store *s, struct image *parent, int parent_dirfd, const char *id,
 		unsigned memory, const struct keyring *keys, struct problem *problem)
 {
@@ -144,6 +157,8 @@ static int take(struct store *s, struct image *parent, int parent_dirfd, const c
 	if (r == 0)
 		r = write_image(&tmp, parent, parent_dirfd, scene_memory(memory), keys, &m,
 				problem);
+	if (r == 0)
+		r = put_base(&tmp, parent_dirfd, keys, &m, problem);
 	if (r == 0)
 		r = snapshot_commit(&tmp, s->root_fd, final, &m, keys, problem);
 	snapshot_abort(&tmp, s->root_fd);
@@ -283,6 +298,26 @@ static int put_set(struct store *s, struct problem *problem)
 	return r ? r : working_set_write(fd, &set, problem);
 }
 
+/* A recording: every third page was needed. */
+static int run_record(struct store *s, struct problem *problem)
+{
+	_cleanup_fd_ int fd = file_open_dir(s->root_fd, SNAPSHOT(OLD));
+	_cleanup_(working_set_deinit) struct working_set old = {0}, set = {0};
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	bitmap_word needed[SCENE_PAGES / 64 + 1] = {0};
+	int r = image_open(fd, NULL, problem, &image);
+
+	if (r)
+		return r;
+	for (unsigned i = 0; i < SCENE_PAGES; i += 3)
+		bitmap_set(needed, i);
+	r = working_set_read(fd, image, problem, &old);
+	if (r < 0)
+		return r;
+	r = working_set_merge(&old, image, needed, NULL, 0, &set, NULL);
+	return r ? r : working_set_replace(s->root_fd, fd, &set, problem);
+}
+
 static int prepare_set(struct store *s, struct problem *problem)
 {
 	int r = delete_base(s, problem);
@@ -385,6 +420,13 @@ static int prepare_bad_set(struct store *s, struct problem *problem)
 	return r ? r : file_write_atomic(s->root_fd, SNAPSHOT(OLD) "/working-set", "x", 1, 0444);
 }
 
+static int prepare_bad_base(struct store *s, struct problem *problem)
+{
+	int r = repair(s, problem); /* is it there? */
+
+	return r ? r : file_write_atomic(s->root_fd, SNAPSHOT(OLD) "/base", "x", 1, 0444);
+}
+
 static int prepare_dangling(struct store *s, struct problem *problem)
 {
 	int r = repair(s, problem);
@@ -460,6 +502,10 @@ const struct operation operations[] = {
 	{"compact, working set", prepare_set, run_compact_replace,
 	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 1 set of 8 first",
 	 .leaves_tmp = true},
+	{"working set, first", NULL, run_record,
+	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 2 set of 14 first", .late = true},
+	{"working set, refined", put_set, run_record,
+	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 2 set of 14 first", .late = true},
 	{"take, sealed", prepare_sealed, run_take_sealed,
 	 "snapshots/" NEW ": id " NEW " ring 1 memory 2"},
 	{"clone, sealed", prepare_sealed, run_clone_sealed,
@@ -472,6 +518,8 @@ const struct operation operations[] = {
 	{"repair, torn", prepare_torn, repair, "-snapshots/" TORN, .late = true, .goes_on = true,
 	 .leaves_tmp = true},
 	{"repair, working set", prepare_bad_set, repair,
+	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 2", .late = true, .goes_on = true},
+	{"repair, base", prepare_bad_base, repair,
 	 "snapshots/" OLD ": id " OLD " ring 0 memory 1 layers 2", .late = true, .goes_on = true},
 	{"repair, link", prepare_dangling, repair, "-templates/gone", .late = true,
 	 .goes_on = true},

@@ -234,7 +234,7 @@ static void test_diff(void **state)
 	_cleanup_buf_ struct buf full = {0}, b = {0};
 	struct problem problem = PROBLEM_INIT;
 	struct image_writer_stats stats;
-	char parent[ID_LEN + 1], id[ID_LEN + 1];
+	char parent[ID_LEN + 1], id[ID_LEN + 1], base[IMAGE_ID_LEN + 1];
 	struct manifest m;
 	int fd = make_file(p->f, "full", memory), dirfd;
 
@@ -263,6 +263,13 @@ static void test_diff(void **state)
 	assert_string_equal(m.parent_id, parent);
 	assert_int_equal(m.lineage_sleeps, 2);
 	assert_true(m.lineage_stored > stats.bytes_stored);
+	str_copy(base, sizeof(base), m.base_image_id);
+	manifest_deinit(&m);
+	close(dirfd);
+	dirfd = stream_open(p->to, parent); /* which others run from too: its base */
+	assert_int_equal(snapshot_open(dirfd, NULL, &problem, &m), 0);
+	assert_string_equal(m.image_id, base);
+	assert_string_equal(m.base_image_id, "");
 	manifest_deinit(&m);
 	close(dirfd);
 	free(memory);

@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "image/image-base.h"
 #include "image/snapshot.h"
 #include "image/store.h"
 #include "image/test-fixture.h"
@@ -122,8 +123,8 @@ static void check_disk(FILE *out, int dirfd, const char *path, const char *name,
 
 static void check_entry(FILE *out, int dirfd, const char *path, const char *name, const void *arg)
 {
-	static const char *const known[] = {"manifest.json", "map", "device", "seal",
-					    "working-set"};
+	static const char *const known[] = {"manifest.json", "map",	    "device",
+					    "seal",	     "working-set", "base"};
 	char below[512];
 	struct stat st;
 
@@ -173,6 +174,16 @@ static void describe_set(FILE *out, int dirfd, const struct image *image)
 		(void)fputs(r == WORKING_SET_E_ABSENT ? "\n" : " set unusable\n", out);
 }
 
+/* Whether there is one is nobody's loss, but half of one would be. */
+static void describe_base(FILE *out, int dirfd, struct image *image, unsigned ring)
+{
+	_cleanup_(image_unrefp) struct image *base = NULL;
+	int r = image_open_base(dirfd, image, scene_ring(ring), NULL, &base);
+
+	if (r && r != IMAGE_E_ABSENT)
+		(void)fputs(" base unusable", out);
+}
+
 static void describe_opened(FILE *out, int dirfd, const char *path, const char *name,
 			    const struct manifest *m, unsigned ring, struct problem *problem)
 {
@@ -187,6 +198,7 @@ static void describe_opened(FILE *out, int dirfd, const char *path, const char *
 	}
 	(void)fprintf(out, "%s: id %s ring %u memory %d layers %u", below, shown(m->id), ring,
 		      memory_of(image, problem), image_n_layers(image));
+	describe_base(out, dirfd, image, ring);
 	describe_set(out, dirfd, image);
 	seen.image = image;
 	each(out, dirfd, ".", check_entry, &seen);

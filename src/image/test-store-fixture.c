@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "image/image-base.h"
 #include "image/snapshot.h"
 
 int store_fixture_setup(void **state)
@@ -55,6 +56,21 @@ static void write_image(struct snapshot_tmp *tmp, struct image *parent, int pare
 	assert_int_equal(image_writer_commit(w, &m->stats, m->image_id, &problem), 0);
 }
 
+/* As of a snapshot of a sandbox that was created from the parent. */
+static void put_base(struct snapshot_tmp *tmp, int parent_dirfd, struct manifest *m)
+{
+	_cleanup_(manifest_deinit) struct manifest parent = {0};
+	struct problem problem = PROBLEM_INIT;
+
+	if (parent_dirfd < 0)
+		return;
+	assert_int_equal(snapshot_open(parent_dirfd, NULL, &problem, &parent), 0);
+	assert_int_equal(
+		image_base_put(tmp->dirfd, parent_dirfd, &parent, true, &problem, m->base_image_id),
+		0);
+	assert_int_equal(strlen(m->base_image_id), IMAGE_ID_LEN);
+}
+
 static void fill_manifest(struct store_fixture *s, const char *id, const char *parent,
 			  struct manifest *m)
 {
@@ -93,6 +109,7 @@ void store_fixture_snapshot(struct store_fixture *s, const char *id, const char 
 		assert_int_equal(image_open_zero(STORE_PAGES, &from), 0);
 	}
 	write_image(&tmp, from, parent_dirfd, &m, s->created_ns);
+	put_base(&tmp, parent_dirfd, &m);
 	assert_int_equal(file_write_atomic(tmp.dirfd, "device", "device state", 12, 0600), 0);
 	assert_int_equal(file_write_atomic(tmp.dirfd, "disks/root", "disk data", 9, 0600), 0);
 	assert_int_equal(image_open(tmp.dirfd, NULL, &problem, &made), 0);

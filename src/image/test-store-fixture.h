@@ -16,7 +16,8 @@ int store_fixture_setup(void **state);
 int store_fixture_teardown(void **state);
 
 /**
- * store_fixture_snapshot() - commit snapshots/@id: map, one layer of its own, device, disks/root
+ * store_fixture_snapshot() - commit snapshots/@id: map, one layer of its own, device, disks/root,
+ *                            and of a child the base
  * @parent: snapshot whose layers it links, or NULL: a first one, all pages of noise
  * @ret_layer: IMAGE_ID_LEN + 1 bytes, its own layer; may be NULL
  */

@@ -43,6 +43,14 @@ static void check_same(const struct working_set *a, const struct working_set *b)
 	assert_int_equal(a->n_pages, b->n_pages);
 	assert_int_equal(a->n_runs, b->n_runs);
 	assert_memory_equal(a->runs, b->runs, a->n_runs * sizeof(*a->runs));
+	assert_int_equal(a->recordings, b->recordings);
+	assert_int_equal(working_set_threshold(a), working_set_threshold(b));
+	assert_int_equal(a->n_weights, b->n_weights);
+	for (size_t i = 0; i < a->n_weights; i++) {
+		assert_int_equal(a->weights[i].gfn, b->weights[i].gfn);
+		assert_int_equal(a->weights[i].n_pages, b->weights[i].n_pages);
+		assert_int_equal(a->weights[i].score, b->weights[i].score);
+	}
 }
 
 static void test_adding(void **state)
@@ -65,6 +73,28 @@ static void test_adding(void **state)
 	working_set_deinit(&s);
 }
 
+/* Scores part the weights, not the runs; candidates are in no run. */
+static void test_weighing(void **state)
+{
+	struct working_set s = new_set(GUEST);
+
+	assert_int_equal(working_set_weigh(&s, 3, 2, 0), -EINVAL);
+	assert_int_equal(working_set_weigh(&s, 3, 2, 160), 0);
+	assert_int_equal(working_set_weigh(&s, 5, 1, 96), 0);
+	assert_int_equal(working_set_weigh(&s, 6, 4, 40), 0);
+	assert_int_equal(working_set_weigh(&s, 9, 1, 255), -EINVAL);
+	assert_int_equal(working_set_add(&s, 9, 1), -EINVAL); /* known already */
+	assert_int_equal(working_set_weigh(&s, 10, 1, 255), 0);
+	assert_int_equal(working_set_weigh(&s, 11, 1, 255), 0);
+	assert_int_equal(s.n_weights, 4);
+	assert_int_equal(s.n_runs, 2);
+	assert_int_equal(s.n_pages, 5);
+	assert_int_equal(s.runs[0].gfn, 3);
+	assert_int_equal(s.runs[0].n_pages, 3);
+	assert_int_equal(s.runs[1].gfn, 10);
+	working_set_deinit(&s);
+}
+
 static void test_round_trip(void **state)
 {
 	for (uint64_t seed = 1; seed < 50; seed++) {
@@ -74,17 +104,21 @@ static void test_round_trip(void **state)
 		struct problem problem = PROBLEM_INIT;
 		_cleanup_buf_ struct buf file = {0};
 
-		while (s.n_runs < 1000) {
+		s.threshold = (uint8_t)(seed % 3 ? 1 + seed * 3 : 0);
+		s.recordings = seed * seed;
+		while (s.n_weights < 1000) {
 			uint64_t gap = fixture_random(&random) % (guest / 50);
 			uint64_t n = fixture_random(&random) % 3 ? 1 : 1 + random % 200;
+			unsigned score = 1 + (unsigned)fixture_random(&random) % 6 * 50;
 
+			gap = random % 4 ? gap : 0; /* neighbours, too */
 			if (gfn + gap + n > guest)
 				break;
-			assert_int_equal(working_set_add(&s, gfn + gap, n), 0);
+			assert_int_equal(working_set_weigh(&s, gfn + gap, n, (uint8_t)score), 0);
 			gfn += gap + n;
 		}
 		if (gfn < guest)
-			assert_int_equal(working_set_add(&s, guest - 1, 1), 0);
+			assert_int_equal(working_set_weigh(&s, guest - 1, 1, 255), 0);
 		encode(&s, &file);
 		assert_int_equal(working_set_decode(file.data, file.len, &problem, &back), 0);
 		check_same(&s, &back);
@@ -97,6 +131,7 @@ static void test_round_trip(void **state)
 static void test_bytes(void **state)
 {
 	static const uint8_t runs[] = {3, 2, 3, 0};
+	static const uint8_t scores[] = {0, 64, 1, 0, 3, 96};
 	struct working_set s = new_set(300);
 	_cleanup_buf_ struct buf file = {0};
 	const uint8_t *p;
@@ -105,14 +140,34 @@ static void test_bytes(void **state)
 	assert_int_equal(working_set_add(&s, 10, 1), 0);
 	encode(&s, &file);
 	p = (const uint8_t *)file.data;
-	assert_int_equal(file.len, 64 + sizeof(runs) + 16);
-	assert_memory_equal(p, "DORMSET\0\2\0\0\0\0\0\0\0", 16);
+	assert_int_equal(file.len, 64 + sizeof(runs) + sizeof(scores) + 16);
+	assert_memory_equal(p, "DORMSET\0\2\0\1\0\6\0\0\0", 16);
 	assert_int_equal(p[16], 0xaa);
 	assert_int_equal(le_get64(p + 32), 300);
 	assert_int_equal(le_get64(p + 40), 4);
 	assert_int_equal(le_get64(p + 48), 2);
 	assert_int_equal(le_get64(p + 56), sizeof(runs));
 	assert_memory_equal(p + 64, runs, sizeof(runs));
+	assert_memory_equal(p + 64 + sizeof(runs), scores, sizeof(scores));
+	working_set_deinit(&s);
+}
+
+/* The second example there: with a candidate, and scores that differ. */
+static void test_score_bytes(void **state)
+{
+	static const uint8_t bytes[] = {3,    2,    3, 0,		     /* runs */
+					0x14, 0x40, 2, 1,		     /* their head */
+					2,    0x60, 0, 0xfd, 1, 6, 3, 0x28}; /* steps, candidate */
+	struct working_set s = new_set(300);
+	_cleanup_buf_ struct buf file = {0};
+
+	s.recordings = 20;
+	assert_int_equal(working_set_weigh(&s, 3, 3, 96), 0);
+	assert_int_equal(working_set_weigh(&s, 6, 4, 40), 0);
+	assert_int_equal(working_set_weigh(&s, 10, 1, 253), 0);
+	encode(&s, &file);
+	assert_int_equal(file.len, 64 + sizeof(bytes) + 16);
+	assert_memory_equal(file.data + 64, bytes, sizeof(bytes));
 	working_set_deinit(&s);
 }
 
@@ -154,8 +209,9 @@ static void test_refused(void **state)
 	assert_int_equal(decode_changed(8, 3, 2, "newer Dormouse"), IMAGE_E_VERSION);
 	assert_int_equal(decode_changed(8, 1, 2, "version 1"), IMAGE_E_CORRUPT);
 	assert_int_equal(decode_changed(8, 0, 2, "never existed"), IMAGE_E_CORRUPT);
-	assert_int_equal(decode_changed(12, 99, 4, ""), 0); /* reserved */
-	assert_int_equal(decode_changed(16, 0, 8, ""), 0);  /* another image */
+	assert_int_equal(decode_changed(12, 7, 4, "room"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(12, 5, 4, "room"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(16, 0, 8, ""), 0); /* another image */
 	assert_int_equal(decode_changed(32, 0, 8, "guest of 0 pages"), IMAGE_E_CORRUPT);
 	assert_int_equal(decode_changed(32, IMAGE_MAX_PAGES + 1, 8, "limit"), IMAGE_E_CORRUPT);
 	assert_int_equal(decode_changed(32, 11, 8, ""), 0); /* just so */
@@ -173,7 +229,101 @@ static void test_refused(void **state)
 	assert_int_equal(decode_changed(67, 0x80, 1, "cut off"), IMAGE_E_CORRUPT);
 }
 
-/* What a later minor version adds behind the runs is skipped, in files of that version only. */
+/* In the example: recordings, threshold, steps, candidates, pages - 1, score. */
+static void test_refused_scores(void **state)
+{
+	assert_int_equal(decode_changed(68, 127, 1, ""), 0);
+	assert_int_equal(decode_changed(68, 0xffffffffffff, 6, "malformed"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(69, 0, 1, "threshold"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(69, 97, 1, "step that cannot be"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(69, 96, 1, ""), 0);
+	assert_int_equal(decode_changed(70, 0, 1, "fewer pages"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(70, 2, 1, "room"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(71, 1, 1, "room"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(72, 2, 1, "fewer pages"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(72, 4, 1, "more pages"), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_changed(73, 63, 1, "step that cannot be"), IMAGE_E_CORRUPT);
+}
+
+/* The same with scores of one's own: see put_scores() for their order. */
+static int decode_scores(const uint8_t *scores, size_t len, const char *why)
+{
+	struct working_set s = new_set(300), back = {0};
+	struct problem problem = PROBLEM_INIT;
+	_cleanup_buf_ struct buf file = {0};
+	int r;
+
+	assert_int_equal(working_set_add(&s, 3, 3), 0);
+	assert_int_equal(working_set_add(&s, 10, 1), 0);
+	encode(&s, &file);
+	working_set_deinit(&s);
+	file.len = 68;
+	le_put32((uint8_t *)file.data + 12, (uint32_t)len);
+	assert_int_equal(buf_append(&file, scores, len), 0);
+	assert_int_equal(buf_append(&file, "0123456789abcdef", 16), 0);
+	fit_sum(&file);
+	r = working_set_decode(file.data, file.len, &problem, &back);
+	if (r && !strstr(problem.message, why))
+		fail_msg("\"%s\" is not in \"%s\"", why, problem.message);
+	working_set_deinit(&back);
+	return r;
+}
+
+static void test_candidates(void **state)
+{
+#define decode_these(_why, ...)                                                                    \
+	decode_scores((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}), _why)
+
+	/* 2 recordings, threshold 64, two steps: 2 pages 96, 2 pages 100 */
+	assert_int_equal(decode_these("", 2, 64, 2, 0, 1, 96, 1, 100), 0);
+	assert_int_equal(decode_these("step that", 2, 64, 2, 0, 1, 96, 1, 96), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("more pages", 2, 64, 1, 0, 3, 96, 1, 100), IMAGE_E_CORRUPT);
+	/* candidates 0-2 and 6-9, between the pages of the set */
+	assert_int_equal(decode_these("", 2, 64, 1, 2, 3, 96, 0, 2, 40, 3, 3, 40), 0);
+	assert_int_equal(decode_these("in the set", 2, 64, 1, 1, 3, 96, 0, 3, 40), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("in the set", 2, 64, 1, 1, 3, 96, 4, 0, 40), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("in the set", 2, 64, 1, 1, 3, 96, 6, 4, 40), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("", 2, 64, 1, 2, 3, 96, 6, 0, 40, 0, 0, 41), 0);
+	assert_int_equal(decode_these("candidate that", 2, 64, 1, 2, 3, 96, 6, 0, 40, 0, 0, 40),
+			 IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("candidate that", 2, 64, 1, 1, 3, 96, 6, 0, 64),
+			 IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("candidate that", 2, 64, 1, 1, 3, 96, 6, 0, 0),
+			 IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("", 2, 64, 1, 1, 3, 96, 0xab, 2, 0, 40), 0); /* 299 */
+	assert_int_equal(decode_these("beyond", 2, 64, 1, 1, 3, 96, 0xab, 2, 1, 40),
+			 IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("beyond", 2, 64, 1, 1, 3, 96, 0xac, 2, 0, 40),
+			 IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("more pages", 2, 64, 1, 0, 3, 96, 0), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("cut off", 2, 64, 1, 1, 3, 96, 6, 0, 0x80), IMAGE_E_CORRUPT);
+	assert_int_equal(decode_these("cut off", 2), IMAGE_E_CORRUPT);
+}
+
+/* What 2.0 wrote: no scores, and four bytes that nobody looks at. */
+static void test_minor_0(void **state)
+{
+	struct working_set s = new_set(300), back;
+	struct problem problem = PROBLEM_INIT;
+	_cleanup_buf_ struct buf file = {0};
+
+	assert_int_equal(working_set_add(&s, 3, 3), 0);
+	assert_int_equal(working_set_add(&s, 10, 1), 0);
+	encode(&s, &file);
+	file.len = 68;
+	file.data[10] = 0;
+	file.data[12] = 99;
+	assert_int_equal(buf_append(&file, "0123456789abcdef", 16), 0);
+	fit_sum(&file);
+	assert_int_equal(file.len, 84);
+	assert_int_equal(working_set_decode(file.data, file.len, &problem, &back), 0);
+	check_same(&s, &back);
+	assert_int_equal(back.weights[0].score, WORKING_SET_FIRST);
+	working_set_deinit(&back);
+	working_set_deinit(&s);
+}
+
+/* What a later minor version adds behind the scores is skipped, in files of that version only. */
 static void test_later_minor(void **state)
 {
 	struct working_set s = new_set(300), back;
@@ -185,7 +335,7 @@ static void test_later_minor(void **state)
 	assert_int_equal(buf_append(&file, "0123456789", 10), 0);
 	fit_sum(&file);
 	assert_int_equal(working_set_decode(file.data, file.len, &problem, &back), IMAGE_E_CORRUPT);
-	file.data[10] = 1;
+	file.data[10] = 2;
 	fit_sum(&file);
 	assert_int_equal(working_set_decode(file.data, file.len, &problem, &back), 0);
 	check_same(&s, &back);
@@ -200,6 +350,7 @@ static void test_every_bit_and_length(void **state)
 	struct problem problem;
 
 	assert_int_equal(working_set_add(&s, 3, 3), 0);
+	assert_int_equal(working_set_weigh(&s, 10, 20, 30), 0);
 	assert_int_equal(working_set_add(&s, 200, 70), 0);
 	encode(&s, &file);
 	for (size_t i = 0; i < file.len * 8; i++) {
@@ -383,7 +534,10 @@ static void test_one_range(void **state)
 }
 
 #define DIR_TEST(_f) cmocka_unit_test_setup_teardown(_f, fixture_setup, fixture_teardown)
-TEST_MAIN(cmocka_unit_test(test_adding), cmocka_unit_test(test_round_trip),
-	  cmocka_unit_test(test_bytes), cmocka_unit_test(test_refused),
-	  cmocka_unit_test(test_later_minor), cmocka_unit_test(test_every_bit_and_length),
-	  cmocka_unit_test(test_limits), DIR_TEST(test_outcomes), DIR_TEST(test_one_range))
+TEST_MAIN(cmocka_unit_test(test_adding), cmocka_unit_test(test_weighing),
+	  cmocka_unit_test(test_refused_scores), cmocka_unit_test(test_candidates),
+	  cmocka_unit_test(test_score_bytes), cmocka_unit_test(test_minor_0),
+	  cmocka_unit_test(test_round_trip), cmocka_unit_test(test_bytes),
+	  cmocka_unit_test(test_refused), cmocka_unit_test(test_later_minor),
+	  cmocka_unit_test(test_every_bit_and_length), cmocka_unit_test(test_limits),
+	  DIR_TEST(test_outcomes), DIR_TEST(test_one_range))

@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/str.h"
 #include "image/device-file.h"
+#include "image/image-base.h"
 #include "image/image-internal.h"
 #include "image/outcome.h"
 #include "image/seal.h"
@@ -185,6 +186,8 @@ int snapshot_verify(int dirfd, const struct keyring *keys, snapshot_progress pro
 	r = verify_frames(&v, problem);
 	if (r == 0) /* last: what is said of it means that all else is whole */
 		r = working_set_check(dirfd, image, problem);
+	if (r == 0)
+		r = image_base_check(dirfd, image, m.base_image_id, problem);
 	if (r < 0)
 		problem_errno(problem, r, "snapshot: cannot be verified");
 	return error_trace(r);

@@ -1,48 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * working-set.c - the file
+ * working-set.c - the set in memory
  *
- *     0          header     64 bytes: magic, version, image id, pages of the guest and of the set,
- *                           runs, bytes of the runs
- *     64         runs       two varints each: distance to the run before, pages - 1
- *     ...        what a later minor version adds; none now
- *     end - 16   XXH3-128 of everything before
+ * What is known is the weights: ascending ranges of pages, each with a score. The set is what has a
+ * score of the threshold or more, and its runs are kept beside the weights, because whoever reads,
+ * stores or prefetches the set has no use for scores. Both only ever grow at their ends.
  *
- * A run of the set takes two or three bytes: a guest of 8 GiB that needs 10,000 scattered pages has
- * a file of some 25 KiB. The first run's distance is its gfn. Any other's is the number of pages
- * between the two, less one, so that runs that touch or overlap cannot be said at all.
- *
- *     gfn 3, 4, 5, 10     3, 2   3, 0     (10 - 6 = 4 pages between: 3)
- *
- * Source of the design: docs/format-image.md, "Working set".
+ *     weights   3-4: 160   5: 96   6-9: 40   10: 255      threshold 64
+ *     runs      3-5                          10
  */
 #include "image/working-set.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <xxhash.h>
 
 #include "base/error.h"
-#include "base/fd.h"
-#include "base/file.h"
 #include "base/str.h"
-#include "base/varint.h"
-#include "image/le.h"
-#include "image/outcome.h"
-#include "image/plain-file.h"
-
-#define HEADER_BYTES  64u
-#define ID_BYTES      (IMAGE_ID_LEN / 2)
-#define RUN_MIN_BYTES 2u
-#define RUN_MAX_BYTES (2u * VARINT_MAX)
-
-#define ull(_v)	      ((unsigned long long)(_v))
-
-static const char set_magic[] = "DORMSET"; /* eight bytes with its zero */
 
 void working_set_init(struct working_set *s, const struct image *image)
 {
@@ -53,309 +26,81 @@ void working_set_init(struct working_set *s, const struct image *image)
 void working_set_deinit(struct working_set *s)
 {
 	free(s->runs);
+	free(s->weights);
 	*s = (struct working_set){0};
 }
 
-static uint64_t set_end(const struct working_set *s)
+uint8_t working_set_threshold(const struct working_set *s)
 {
-	return s->n_runs ? s->runs[s->n_runs - 1].gfn + s->runs[s->n_runs - 1].n_pages : 0;
+	return s->threshold ? s->threshold : WORKING_SET_THRESHOLD;
 }
 
-static int grow(struct working_set *s)
+static uint64_t known_end(const struct working_set *s)
 {
-	size_t cap = s->cap_runs ? 2 * s->cap_runs : 64;
-	struct working_set_run *runs = reallocarray(s->runs, cap, sizeof(*runs));
+	const struct working_set_weight *last = s->n_weights ? &s->weights[s->n_weights - 1] : NULL;
 
-	if (!runs)
-		return -ENOMEM;
-	s->runs = runs;
-	s->cap_runs = cap;
+	return last ? last->gfn + last->n_pages : 0;
+}
+
+/* The last of each, if the pages go on where it ends; else NULL. */
+static struct working_set_weight *weight_before(struct working_set *s, uint64_t gfn, uint8_t score)
+{
+	struct working_set_weight *last = s->n_weights ? &s->weights[s->n_weights - 1] : NULL;
+
+	return last && last->score == score && last->gfn + last->n_pages == gfn ? last : NULL;
+}
+
+static struct working_set_run *run_before(struct working_set *s, uint64_t gfn)
+{
+	struct working_set_run *last = s->n_runs ? &s->runs[s->n_runs - 1] : NULL;
+
+	return last && last->gfn + last->n_pages == gfn ? last : NULL;
+}
+
+/* Room for one more of both, so that adding them cannot fail half-way. */
+static int reserve(struct working_set *s)
+{
+	int r;
+
+	if (s->n_weights >= WORKING_SET_MAX_RUNS)
+		return -EFBIG;
+	r = mem_grow(&s->weights, &s->cap_weights, s->n_weights, sizeof(*s->weights));
+	return r ? r : mem_grow(&s->runs, &s->cap_runs, s->n_runs, sizeof(*s->runs));
+}
+
+static void add_run(struct working_set *s, uint64_t gfn, uint64_t n_pages)
+{
+	struct working_set_run *run = run_before(s, gfn);
+
+	if (run)
+		run->n_pages += n_pages;
+	else
+		s->runs[s->n_runs++] = (struct working_set_run){gfn, n_pages};
+	s->n_pages += n_pages;
+}
+
+int working_set_weigh(struct working_set *s, uint64_t gfn, uint64_t n_pages, uint8_t score)
+{
+	struct working_set_weight *weight;
+	int r;
+
+	if (gfn < known_end(s) || gfn > s->guest_pages || n_pages == 0 || score == 0 ||
+	    n_pages > s->guest_pages - gfn)
+		return error_trace(-EINVAL);
+	weight = weight_before(s, gfn, score);
+	r = weight ? 0 : reserve(s);
+	if (r < 0)
+		return error_trace(r);
+	if (weight)
+		weight->n_pages += n_pages;
+	else
+		s->weights[s->n_weights++] = (struct working_set_weight){gfn, n_pages, score};
+	if (score >= working_set_threshold(s))
+		add_run(s, gfn, n_pages);
 	return 0;
 }
 
 int working_set_add(struct working_set *s, uint64_t gfn, uint64_t n_pages)
 {
-	const uint64_t end = set_end(s);
-	int r;
-
-	if (gfn < end || gfn > s->guest_pages || n_pages == 0 || n_pages > s->guest_pages - gfn)
-		return error_trace(-EINVAL);
-	if (s->n_runs && gfn == end) {
-		s->runs[s->n_runs - 1].n_pages += n_pages;
-		s->n_pages += n_pages;
-		return 0;
-	}
-	if (s->n_runs == WORKING_SET_MAX_RUNS)
-		return error_trace(-EFBIG);
-	r = s->n_runs == s->cap_runs ? grow(s) : 0;
-	if (r < 0)
-		return error_trace(r);
-	s->runs[s->n_runs++] = (struct working_set_run){.gfn = gfn, .n_pages = n_pages};
-	s->n_pages += n_pages;
-	return 0;
-}
-
-/* ---- encoding ---------------------------------------------------------------------------------
- */
-
-/*
- * header   0 magic 8 | 8 major 2 | 10 minor 2 | 12 reserved 4 | 16 image id 16 | 32 guest pages 8
- *          40 pages 8 | 48 runs 8 | 56 bytes of the runs 8
- */
-static int put_header(const struct working_set *s, size_t runs_len, uint8_t *out)
-{
-	memset(out, 0, HEADER_BYTES);
-	memcpy(out, set_magic, 8);
-	le_put16(out + 8, FORMAT_MAJOR);
-	le_put16(out + 10, FORMAT_MINOR);
-	le_put64(out + 32, s->guest_pages);
-	le_put64(out + 40, s->n_pages);
-	le_put64(out + 48, s->n_runs);
-	le_put64(out + 56, runs_len);
-	return str_unhex(s->image_id, out + 16, ID_BYTES);
-}
-
-static size_t put_runs(const struct working_set *s, uint8_t *out)
-{
-	uint64_t next = 0; /* the lowest gfn that the run may have */
-	uint8_t *p = out;
-
-	for (size_t i = 0; i < s->n_runs; i++) {
-		p += varint_put(p, s->runs[i].gfn - next);
-		p += varint_put(p, s->runs[i].n_pages - 1);
-		next = s->runs[i].gfn + s->runs[i].n_pages + 1;
-	}
-	return (size_t)(p - out);
-}
-
-int working_set_encode(const struct working_set *s, struct buf *ret)
-{
-	_cleanup_buf_ struct buf all = {0};
-	XXH128_canonical_t sum;
-	uint8_t *out;
-	size_t len;
-	int r;
-
-	if (!s->n_runs || s->n_runs > WORKING_SET_MAX_RUNS)
-		return error_trace(-EINVAL);
-	r = buf_reserve(&all, HEADER_BYTES + s->n_runs * RUN_MAX_BYTES + DIGEST_BYTES + 1);
-	if (r < 0)
-		return error_trace(r);
-	out = (uint8_t *)all.data;
-	len = HEADER_BYTES + put_runs(s, out + HEADER_BYTES);
-	r = put_header(s, len - HEADER_BYTES, out);
-	if (r < 0)
-		return error_trace(r);
-	XXH128_canonicalFromHash(&sum, XXH3_128bits(out, len));
-	memcpy(out + len, sum.digest, DIGEST_BYTES);
-	all.len = len + DIGEST_BYTES;
-	*ret = all;
-	all = (struct buf){0};
-	return 0;
-}
-
-/* ---- decoding ---------------------------------------------------------------------------------
- */
-
-struct header {
-	uint16_t minor;
-	uint64_t n_pages, n_runs, runs_len;
-};
-
-static int check_frame(const uint8_t *data, size_t len, struct problem *problem)
-{
-	XXH128_canonical_t sum;
-	int r;
-
-	if (len < HEADER_BYTES + DIGEST_BYTES)
-		return image_corrupt(problem, "working-set: %zu bytes, shorter than any", len);
-	if (len > WORKING_SET_MAX_BYTES)
-		return image_corrupt(problem, "working-set: %zu bytes, limit %u", len,
-				     WORKING_SET_MAX_BYTES);
-	if (memcmp(data, set_magic, 8))
-		return image_corrupt(problem, "working-set: not a working set (magic at offset 0)");
-	r = image_check_version("working-set", le_get16(data + 8), le_get16(data + 10), problem);
-	if (r)
-		return r;
-	if (le_get16(data + 8) < 2)
-		return image_corrupt(problem, "working-set: of version 1, which had none");
-	XXH128_canonicalFromHash(&sum, XXH3_128bits(data, len - DIGEST_BYTES));
-	if (memcmp(sum.digest, data + len - DIGEST_BYTES, DIGEST_BYTES))
-		return image_corrupt(problem,
-				     "working-set: checksum mismatch over %zu bytes: "
-				     "truncated or altered",
-				     len - DIGEST_BYTES);
-	return 0;
-}
-
-static int get_header(const uint8_t *data, size_t len, struct header *h, struct working_set *s,
-		      struct problem *problem)
-{
-	const uint64_t room = len - HEADER_BYTES - DIGEST_BYTES;
-
-	h->minor = le_get16(data + 10);
-	str_hex(data + 16, ID_BYTES, s->image_id);
-	s->guest_pages = le_get64(data + 32);
-	h->n_pages = le_get64(data + 40);
-	h->n_runs = le_get64(data + 48);
-	h->runs_len = le_get64(data + 56);
-	if (s->guest_pages == 0 || s->guest_pages > IMAGE_MAX_PAGES)
-		return image_corrupt(problem, "working-set: of a guest of %llu pages, limit %llu",
-				     ull(s->guest_pages), IMAGE_MAX_PAGES);
-	if (h->runs_len > room || (h->minor == 0 && h->runs_len != room))
-		return image_corrupt(problem,
-				     "working-set: %llu bytes of runs, there is room for "
-				     "%llu",
-				     ull(h->runs_len), ull(room));
-	if (h->n_runs == 0 || h->n_runs > WORKING_SET_MAX_RUNS ||
-	    h->n_runs > h->runs_len / RUN_MIN_BYTES)
-		return image_corrupt(problem, "working-set: %llu runs in %llu bytes, limit %u",
-				     ull(h->n_runs), ull(h->runs_len), WORKING_SET_MAX_RUNS);
-	return 0;
-}
-
-static_assert(sizeof(struct working_set_run) == 2 * sizeof(uint64_t),
-	      "two numbers, as in the file");
-
-/* The next run holds the two numbers of the file: make them a place and a length. */
-static int place_run(struct working_set *s, uint64_t next, struct problem *problem)
-{
-	struct working_set_run *run = &s->runs[s->n_runs];
-	uint64_t distance = run->gfn, more = run->n_pages;
-
-	if (next >= s->guest_pages || distance >= s->guest_pages - next ||
-	    more >= s->guest_pages - next - distance)
-		return image_corrupt(problem,
-				     "working-set: run %zu is beyond the %llu pages of the guest",
-				     s->n_runs, ull(s->guest_pages));
-	run->gfn = next + distance;
-	run->n_pages = more + 1;
-	s->n_pages += run->n_pages;
-	s->n_runs++;
-	return 0;
-}
-
-static int get_runs(const uint8_t *p, const struct header *h, struct working_set *s,
-		    struct problem *problem)
-{
-	const uint8_t *end = p + h->runs_len;
-	int r = 0;
-
-	s->runs = calloc(h->n_runs, sizeof(*s->runs));
-	if (!s->runs)
-		return -ENOMEM;
-	s->cap_runs = h->n_runs;
-	if (varint_get_many(&p, end, (uint64_t *)(void *)s->runs, 2 * h->n_runs) < 0)
-		return image_corrupt(problem, "working-set: its %llu runs are cut off or malformed",
-				     ull(h->n_runs));
-	for (uint64_t i = 0; r == 0 && i < h->n_runs; i++)
-		r = place_run(s, i ? set_end(s) + 1 : 0, problem);
-	if (r)
-		return r;
-	if (p != end || s->n_pages != h->n_pages)
-		return image_corrupt(problem,
-				     "working-set: its runs have %llu pages, its header "
-				     "says %llu; %zu bytes are left over",
-				     ull(s->n_pages), ull(h->n_pages), (size_t)(end - p));
-	return 0;
-}
-
-int working_set_decode(const void *data, size_t len, struct problem *problem,
-		       struct working_set *ret)
-{
-	_cleanup_(working_set_deinit) struct working_set s = {0};
-	struct header h;
-	int r = check_frame(data, len, problem);
-
-	if (r == 0)
-		r = get_header(data, len, &h, &s, problem);
-	if (r == 0)
-		r = get_runs((const uint8_t *)data + HEADER_BYTES, &h, &s, problem);
-	if (r)
-		return r < 0 ? error_trace(r) : r;
-	*ret = s;
-	s = (struct working_set){0};
-	return 0;
-}
-
-/* ---- the file ---------------------------------------------------------------------------------
- */
-
-static int read_file(int dirfd, struct buf *ret, struct problem *problem)
-{
-	_cleanup_fd_ int fd = -1;
-	uint64_t bytes;
-	int r;
-
-	if (faccessat(dirfd, WORKING_SET_NAME, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
-		return WORKING_SET_E_ABSENT;
-	r = plain_file_open(dirfd, WORKING_SET_NAME, WORKING_SET_NAME, problem, &fd, &bytes);
-	if (r)
-		return r;
-	if (bytes > WORKING_SET_MAX_BYTES)
-		return image_corrupt(problem, "working-set: %llu bytes, limit %u", ull(bytes),
-				     WORKING_SET_MAX_BYTES);
-	r = buf_reserve(ret, (size_t)bytes + 1);
-	if (r == 0)
-		r = fd_pread_full(fd, ret->data, (size_t)bytes, 0);
-	if (r < 0) {
-		problem_errno(problem, r, "working-set: reading %llu bytes", ull(bytes));
-		return error_trace(r);
-	}
-	ret->len = (size_t)bytes;
-	return 0;
-}
-
-int working_set_read(int dirfd, const struct image *image, struct problem *problem,
-		     struct working_set *ret)
-{
-	_cleanup_(working_set_deinit) struct working_set s = {0};
-	_cleanup_buf_ struct buf file = {0};
-	int r = read_file(dirfd, &file, problem);
-
-	if (r == 0)
-		r = working_set_decode(file.data, file.len, problem, &s);
-	if (r)
-		return r;
-	if (strcmp(s.image_id, image_id(image)) || s.guest_pages != image_n_pages(image)) {
-		problem_set(problem, 500,
-			    "working-set: of image %s (%llu pages), but this is image %s (%llu "
-			    "pages)",
-			    s.image_id, ull(s.guest_pages), image_id(image),
-			    ull(image_n_pages(image)));
-		return WORKING_SET_E_STALE;
-	}
-	*ret = s;
-	s = (struct working_set){0};
-	return 0;
-}
-
-int working_set_check(int dirfd, const struct image *image, struct problem *problem)
-{
-	_cleanup_(working_set_deinit) struct working_set s = {0};
-	struct problem why = PROBLEM_INIT;
-	int r = working_set_read(dirfd, image, &why, &s);
-
-	if (r == 0 || r == WORKING_SET_E_ABSENT)
-		return 0;
-	if (r < 0) {
-		problem_errno(problem, r, "working-set: reading it");
-		return error_trace(r);
-	}
-	problem_set(problem, 500, "%s; the memory is whole, but a wake reads it in no good order",
-		    why.message);
-	problem_hint(problem, "dorm store repair removes it");
-	return r == IMAGE_E_VERSION ? r : IMAGE_E_CORRUPT;
-}
-
-int working_set_write(int dirfd, const struct working_set *s, struct problem *problem)
-{
-	_cleanup_buf_ struct buf file = {0};
-	int r = working_set_encode(s, &file);
-
-	if (r == 0)
-		r = file_write_atomic(dirfd, WORKING_SET_NAME, file.data, file.len, 0444);
-	if (r < 0)
-		problem_errno(problem, r, "working-set: writing it");
-	return error_trace(r);
+	return working_set_weigh(s, gfn, n_pages, MAX(WORKING_SET_FIRST, working_set_threshold(s)));
 }

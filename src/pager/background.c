@@ -176,7 +176,9 @@ static bool claim_also(struct job *job, struct side *side, uint64_t index, uint3
 	    is_there(job, side, index))
 		return false;
 	image_frame_extent(side->image, layer, (uint32_t)(index - side->frames->first[layer]), x);
-	return x->offset == end && frames_try(side->frames, index);
+	/* a plain frame begins on a page, so there may be a little between it and the one before */
+	return x->offset >= end && x->offset - end < DORM_PAGE_SIZE &&
+	       frames_try(side->frames, index);
 }
 
 enum { ARG_JOB, ARG_FRAME, ARG_N, ARG_SIDE };
@@ -198,7 +200,7 @@ static bool next_read(struct job *job, struct side *side, struct load *l)
 	end = first.offset + first.stored_bytes;
 	while (end + IMAGE_FRAME_BYTES + DORM_PAGE_SIZE - first.offset <= LOADER_READ_BYTES &&
 	       claim_also(job, side, index + n, layer, end, &x)) {
-		end += x.stored_bytes;
+		end = x.offset + x.stored_bytes;
 		n++;
 	}
 	side->cursor = index + n;
@@ -244,6 +246,29 @@ static bool next_of(struct job *job, struct load *l)
 	return true;
 }
 
+/* Under jobs_lock: is there nothing left, or no hope? Then it leaves the list. */
+static void settle_job(struct job *job)
+{
+	struct pager *p = job->p;
+
+	if (job->pending || job->state != JOB_LOADING)
+		return;
+	if (!job->text[0] && !job->cancelled &&
+	    (job->sides[SIDE_RESIDENT].n_wanted || job->sides[SIDE_DIRECT].n_wanted ||
+	     (job->what == JOB_FULL && job->step != STEP_END)))
+		return;
+	for (struct job **x = &p->jobs; *x; x = &(*x)->next) {
+		if (*x != job)
+			continue;
+		*x = job->next;
+		break;
+	}
+	job->next = NULL;
+	__atomic_store_n(&job->state, job->text[0] || job->cancelled ? JOB_FAILED : JOB_DONE,
+			 __ATOMIC_RELEASE);
+	(void)eventfd_write(p->attention_fd, 1); /* somebody may wait for it */
+}
+
 bool background_next(void *ctx, struct load *l)
 {
 	struct pager *p = ctx;
@@ -263,6 +288,11 @@ bool background_next(void *ctx, struct load *l)
 			*x = job;
 			return true;
 		}
+	}
+	/* what was wanted may have come by itself */
+	for (struct job *job = p->jobs, *next; job; job = next) {
+		next = job->next;
+		settle_job(job);
 	}
 	return false;
 }
@@ -349,29 +379,6 @@ static void decode_all(struct job *job, struct load *l, struct bounce *b, const 
 	}
 }
 
-/* Under jobs_lock: is there nothing left, or no hope? Then it leaves the list. */
-static void settle_job(struct job *job)
-{
-	struct pager *p = job->p;
-
-	if (job->pending || job->state != JOB_LOADING)
-		return;
-	if (!job->text[0] && !job->cancelled &&
-	    (job->sides[SIDE_RESIDENT].n_wanted || job->sides[SIDE_DIRECT].n_wanted ||
-	     (job->what == JOB_FULL && job->step != STEP_END)))
-		return;
-	for (struct job **x = &p->jobs; *x; x = &(*x)->next) {
-		if (*x != job)
-			continue;
-		*x = job->next;
-		break;
-	}
-	job->next = NULL;
-	__atomic_store_n(&job->state, job->text[0] || job->cancelled ? JOB_FAILED : JOB_DONE,
-			 __ATOMIC_RELEASE);
-	(void)eventfd_write(p->attention_fd, 1); /* somebody may wait for it */
-}
-
 static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data, int result)
 {
 	struct job *job = (struct job *)(uintptr_t)l->arg[ARG_JOB];
@@ -442,6 +449,8 @@ static void ask(struct job *job, const struct working_set *set, enum job_what wh
 
 	if (set)
 		want_set(job, set);
+	else if (what == JOB_WORKING_SET) /* not known what it needs: all of it, one by one */
+		job_want_all(job);
 	job->what = MAX(job->what, what);
 	if (set)
 		job->priority = LOAD_WORKING_SET;

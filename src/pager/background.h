@@ -43,7 +43,8 @@ bool background_next(void *ctx, struct load *l);
  * @s:   for whom; NULL: for @r alone
  * @r:   with @s NULL: which memory
  * @set: what to load first, borrowed; NULL: nothing is known. Must be of the session's image
- * @what: JOB_WORKING_SET (only @set) or JOB_FULL
+ * @what: JOB_WORKING_SET (only @set; without one everything, in the order in which it is stored) or
+ *        JOB_FULL
  * Return: 0; -ENOMEM
  */
 int background_start(struct pager *p, struct session *s, struct resident *r,

@@ -28,7 +28,9 @@ void bring_put_result(struct bring *w, int r, const char *what)
 	case 0:
 		bring_served(w);
 		break;
-	case -EAGAIN: /* woken: the VM's threads ask again (fault.c, rule 4) */
+	case -EAGAIN: /* the VM's threads ask again (fault.c, rule 4); the page that this one
+		       * waits for may lie in a region that was not come to */
+		session_wake(w->s, w->gfn, 1);
 		break;
 	case -ESRCH: /* the process is ending; its pidfd will tell the control thread */
 		(void)epoll_ctl(w->p->epoll_fd, EPOLL_CTL_DEL, w->s->uffd, NULL);

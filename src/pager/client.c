@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pager/client.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "base/clock.h"
@@ -16,6 +18,7 @@
 #include "pager/wire.h"
 
 #define CONNECT_PAUSE_MS 5
+#define MAX_WORKING_SET	 (16u << 20) /* bytes of its file: WORKING_SET_MAX_BYTES of the image */
 
 struct pager_client {
 	pthread_mutex_t lock; /* one request under way */
@@ -171,55 +174,195 @@ static int call(struct pager_client *c, const json_t *request, const struct desc
 	return 0;
 }
 
-int pager_client_ping(struct pager_client *c, uint64_t deadline_ns, int *ret_pid)
+/* ---- words ------------------------------------------------------------------------------------
+ */
+
+static const char *const mode_names[] = {"auto", "shared", "overlay", "copy", "eager"};
+static const char *const load_names[] = {"auto", "demand", "working-set", "full"};
+static const char *const register_names[] = {"missing", "missing,minor", "none"};
+
+static_assert(ARRAY_SIZE(mode_names) == PAGER_N_MODES, "a name for each");
+static_assert(ARRAY_SIZE(load_names) == PAGER_N_LOADS, "a name for each");
+static_assert(ARRAY_SIZE(register_names) == PAGER_N_REGISTERS, "a name for each");
+
+const char *pager_mode_name(enum pager_mode mode)
+{
+	return mode_names[mode];
+}
+
+const char *pager_load_name(enum pager_load load)
+{
+	return load_names[load];
+}
+
+const char *pager_register_name(enum pager_register reg)
+{
+	return register_names[reg];
+}
+
+/* Return: the number of the word; -EINVAL */
+static int find_word(const char *const *words, int n, const char *text)
+{
+	for (int i = 0; text && i < n; i++)
+		if (!strcmp(words[i], text))
+			return i;
+	return -EINVAL;
+}
+
+int pager_mode_parse(const char *text, enum pager_mode *ret)
+{
+	int i = find_word(mode_names, PAGER_N_MODES, text);
+
+	if (i < 0)
+		return -EINVAL;
+	*ret = (enum pager_mode)i;
+	return 0;
+}
+
+static uint64_t get_count(const json_t *o, const char *name)
+{
+	json_int_t v = json_integer_value(json_object_get(o, name));
+
+	return v > 0 ? (uint64_t)v : 0;
+}
+
+/* ---- requests ---------------------------------------------------------------------------------
+ */
+
+int pager_client_about(struct pager_client *c, uint64_t deadline_ns, struct pager_about *ret)
 {
 	json_auto_t *request = json_pack("{s:s}", "op", "ping"), *reply = NULL;
 	int r = call(c, request, &no_descriptors, deadline_ns, NULL, &reply, NULL);
 
-	if (r == 0 && ret_pid)
-		*ret_pid = (int)json_integer_value(json_object_get(reply, "pid"));
+	if (r == 0)
+		*ret = (struct pager_about){
+			.pid = (int)json_integer_value(json_object_get(reply, "pid")),
+			.takes_back = json_is_true(json_object_get(reply, "takes_back")),
+		};
 	return r;
 }
 
-int pager_client_open(struct pager_client *c, const char *session, int image_dirfd,
-		      const struct keyring *keys, uint64_t n_pages, uint64_t deadline_ns,
-		      struct problem *problem, struct pager_session *ret)
+int pager_client_ping(struct pager_client *c, uint64_t deadline_ns, int *ret_pid)
 {
-	json_auto_t *request = NULL, *reply = NULL;
-	_cleanup_fd_ int fd = -1, keys_fd = -1;
-	struct descriptors d = {.fds = {image_dirfd, -1}, .n = image_dirfd >= 0};
-	const char *path, *id;
-	int r = 0;
+	struct pager_about about;
+	int r = pager_client_about(c, deadline_ns, &about);
 
-	if (image_dirfd < 0)
-		keys = NULL; /* zeros are no secret */
-	request =
-		json_pack("{s:s, s:s, s:I, s:b, s:b}", "op", "open", "session", session, "n_pages",
-			  (json_int_t)n_pages, "zero", image_dirfd < 0, "keys", keys != NULL);
-	if (!request)
-		return -EINVAL; /* a name that is not UTF-8 */
+	if (r == 0 && ret_pid)
+		*ret_pid = about.pid;
+	return r;
+}
+
+/* A request about an image: with its directory, and the keys if there are any. */
+static int call_image(struct pager_client *c, const json_t *request, int image_dirfd,
+		      const struct keyring *keys, uint64_t deadline_ns, struct problem *problem,
+		      json_t **ret, int *ret_fd)
+{
+	struct descriptors d = {.fds = {image_dirfd, -1}, .n = image_dirfd >= 0};
+	_cleanup_fd_ int keys_fd = -1;
+
 	if (keys) {
-		r = keyring_to_fd(keys, &keys_fd);
+		int r = keyring_to_fd(keys, &keys_fd);
+
 		if (r < 0) {
 			problem_errno(problem, r, "handing the keys to the pager");
 			return r;
 		}
 		d.fds[d.n++] = keys_fd;
 	}
-	r = call(c, request, &d, deadline_ns, problem, &reply, &fd);
+	return call(c, request, &d, deadline_ns, problem, ret, ret_fd);
+}
+
+/* What is not said is left out: the pager's own choice. */
+static json_t *open_request(const char *session, bool zero, bool keys, uint64_t n_pages,
+			    const struct pager_open_options *o)
+{
+	json_t *q = json_pack("{s:s, s:s, s:I, s:b, s:b}", "op", "open", "session", session,
+			      "n_pages", (json_int_t)n_pages, "zero", (int)zero, "keys", (int)keys);
+	int r = 0;
+
+	if (!q || !o)
+		return q;
+	if (o->mode != PAGER_MODE_AUTO)
+		r |= json_object_set_new(q, "mode", json_string(mode_names[o->mode]));
+	if (o->load != PAGER_LOAD_AUTO)
+		r |= json_object_set_new(q, "load", json_string(load_names[o->load]));
+	if (o->is_private)
+		r |= json_object_set_new(q, "private", json_true());
+	if (o->no_prefetch)
+		r |= json_object_set_new(q, "prefetch", json_false());
+	if (r) {
+		json_decref(q);
+		return NULL;
+	}
+	return q;
+}
+
+/* A pager that knows no modes serves in the first one there was. Return: 0; -EPROTO */
+static int read_session(const json_t *reply, bool has_memory, struct pager_session *ret)
+{
+	const char *path = json_string_value(json_object_get(reply, "socket"));
+	const char *id = json_string_value(json_object_get(reply, "image_id"));
+	const char *why = json_string_value(json_object_get(reply, "why"));
+	const json_t *mode_word = json_object_get(reply, "mode");
+	const json_t *reg_word = json_object_get(reply, "register");
+	int mode = PAGER_MODE_SHARED, reg = PAGER_REGISTER_MISSING;
+
+	if (mode_word)
+		mode = find_word(mode_names, PAGER_N_MODES, json_string_value(mode_word));
+	if (reg_word)
+		reg = find_word(register_names, PAGER_N_REGISTERS, json_string_value(reg_word));
+	if (mode <= PAGER_MODE_AUTO || reg < 0 || !id || strlen(id) >= sizeof(ret->image_id))
+		return -EPROTO;
+	*ret = (struct pager_session){
+		.memory_fd = -1,
+		.mode = (enum pager_mode)mode,
+		.reg = (enum pager_register)reg,
+		.working_set_pages = get_count(reply, "working_set_pages"),
+		.adopted = json_is_true(json_object_get(reply, "adopted")),
+	};
+	if (!ret->adopted && (!path || strlen(path) >= sizeof(ret->socket_path) ||
+			      (!has_memory && mode != PAGER_MODE_COPY)))
+		return -EPROTO;
+	str_copy(ret->socket_path, sizeof(ret->socket_path), ret->adopted ? "" : path);
+	str_copy(ret->image_id, sizeof(ret->image_id), id);
+	str_copy(ret->why, sizeof(ret->why), why ? why : "");
+	return 0;
+}
+
+int pager_client_open_as(struct pager_client *c, const char *session, int image_dirfd,
+			 const struct keyring *keys, uint64_t n_pages,
+			 const struct pager_open_options *options, uint64_t deadline_ns,
+			 struct problem *problem, struct pager_session *ret)
+{
+	json_auto_t *request = NULL, *reply = NULL;
+	struct pager_session s;
+	_cleanup_fd_ int fd = -1;
+	int r;
+
+	if (image_dirfd < 0)
+		keys = NULL; /* zeros are no secret */
+	request = open_request(session, image_dirfd < 0, keys != NULL, n_pages, options);
+	if (!request)
+		return -EINVAL; /* a name that is not UTF-8 */
+	r = call_image(c, request, image_dirfd, keys, deadline_ns, problem, &reply, &fd);
 	if (r)
 		return r;
-	path = json_string_value(json_object_get(reply, "socket"));
-	id = json_string_value(json_object_get(reply, "image_id"));
-	if (fd < 0 || !path || !id || strlen(path) >= sizeof(ret->socket_path) ||
-	    strlen(id) >= sizeof(ret->image_id)) {
+	r = read_session(reply, fd >= 0, &s);
+	if (r < 0) {
 		problem_set(problem, 500, "the pager's answer makes no sense");
-		return -EPROTO;
+		return r;
 	}
-	str_copy(ret->socket_path, sizeof(ret->socket_path), path);
-	str_copy(ret->image_id, sizeof(ret->image_id), id);
-	ret->memory_fd = take_fd(fd);
+	s.memory_fd = take_fd(fd);
+	*ret = s;
 	return 0;
+}
+
+int pager_client_open(struct pager_client *c, const char *session, int image_dirfd,
+		      const struct keyring *keys, uint64_t n_pages, uint64_t deadline_ns,
+		      struct problem *problem, struct pager_session *ret)
+{
+	return pager_client_open_as(c, session, image_dirfd, keys, n_pages, NULL, deadline_ns,
+				    problem, ret);
 }
 
 int pager_client_close_session(struct pager_client *c, const char *session, uint64_t deadline_ns)
@@ -261,4 +404,152 @@ int pager_client_stats(struct pager_client *c, uint64_t deadline_ns, json_t **re
 	json_auto_t *request = json_pack("{s:s}", "op", "stats");
 
 	return get_stats(c, request, deadline_ns, ret);
+}
+
+int pager_client_load(struct pager_client *c, const char *session, enum pager_load what,
+		      uint64_t deadline_ns, struct problem *problem)
+{
+	json_auto_t *request = NULL, *reply = NULL;
+
+	request = json_pack("{s:s, s:s, s:s}", "op", "load", "session", session, "what",
+			    load_names[what]);
+	return request ? call(c, request, &no_descriptors, deadline_ns, problem, &reply, NULL)
+		       : -EINVAL;
+}
+
+int pager_client_warm(struct pager_client *c, int image_dirfd, const struct keyring *keys,
+		      uint64_t n_pages, enum pager_load what, uint64_t deadline_ns,
+		      struct problem *problem, char ret_image_id[33])
+{
+	json_auto_t *request = NULL, *reply = NULL;
+	const char *id;
+	int r;
+
+	request = json_pack("{s:s, s:I, s:b, s:s}", "op", "warm", "n_pages", (json_int_t)n_pages,
+			    "keys", keys != NULL, "what", load_names[what]);
+	if (!request)
+		return -ENOMEM;
+	r = call_image(c, request, image_dirfd, keys, deadline_ns, problem, &reply, NULL);
+	if (r)
+		return r;
+	id = json_string_value(json_object_get(reply, "image_id"));
+	if (!id || strlen(id) > 32) {
+		problem_set(problem, 500, "the pager's answer makes no sense");
+		return -EPROTO;
+	}
+	str_copy(ret_image_id, 33, id);
+	return 0;
+}
+
+int pager_client_image(struct pager_client *c, const char *image_id, uint64_t deadline_ns,
+		       json_t **ret)
+{
+	json_auto_t *request = NULL, *reply = NULL;
+	json_t *image;
+	int r;
+
+	request = json_pack("{s:s, s:s}", "op", "image", "image_id", image_id);
+	r = request ? call(c, request, &no_descriptors, deadline_ns, NULL, &reply, NULL) : -EINVAL;
+	if (r)
+		return r;
+	image = json_object_get(reply, "image");
+	if (!json_is_object(image))
+		return -EPROTO;
+	*ret = json_incref(image);
+	return 0;
+}
+
+void pager_working_set_deinit(struct pager_working_set *s)
+{
+	free(s->data);
+	*s = (struct pager_working_set){0};
+}
+
+/* It is sealed, so its size is what it is. */
+static int read_whole(int fd, size_t max, void **ret, size_t *ret_len)
+{
+	_cleanup_free_ void *data = NULL;
+	struct stat st;
+	int r;
+
+	if (fstat(fd, &st) < 0)
+		return error_errno();
+	if (st.st_size <= 0 || (uint64_t)st.st_size > max)
+		return -EPROTO;
+	data = malloc((size_t)st.st_size);
+	if (!data)
+		return -ENOMEM;
+	r = fd_pread_full(fd, data, (size_t)st.st_size, 0);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(data);
+	*ret_len = (size_t)st.st_size;
+	return 0;
+}
+
+int pager_client_working_set(struct pager_client *c, const char *session, uint64_t deadline_ns,
+			     struct problem *problem, struct pager_working_set *ret)
+{
+	json_auto_t *request = NULL, *reply = NULL;
+	struct pager_working_set s = {0};
+	_cleanup_fd_ int fd = -1;
+	int r;
+
+	request = json_pack("{s:s, s:s}", "op", "working-set", "session", session);
+	r = request ? call(c, request, &no_descriptors, deadline_ns, problem, &reply, &fd)
+		    : -EINVAL;
+	if (r)
+		return r;
+	if (fd >= 0) {
+		r = read_whole(fd, MAX_WORKING_SET, &s.data, &s.len);
+		if (r < 0) {
+			problem_errno(problem, r, "reading the working set from the pager");
+			return r;
+		}
+	}
+	s.settled = json_is_true(json_object_get(reply, "settled"));
+	s.n_pages = get_count(reply, "pages");
+	s.precision = json_number_value(json_object_get(reply, "precision"));
+	s.recall = json_number_value(json_object_get(reply, "recall"));
+	s.wasted_bytes = get_count(reply, "wasted_bytes");
+	*ret = s;
+	return 0;
+}
+
+int pager_client_config(struct pager_client *c, const json_t *changes, uint64_t deadline_ns,
+			struct problem *problem, json_t **ret)
+{
+	json_auto_t *request = changes ? json_deep_copy(changes) : json_object(), *reply = NULL;
+	int r;
+
+	if (!request || json_object_set_new(request, "op", json_string("config")) < 0)
+		return -ENOMEM;
+	r = call(c, request, &no_descriptors, deadline_ns, problem, &reply, NULL);
+	if (r)
+		return r;
+	(void)json_object_del(reply, "ok"); /* the rest are the values */
+	*ret = take_ptr(reply);
+	return 0;
+}
+
+int pager_client_metrics(struct pager_client *c, uint64_t deadline_ns, char **ret)
+{
+	json_auto_t *request = json_pack("{s:s}", "op", "metrics"), *reply = NULL;
+	const char *text;
+	int r = call(c, request, &no_descriptors, deadline_ns, NULL, &reply, NULL);
+
+	if (r)
+		return r;
+	text = json_string_value(json_object_get(reply, "text"));
+	if (!text)
+		return -EPROTO;
+	*ret = strdup(text);
+	return *ret ? 0 : -ENOMEM;
+}
+
+int pager_client_handover(struct pager_client *c, uint64_t deadline_ns, struct problem *problem)
+{
+	json_auto_t *request = json_pack("{s:s}", "op", "handover"), *reply = NULL;
+
+	return call(c, request, &no_descriptors, deadline_ns, problem, &reply, NULL);
 }

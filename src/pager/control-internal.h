@@ -8,7 +8,7 @@
 #include "pager/door.h"
 #include "pager/wire.h"
 
-#define MAX_POLL (4 + CONTROL_MAX_CLIENTS + 2 * PAGER_MAX_SESSIONS)
+#define MAX_POLL (4 + ALONE_MAX_POLL + CONTROL_MAX_CLIENTS + 2 * PAGER_MAX_SESSIONS)
 
 struct control {
 	struct pager *p;
@@ -28,6 +28,7 @@ struct control {
 	struct orphan *orphans; /* takeover.h, like what follows */
 	unsigned taken_back, lost;
 	uint64_t takeover_ns;
+	struct alone *alone; /* lets in VMs that nobody announced, or NULL */
 	uint64_t accept_after_ns; /* leave listening sockets alone until then */
 	bool stop;
 

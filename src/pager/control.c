@@ -73,52 +73,60 @@ static void remove_dead_sockets(const char *run_dir)
 		closedir(d);
 }
 
-static int listen_for_clients(struct control *c, struct problem *problem)
+/* The control socket: one that was given, one that is made here, or none. */
+static int open_socket(struct control *c, struct problem *problem)
 {
-	const char *path = c->options.socket_path;
-
-	c->listener = fd_unix_listen(path, SOCK_SEQPACKET, 0600);
-	if (c->listener < 0) {
-		problem_errno(problem, c->listener, "cannot listen on %s", path);
-		return c->listener;
+	c->listener = c->options.listener;
+	if (c->listener < 0 && c->options.socket_path) {
+		c->listener = fd_unix_listen(c->options.socket_path, SOCK_SEQPACKET, 0600);
+		if (c->listener < 0) {
+			problem_errno(problem, c->listener, "cannot listen on %s",
+				      c->options.socket_path);
+			return c->listener;
+		}
 	}
-	return fd_set_nonblock(c->listener, 1);
+	return c->listener < 0 ? 0 : fd_set_nonblock(c->listener, 1);
 }
 
 /* What takes long is done before the sessions stop being served by the other one. */
 static int prepare(struct control *c, struct takeover_images **images, struct problem *problem)
 {
-	int r = file_mkdir_p(c->options.run_dir, 0700);
+	const char *run_dir = c->options.run_dir;
+	int r = run_dir ? file_mkdir_p(run_dir, 0700) : 0;
 
-	if (r < 0) {
-		problem_errno(problem, r, "cannot make the directory %s", c->options.run_dir);
+	if (r < 0)
+		problem_errno(problem, r, "cannot make the directory %s", run_dir);
+	if (r < 0 || !run_dir)
 		return r;
-	}
-	c->journal = journal_open(c->options.run_dir, problem);
+	c->journal = journal_open(run_dir, problem);
 	if (c->journal < 0)
 		return c->journal;
-	if (!c->options.takeover)
+	if (!c->options.takeover || !c->options.socket_path)
 		return 0;
 	r = takeover_prepare(c->journal, images);
 	return r < 0 ? r : handover_ask(c->options.socket_path, problem);
 }
 
+/* The lock may be in the run directory, and guards what is in it. */
 static int begin(struct control *c, struct problem *problem)
 {
 	_cleanup_(takeover_images_freep) struct takeover_images *images = NULL;
 	int r = prepare(c, &images, problem);
 
-	if (r == 0)
+	if (r == 0 && c->options.socket_path)
 		r = take_lock(c, problem);
-	if (r == 0)
-		r = journal_lock(c->journal, problem);
+	if (r < 0 || !c->options.run_dir)
+		return r;
+	r = journal_lock(c->journal, problem);
 	if (r < 0)
 		return r;
 	c->p->options.slate_dirfd = c->journal;
 	remove_dead_sockets(c->options.run_dir);
 	takeover_run(c, images);
-	return listen_for_clients(c, problem);
+	return 0;
 }
+
+static alone_admit_fn admit;
 
 int control_new(struct pager *p, const struct control_options *options, int signal_fd,
 		struct problem *problem, struct control **ret)
@@ -135,6 +143,10 @@ int control_new(struct pager *p, const struct control_options *options, int sign
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		c->clients[i] = c->waiting[i].fd = -1;
 	r = begin(c, problem);
+	if (r == 0)
+		r = open_socket(c, problem);
+	if (r == 0 && options->alone)
+		r = alone_new(options->alone, admit, c, &c->alone);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(c);
@@ -161,9 +173,11 @@ struct control *control_free(struct control *c)
 	takeover_free(c);
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		drop_client(c, i);
-	if (c->listener >= 0 && !c->handed_over)
+	c->alone = alone_free(c->alone);
+	if (c->options.socket_path && c->listener >= 0 && !c->handed_over)
 		(void)unlink(c->options.socket_path); /* gone already: as good */
-	fd_close(c->listener);
+	if (c->listener != c->options.listener)
+		fd_close(c->listener);
 	fd_close(c->lock_fd);
 	c->p->options.slate_dirfd = -1;
 	fd_close(c->journal);
@@ -400,14 +414,40 @@ static void accept_client(struct control *c)
 	refuse_client(fd);
 }
 
+/* A VM came in by the front door: it is a session from the beginning. */
+static int admit(void *data, struct image *image, struct alone_vm *vm, struct problem *problem)
+{
+	struct control *c = data;
+	struct pager_request q = {
+		.name = vm->name, .image = image, .mode = SESSION_COPY, .what = JOB_NOTHING};
+	struct session *s;
+	struct door *d;
+	int r = pager_open(c->p, &q, problem, &s);
+
+	if (r < 0)
+		return r;
+	r = pager_attach(c->p, s, &vm->map, take_fd(vm->uffd), take_fd(vm->pidfd), vm->pid,
+			 problem);
+	if (r == 0)
+		r = door_new_inside(s, take_fd(vm->conn), &d);
+	if (r) {
+		pager_retire(c->p, s);
+		return r;
+	}
+	d->next = c->doors;
+	c->doors = d;
+	log_info("session=%s image=%s pid=%d serving", s->name, image_id(image), s->pid);
+	return 0;
+}
+
 /* ---- the loop ---------------------------------------------------------------------------------
  */
 
 /*
- * The poll set: four fixed places, then the clients' places, then up to two for each door. A
+ * The poll set: four fixed places, the clients' places, two for each door, the front door's. A
  * negative descriptor keeps its place and is ignored by poll(2).
  */
-enum { POLL_SIGNAL, POLL_ATTENTION, POLL_LISTENER, POLL_CLIENTS };
+enum { POLL_SIGNAL, POLL_ATTENTION, POLL_LISTENER, POLL_KEEPER, POLL_CLIENTS };
 
 static void add_poll(struct control *c, nfds_t *n, int fd, struct door *d)
 {
@@ -416,13 +456,14 @@ static void add_poll(struct control *c, nfds_t *n, int fd, struct door *d)
 	(*n)++;
 }
 
-static nfds_t fill_polls(struct control *c, bool resting, int *timeout_ms)
+static nfds_t fill_polls(struct control *c, bool resting, int *timeout_ms, nfds_t *n_before_alone)
 {
 	nfds_t n = 0;
 
 	add_poll(c, &n, c->signal_fd, NULL);
 	add_poll(c, &n, c->p->attention_fd, NULL);
 	add_poll(c, &n, resting ? -1 : c->listener, NULL);
+	add_poll(c, &n, c->options.keeper_sock, NULL);
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++) {
 		add_poll(c, &n, c->clients[i], NULL);
 		if (c->waiting[i].reply)
@@ -434,6 +475,9 @@ static nfds_t fill_polls(struct control *c, bool resting, int *timeout_ms)
 		if (d->listener >= 0 && d->conn >= 0)
 			*timeout_ms = MIN(*timeout_ms, deadline_poll_ms(d->deadline_ns));
 	}
+	*n_before_alone = n;
+	if (c->alone)
+		n += alone_poll(c->alone, c->polls + n, timeout_ms);
 	return n;
 }
 
@@ -449,6 +493,10 @@ static void serve_polls(struct control *c, nfds_t n)
 		c->stop = true;
 	if (c->polls[POLL_LISTENER].revents)
 		accept_client(c);
+	if (c->polls[POLL_KEEPER].revents & (POLLHUP | POLLERR)) {
+		log_error("the supervisor is gone: should this process die, nobody starts another");
+		c->options.keeper_sock = -1;
+	}
 	for (nfds_t i = doors; i < n; i += 2)
 		if (c->polls[i].revents)
 			door_event(c, c->poll_doors[i]);
@@ -465,7 +513,7 @@ int control_run(struct control *c)
 	while (!c->stop) {
 		int timeout_ms = pager_tick(c->p);
 		bool resting = !deadline_passed(c->accept_after_ns);
-		nfds_t n;
+		nfds_t n, n_doors;
 
 		look_at_failed(c);
 		takeover_tick(c);
@@ -475,7 +523,7 @@ int control_run(struct control *c)
 			if (door_expire(d))
 				log_warn("session=%s refused a handshake: it took too long",
 					 d->session->name);
-		n = fill_polls(c, resting, &timeout_ms);
+		n = fill_polls(c, resting, &timeout_ms, &n_doors);
 		if (resting)
 			timeout_ms = MIN(timeout_ms, ACCEPT_REST_MS);
 		if (poll(c->polls, n, timeout_ms) < 0) {
@@ -483,7 +531,9 @@ int control_run(struct control *c)
 				return error_errno();
 			continue;
 		}
-		serve_polls(c, n);
+		serve_polls(c, n_doors);
+		if (c->alone)
+			alone_serve(c->alone, c->polls + n_doors, n - n_doors);
 	}
 	return 0;
 }

@@ -12,16 +12,20 @@
  */
 #include "base/mem.h"
 #include "base/problem.h"
+#include "pager/alone.h"
 #include "pager/pager.h"
 
 #define CONTROL_MAX_CLIENTS 64u
 
 struct control_options {
-	const char *socket_path; /* borrowed, like run_dir, until control_free() */
-	const char *run_dir;
-	unsigned handshake_ms; /* how long a VM may take to say who it is */
-	unsigned adopt_ms;     /* how long an orphan waits for its image; 0: takeover.c's */
-	bool takeover;	       /* ask the pager that is running to make room */
+	const char *socket_path; /* borrowed, like run_dir, until control_free(); NULL: none */
+	int listener;		 /* a control socket that listens already; borrowed; -1: none */
+	const char *run_dir;	 /* NULL: nobody can open sessions */
+	unsigned handshake_ms;	 /* how long a VM may take to say who it is */
+	int keeper_sock;	 /* of the supervisor (keeper.h); borrowed; -1: none */
+	const struct alone_options *alone; /* let in VMs that nobody announced; NULL: do not */
+	unsigned adopt_ms; /* how long an orphan waits for its image; 0: takeover.c's */
+	bool takeover;	   /* ask the pager that is running to make room */
 };
 
 struct control;

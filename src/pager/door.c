@@ -17,14 +17,17 @@
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
 
-int door_new_inside(struct session *session, struct door **ret)
+int door_new_inside(struct session *session, int conn, struct door **ret)
 {
 	struct door *d = calloc(1, sizeof(*d));
 
-	if (!d)
+	if (!d) {
+		fd_close(conn);
 		return -ENOMEM;
+	}
 	d->session = session;
-	d->listener = d->conn = d->uffd = -1;
+	d->listener = d->uffd = -1;
+	d->conn = conn;
 	*ret = d;
 	return 0;
 }
@@ -38,7 +41,7 @@ int door_new(const char *run_dir, struct session *session, struct problem *probl
 	     struct door **ret)
 {
 	_cleanup_(door_freep) struct door *d = NULL;
-	int n = door_new_inside(session, &d);
+	int n = door_new_inside(session, -1, &d);
 
 	if (n < 0)
 		return n;

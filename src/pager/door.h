@@ -39,9 +39,11 @@ struct door {
 int door_new(const char *run_dir, struct session *session, struct problem *problem,
 	     struct door **ret);
 
-/** door_new_inside() - of a session whose VM has come already, to another pager. Return: 0; -ENOMEM
+/**
+ * door_new_inside() - of a session that serves already; @conn is consumed in every case
+ * Return: 0; -ENOMEM
  */
-int door_new_inside(struct session *session, struct door **ret);
+int door_new_inside(struct session *session, int conn, struct door **ret);
 
 /** door_abandon() - leave the socket's name to a successor */
 void door_abandon(struct door *d);

@@ -40,7 +40,7 @@ struct loader;
 struct load_buffers {
 	uint8_t *out;	/* IMAGE_FRAME_BYTES, for what is decoded */
 	uint8_t *check; /* a page */
-	uint8_t *read;	/* what was read; @data of done() lies in it. Its owner may change it */
+	uint8_t *read;	/* what was read: @data of done() lies in it, and may be changed there */
 };
 
 /*

@@ -1,160 +1,50 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dorm-pager - serve the page faults of virtual machines from snapshot images */
+/*
+ * dorm-pager - serve the page faults of virtual machines from snapshot images
+ *
+ * The start, in an order that matters:
+ *
+ *   1. isolate_begin(), then keys: before anything else could take a key's descriptor for its own
+ *   2. everything that needs a privilege is opened: image, sockets, /dev/userfaultfd
+ *   3. isolate_opened(): the privileges go
+ *   4. supervise_run(): from here on there is a worker, which has all of that by inheritance
+ *   5. isolate_serve(): the filter of system calls; then threads, then whoever wants something
+ */
 #include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/str.h"
-#include "pager/control.h"
-#include "pager/pager.h"
+#include "pager/activation.h"
+#include "pager/alone.h"
+#include "pager/arguments.h"
+#include "pager/supervise.h"
+#include "sys/uffd.h"
 
 #define WANTED_FILES 65536u
 
-struct arguments {
-	struct pager_options pager;
-	struct control_options control;
-	int ready_fd;
+/* What is open before the privileges go. */
+struct opened {
+	struct image *image;
+	int listeners[ALONE_MAX_LISTENERS];
+	size_t n_listeners;
+	int lock;
+	bool own_socket; /* --listen made it: it is removed at the end */
 };
 
-static const char usage[] =
-	"Usage: dorm-pager --socket PATH --run-dir DIR [OPTION]...\n"
-	"Serve the page faults of virtual machines from snapshot images.\n"
-	"\n"
-	"  --socket PATH        listen here for whoever opens sessions (dormd)\n"
-	"  --run-dir DIR        make the sockets for the virtual machines here\n"
-	"  --threads N          threads that serve faults, 1 to 64 (default: 2 to 4)\n"
-	"  --linger SECONDS     keep an image's memory so long after its last session (60)\n"
-	"  --linger-images N    and so many of them at most (8)\n"
-	"  --handshake-ms MS    time for a virtual machine to hand over its memory (10000)\n"
-	"  --adopt-ms MS        time for the owner of a session that was taken back to give its\n"
-	"                       image again, if it cannot be opened from here (30000)\n"
-	"  --takeover           ask the pager that is running to make room, and go on with its\n"
-	"                       virtual machines\n"
-	"  --ready-fd N         write one byte there, and close it, when listening\n"
-	"  --help, --version\n"
-	"\n"
-	"Exit status: 0 ended by a signal or by request; 1 could not start or go on; 2 bad "
-	"usage.\n";
-
-enum {
-	OPT_SOCKET = 256,
-	OPT_RUN_DIR,
-	OPT_THREADS,
-	OPT_LINGER,
-	OPT_LINGER_IMAGES,
-	OPT_HANDSHAKE_MS,
-	OPT_ADOPT_MS,
-	OPT_TAKEOVER,
-	OPT_READY_FD,
-	OPT_HELP,
-	OPT_VERSION
-};
-
-static const struct option options[] = {
-	{"socket", required_argument, NULL, OPT_SOCKET},
-	{"run-dir", required_argument, NULL, OPT_RUN_DIR},
-	{"threads", required_argument, NULL, OPT_THREADS},
-	{"linger", required_argument, NULL, OPT_LINGER},
-	{"linger-images", required_argument, NULL, OPT_LINGER_IMAGES},
-	{"handshake-ms", required_argument, NULL, OPT_HANDSHAKE_MS},
-	{"adopt-ms", required_argument, NULL, OPT_ADOPT_MS},
-	{"takeover", no_argument, NULL, OPT_TAKEOVER},
-	{"ready-fd", required_argument, NULL, OPT_READY_FD},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
-	{0},
-};
-
-static int number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
+static void opened_deinit(struct opened *o)
 {
-	uint64_t v;
-
-	if (str_to_u64(text, &v) < 0 || v < min || v > max) {
-		fprintf(stderr, "dorm-pager: \"%s\" is not a number from %llu to %llu\n", text,
-			(unsigned long long)min, (unsigned long long)max);
-		return -EINVAL;
-	}
-	*ret = v;
-	return 0;
-}
-
-static int parse_one(int option, struct arguments *a)
-{
-	uint64_t v = 0;
-	int r = 0;
-
-	switch (option) {
-	case OPT_SOCKET:
-		a->control.socket_path = optarg;
-		break;
-	case OPT_RUN_DIR:
-		a->control.run_dir = optarg;
-		break;
-	case OPT_THREADS:
-		r = number(optarg, 1, 64, &v);
-		a->pager.n_threads = (unsigned)v;
-		break;
-	case OPT_LINGER:
-		r = number(optarg, 0, 1000000, &v);
-		a->pager.linger_ns = v * NSEC_PER_SEC;
-		break;
-	case OPT_LINGER_IMAGES:
-		r = number(optarg, 0, 100000, &v);
-		a->pager.max_lingering = (uint32_t)v;
-		break;
-	case OPT_HANDSHAKE_MS:
-		r = number(optarg, 1, 3600000, &v);
-		a->control.handshake_ms = (unsigned)v;
-		break;
-	case OPT_ADOPT_MS:
-		r = number(optarg, 1, 3600000, &v);
-		a->control.adopt_ms = (unsigned)v;
-		break;
-	case OPT_TAKEOVER:
-		a->control.takeover = true;
-		break;
-	case OPT_READY_FD:
-		r = number(optarg, 0, 1000000, &v);
-		a->ready_fd = (int)v;
-		break;
-	default:
-		return -EINVAL;
-	}
-	return r;
-}
-
-/* Return: 0 go on; 1 all was said; negative: bad usage */
-static int parse(int argc, char **argv, struct arguments *a)
-{
-	int option;
-
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (option == OPT_HELP) {
-			fputs(usage, stdout);
-			return 1;
-		}
-		if (option == OPT_VERSION) {
-			puts("dorm-pager " DORM_VERSION);
-			return 1;
-		}
-		if (parse_one(option, a) < 0)
-			return -EINVAL;
-	}
-	if (optind != argc || !a->control.socket_path || !a->control.run_dir) {
-		fputs("dorm-pager: --socket and --run-dir are needed, and nothing else\n", stderr);
-		return -EINVAL;
-	}
-	return 0;
+	image_unref(o->image);
+	for (size_t i = 0; i < o->n_listeners; i++)
+		fd_close(o->listeners[i]);
+	fd_close(o->lock);
 }
 
 /* Each session costs three descriptors, each image two and one per layer. */
@@ -174,6 +64,62 @@ static void raise_file_limit(void)
 			 (unsigned long long)have.rlim_cur);
 }
 
+static int load_keys(const struct arguments *a, struct problem *problem, struct keyring **ret)
+{
+	_cleanup_(keyring_freep) struct keyring *keys = NULL;
+	int r = a->n_seal_keys ? keyring_new(&keys) : 0;
+
+	for (unsigned i = 0; r == 0 && i < a->n_seal_keys; i++) {
+		r = keyring_add(keys, a->seal_keys[i], problem);
+		if (r < 0)
+			problem_errno(problem, r, "--seal-key %s", a->seal_keys[i]);
+	}
+	if (r == 0)
+		*ret = take_ptr(keys);
+	return r;
+}
+
+/* Sockets of the service manager: "control" is the control socket, all others let VMs in. */
+static int take_sockets(struct arguments *a, struct opened *o, struct problem *problem)
+{
+	struct activation given = {0};
+	int r = activation_take(&given, problem);
+
+	for (size_t i = 0; r == 0 && i < given.n; i++) {
+		bool control = !strcmp(given.sockets[i].name, "control");
+
+		r = activation_check(given.sockets[i].fd, control ? SOCK_SEQPACKET : SOCK_STREAM,
+				     given.sockets[i].name, problem);
+		if (r == 0 && control)
+			a->control.listener = given.sockets[i].fd;
+		else if (r == 0 && o->n_listeners < ALONE_MAX_LISTENERS)
+			o->listeners[o->n_listeners++] = given.sockets[i].fd;
+	}
+	return r;
+}
+
+static int open_alone(struct arguments *a, struct opened *o, struct problem *problem)
+{
+	_cleanup_(keyring_freep) struct keyring *keys = NULL;
+	int r = take_sockets(a, o, problem);
+
+	if (r == 0)
+		r = load_keys(a, problem, &keys);
+	if (r == 0)
+		r = alone_open_image(a->image, keys, problem, &o->image);
+	if (r == 0 && a->listen && o->n_listeners < ALONE_MAX_LISTENERS) {
+		r = alone_listen(a->listen, problem, &o->listeners[o->n_listeners], &o->lock);
+		o->own_socket = r == 0;
+		o->n_listeners += r == 0;
+	}
+	if (r == 0 && o->n_listeners == 0) {
+		problem_set(problem, 400, "the service manager gave no socket for VMs");
+		problem_hint(problem, "give --listen, or a ListenStream= in the socket unit");
+		return -EINVAL;
+	}
+	return r;
+}
+
 static int block_signals(void)
 {
 	sigset_t set;
@@ -190,53 +136,100 @@ static int block_signals(void)
 	return fd < 0 ? error_errno() : fd;
 }
 
-static void say_ready(int fd)
+static void say_ready(int fd, bool again)
 {
 	if (fd < 0)
 		return;
-	if (fd_write_full(fd, "\n", 1) < 0)
+	if (fd_write_full(fd, "\n", 1) < 0 && !again)
 		log_warn("nobody listens on --ready-fd %d", fd);
 	fd_close(fd);
 }
 
-static int run(struct arguments *a, struct problem *problem)
+static void say_what(const struct arguments *a, const struct pager *p, const struct image *image)
 {
+	if (!image)
+		log_info("listening on %s, %u threads", a->control.socket_path,
+			 p->options.n_threads);
+	else
+		log_info("serving %s, image=%s, %llu MiB%s, %u threads", a->image, image_id(image),
+			 (unsigned long long)image_n_pages(image) >> 8,
+			 image_is_raw(image) ? ", which has no checksums: not verified" : "",
+			 p->options.n_threads);
+}
+
+static int serve(struct arguments *a, const struct opened *o, bool again, struct problem *problem)
+{
+	struct alone_options alone = {.image = o->image,
+				      .listeners = o->listeners,
+				      .n_listeners = o->n_listeners,
+				      .handshake_ms = a->control.handshake_ms};
 	_cleanup_(pager_freep) struct pager *p = NULL;
 	_cleanup_(control_freep) struct control *c = NULL;
 	_cleanup_fd_ int signal_fd = block_signals();
-	int r;
+	int r = signal_fd < 0 ? signal_fd : isolate_serve(&a->isolate, problem);
 
-	if (signal_fd < 0)
-		return signal_fd;
-	raise_file_limit();
-	r = pager_new(&a->pager, &p);
+	if (o->image)
+		a->control.alone = &alone;
+	if (r == 0)
+		r = pager_new(&a->pager, &p);
 	if (r == 0)
 		r = control_new(p, &a->control, signal_fd, problem, &c);
 	if (r < 0)
 		return r;
-	say_ready(a->ready_fd);
-	log_info("listening on %s, %u threads", a->control.socket_path, p->options.n_threads);
+	say_ready(a->ready_fd, again);
+	say_what(a, p, o->image);
 	r = control_run(c);
 	log_info("ending");
 	return r;
 }
 
+/* Return: the status to exit with; negative errno */
+static int run(struct arguments *a, struct opened *o, struct problem *problem)
+{
+	struct supervise_worker worker = {.keeper_sock = -1};
+	int status = 0, r = isolate_begin(problem);
+
+	if (r == 0 && a->image)
+		r = open_alone(a, o, problem);
+	if (r)
+		return r;
+	raise_file_limit();
+	uffd_keep_device();
+	r = isolate_opened(&a->isolate, problem);
+	if (r == 0 && a->supervise) {
+		r = supervise_run(&(struct supervise_options){0}, &worker, &status);
+		if (r <= 0) {
+			if (o->own_socket)
+				(void)unlink(a->listen); /* gone already: as good */
+			return r < 0 ? r : status;
+		}
+		r = 0;
+	}
+	a->control.keeper_sock = worker.keeper_sock;
+	if (r == 0)
+		r = serve(a, o, worker.generation > 0, problem);
+	if (!a->supervise && o->own_socket)
+		(void)unlink(a->listen);
+	return r;
+}
+
 int main(int argc, char **argv)
 {
-	struct arguments a = {
-		.pager = {.linger_ns = 60 * NSEC_PER_SEC, .max_lingering = 8, .slate_dirfd = -1},
-		.control = {.handshake_ms = 10000},
-		.ready_fd = -1};
+	struct arguments a;
+	struct opened opened = {.lock = -1};
 	struct problem problem = PROBLEM_INIT;
-	int r = parse(argc, argv, &a);
+	int r = arguments_parse(argc, argv, &a);
 
 	if (r)
 		return r > 0 ? 0 : 2;
 	log_init("dorm-pager", LOG_LEVEL_INFO);
-	r = run(&a, &problem);
-	if (r == 0)
-		return 0;
+	r = run(&a, &opened, &problem);
+	if (r == 0 || (r > 0 && !problem_is_set(&problem))) {
+		opened_deinit(&opened);
+		return r;
+	}
 	problem_errno(&problem, r, "cannot go on");
 	log_error("%s%s%s", problem.message, problem.hint[0] ? "; " : "", problem.hint);
+	opened_deinit(&opened);
 	return 1;
 }

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "image/image-base.h"
 
 #define WORTH_SHARING 4 /* a quarter of the stored pages */
 
@@ -31,8 +32,29 @@ static int choose(struct mode_choice *c, enum session_mode mode, const char *why
 /* Return: 0, chosen or not (c->mode is AUTO then, and @c->why says why) */
 static int try_overlay(const struct pager_request *q, struct mode_choice *c)
 {
-	(void)q;
-	return choose(c, SESSION_AUTO, "bases are not compared yet");
+	bool forced = q->mode == SESSION_OVERLAY;
+	_cleanup_free_ bitmap_word *own = bitmap_new(image_n_pages(q->image));
+	uint64_t n_own = 0, stored = 0, shared = 0;
+	int r;
+
+	if (!own)
+		return -ENOMEM;
+	r = image_diff_bitmap(q->image, q->base, own, &n_own, &stored, &shared);
+	if (r < 0 && r != -EINVAL)
+		return r;
+	if (r < 0 || !shared || (!forced && shared < (shared + stored) / WORTH_SHARING)) {
+		(void)snprintf(c->why, sizeof(c->why),
+			       "only %llu of its %llu stored pages are its base's", ull(shared),
+			       ull(shared + stored));
+		return 0;
+	}
+	(void)snprintf(
+		c->why, sizeof(c->why), "%s%llu of its %llu stored pages are those of image %s",
+		forced ? "asked for; " : "", ull(shared), ull(shared + stored), image_id(q->base));
+	c->mode = SESSION_OVERLAY;
+	c->memory = q->base;
+	c->own = take_ptr(own);
+	return 0;
 }
 
 static int choose_overlay(const struct pager_request *q, struct problem *problem,

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "image/image-base.h"
 #include "pager/background.h"
 #include "pager/fault.h"
 #include "pager/loader.h"
@@ -137,12 +138,23 @@ struct pager *pager_free(struct pager *p)
 /* ---- images -----------------------------------------------------------------------------------
  */
 
+/* A base may lack layers that its owner has no page of (image-base.h): it cannot stand in for an
+ * image that has them. */
+static bool covers(const struct image *have, const struct image *want)
+{
+	for (uint32_t i = 0; image_missing_layers(have) && i < image_n_layers(have); i++)
+		if (image_layer_is_missing(have, i) && !image_layer_is_missing(want, i))
+			return false;
+	return true;
+}
+
 /* A poisoned image is left to those who have it. */
 static struct resident *find_resident(struct pager *p, const struct image *image)
 {
 	for (struct resident *r = p->residents; r; r = r->next)
 		if (!strcmp(image_id(r->image), image_id(image)) &&
-		    r->n_pages == image_n_pages(image) && resident_audit(r) == 0)
+		    r->n_pages == image_n_pages(image) && covers(r->image, image) &&
+		    resident_audit(r) == 0)
 			return r;
 	return NULL;
 }
@@ -274,7 +286,7 @@ static int need_resident(struct pager *p, struct image *image, struct problem *p
 static int start_loading(struct pager *p, struct session *s, const struct working_set *set,
 			 enum job_what what)
 {
-	if (what == JOB_NOTHING || (what == JOB_WORKING_SET && !set))
+	if (what == JOB_NOTHING)
 		return 0;
 	return background_start(p, s, NULL, set, what);
 }

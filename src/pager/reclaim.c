@@ -150,12 +150,19 @@ static bool find_mapping(char *maps, uint64_t dev, uint64_t ino, char out[64])
 	return false;
 }
 
+static bool is_file(int fd, uint64_t dev, uint64_t ino)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
+/* By its entry in map_files: needs CAP_CHECKPOINT_RESTORE. Return: read-only descriptor; -ENOENT */
 static int open_mapping(int pid, uint64_t dev, uint64_t ino)
 {
 	_cleanup_free_ char *maps = NULL;
 	_cleanup_fd_ int fd = -1;
 	char path[128], name[64];
-	struct stat st;
 	int r;
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/maps", pid);
@@ -165,17 +172,69 @@ static int open_mapping(int pid, uint64_t dev, uint64_t ino)
 	if (!find_mapping(maps, dev, ino, name))
 		return -ENOENT;
 	(void)snprintf(path, sizeof(path), "/proc/%d/map_files/%s", pid, name);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
 		return -errno;
 	/* it may have mapped something else there meanwhile */
-	return st.st_dev == dev && st.st_ino == ino ? take_fd(fd) : -ENOENT;
+	return is_file(fd, dev, ino) ? take_fd(fd) : -ENOENT;
+}
+
+/* By a descriptor that it has open, if it has. Return: read-only descriptor; -ENOENT */
+static int open_descriptor(int pid, uint64_t dev, uint64_t ino)
+{
+	_cleanup_dir_ DIR *d = NULL;
+	const struct dirent *e;
+	struct stat st;
+	char path[64];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	r = file_opendir(AT_FDCWD, path, &d);
+	if (r < 0)
+		return r == -ENOENT ? -ESRCH : r;
+	while ((e = readdir(d))) {
+		_cleanup_fd_ int fd = -1;
+
+		if (fstatat(dirfd(d), e->d_name, &st, 0) < 0 || st.st_dev != dev ||
+		    st.st_ino != ino)
+			continue;
+		fd = openat(dirfd(d), e->d_name, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0 && is_file(fd, dev, ino))
+			return take_fd(fd);
+	}
+	return -ENOENT;
+}
+
+/* Its mode is 0444, which its owner may change. Nobody else can use the moment in between who could
+ * not have done that himself. */
+static int open_for_writing(int ro)
+{
+	char path[64];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", ro);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 && errno == EACCES && fchmod(ro, 0600) == 0) {
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			fd = -errno;
+		if (fchmod(ro, 0444) < 0 && fd >= 0)
+			fd = fd_close(fd);
+	}
+	return fd < 0 ? -EACCES : fd;
 }
 
 int reclaim_memory(int pid, uint64_t dev, uint64_t ino, struct problem *problem)
 {
-	int r = open_mapping(pid, dev, ino);
+	_cleanup_fd_ int ro = open_mapping(pid, dev, ino);
+	int r;
 
+	if (ro == -EPERM || ro == -EACCES) {
+		int other = open_descriptor(pid, dev, ino);
+
+		ro = other >= 0 ? other : ro;
+	}
+	r = ro < 0 ? ro : open_for_writing(ro);
 	if (r >= 0)
 		return r;
 	if (r == -ENOENT)
@@ -185,7 +244,7 @@ int reclaim_memory(int pid, uint64_t dev, uint64_t ino, struct problem *problem)
 		problem_errno(problem, r,
 			      "opening the memory that its process (pid %d) maps for writing", pid);
 	if (r == -EPERM || r == -EACCES)
-		problem_hint(problem, "the pager needs CAP_DAC_OVERRIDE and CAP_SYS_ADMIN (or "
-				      "CAP_CHECKPOINT_RESTORE) for that");
+		problem_hint(problem, "the pager needs CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE "
+				      "for that, and to be the user that the last one was");
 	return r;
 }

@@ -4,9 +4,9 @@
  * reclaim.h - descriptors of our own that only a VM's process has any more
  *
  * When a pager dies, its VMs still hold what it needs: their userfaultfds, open for life, and the
- * image's memfd, mapped. Needs the right to trace the process (root, or CAP_SYS_PTRACE), and for
- * the memory also CAP_DAC_OVERRIDE and CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN: its mode is 0444,
- * on purpose.
+ * image's memfd, mapped. Needs the right to trace the process (CAP_SYS_PTRACE, or the same user);
+ * for memory that it maps without having a descriptor of it also CAP_CHECKPOINT_RESTORE. The memory
+ * has mode 0444, on purpose: only its owner, the user that the last pager was, can write to it.
  *
  * The process may be in a guest's hands. So its descriptors are believed only as far as the kernel
  * vouches for them: a userfaultfd that is really registered at the regions, a file with the inode

@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "image/image-base.h"
 #include "image/keyring.h"
 #include "image/working-set.h"
 #include "pager/background.h"
@@ -34,6 +35,7 @@ static int get_keys(const json_t *request, const int fds[WIRE_MAX_FDS], struct p
 /* What a request names: an image, and what is known of it. */
 struct named {
 	struct image *image;
+	bool wants_base; /* in */
 	struct image *base;
 	struct working_set set; /* n_pages 0: none */
 };
@@ -54,8 +56,12 @@ static void open_hints(const char *what, int dirfd, const struct keyring *keys, 
 
 	if (r && r != WORKING_SET_E_ABSENT)
 		log_warn("%s: its working set is of no use: %s", what, problem.message);
-	(void)keys;
-	(void)base;
+	if (!base)
+		return;
+	problem = PROBLEM_INIT;
+	r = image_open_base(dirfd, n->image, keys, &problem, &n->base);
+	if (r && problem_is_set(&problem))
+		log_warn("%s: its base is of no use: %s", what, problem.message);
 }
 
 static int open_named(const json_t *request, const char *what, const int fds[WIRE_MAX_FDS],
@@ -87,8 +93,7 @@ static int open_named(const json_t *request, const char *what, const int fds[WIR
 		return -EINVAL;
 	}
 	if (dirfd >= 0)
-		open_hints(what, dirfd, keys, json_is_true(json_object_get(request, "private")),
-			   ret);
+		open_hints(what, dirfd, keys, ret->wants_base, ret);
 	return 0; /* of the keys only the layers' own are here now, inside the image */
 }
 
@@ -228,16 +233,23 @@ static int op_open(struct control *c, const json_t *request, const int fds[WIRE_
 	struct door *d;
 	int r, mode, what;
 
+	if (!c->options.run_dir) {
+		problem_set(problem, 400, "open: this pager serves one image, alone");
+		problem_hint(problem, "connect the VM to the socket that it listens on");
+		return -EOPNOTSUPP;
+	}
 	if (!q.name || !str_is_name(q.name)) {
 		problem_set(problem, 400, "open: \"session\" must be a name of [a-z0-9._-]");
 		return -EINVAL;
 	}
+	orphan = takeover_find(c, q.name);
+	n.wants_base = json_is_true(json_object_get(request, "private")) ||
+		       (orphan && takeover_needs_base(orphan));
 	r = get_pages(request, "open", problem, &n_pages);
 	if (r == 0)
 		r = open_named(request, "open", fds, n_pages, problem, &n);
 	if (r)
 		return r;
-	orphan = takeover_find(c, q.name);
 	if (orphan)
 		return adopt(c, orphan, &n, problem, reply);
 	mode = get_word(request, "mode", mode_words, SESSION_AUTO, problem);
@@ -278,8 +290,10 @@ static int op_load(struct control *c, const json_t *request, struct problem *pro
 		problem_set(problem, 404, "no session %s is open", name ? name : "?");
 		return -ENOENT;
 	}
-	/* the working set, if there was one, is being loaded since the session was opened */
-	return what == JOB_FULL ? background_start(c->p, s, NULL, NULL, JOB_FULL) : 0;
+	/* a working set that there was is being loaded since the session was opened */
+	if (what == JOB_WORKING_SET && job_state(s->job) != JOB_NONE)
+		return 0;
+	return what == JOB_NOTHING ? 0 : background_start(c->p, s, NULL, NULL, (enum job_what)what);
 }
 
 static int op_warm(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
@@ -296,11 +310,6 @@ static int op_warm(struct control *c, const json_t *request, const int fds[WIRE_
 	what = get_word(request, "what", load_words, JOB_WORKING_SET, problem);
 	if (what < 0)
 		return what;
-	if (what == JOB_WORKING_SET && !n.set.n_pages) {
-		problem_set(problem, 404, "warm: image %s has no working set", image_id(n.image));
-		problem_hint(problem, "load all of it: \"what\": \"full\"");
-		return -ENOENT;
-	}
 	r = pager_warm(c->p, n.image, n.set.n_pages ? &n.set : NULL, (enum job_what)what, problem);
 	if (r == 0)
 		*reply = json_pack("{s:b, s:s, s:I}", "ok", 1, "image_id", image_id(n.image),

@@ -112,7 +112,7 @@ static int make_memory(struct resident *r)
 	r->base = p;
 	(void)madvise(p, size,
 		      MADV_DONTDUMP); /* a dump would touch every page, also missing ones */
-	r->uffd = uffd_new(0);
+	r->uffd = uffd_new_for_copy();
 	if (r->uffd < 0)
 		return r->uffd;
 	return uffd_register(r->uffd, (uintptr_t)p, size, UFFDIO_REGISTER_MODE_MISSING);

@@ -52,6 +52,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "image/image-base.h"
 #include "image/working-set.h"
 #include "pager/control-internal.h"
 #include "pager/reclaim.h"
@@ -84,6 +85,7 @@ struct takeover_images {
 		char id[IMAGE_ID_LEN + 1];
 		uint64_t n_pages;
 		struct image *image; /* NULL: it could not be opened, @problem says why */
+		struct image *base;  /* for sessions in overlay mode; NULL: none */
 		struct problem problem;
 		int dirfd;
 	} * first;
@@ -95,6 +97,7 @@ struct takeover_images *takeover_images_free(struct takeover_images *images)
 		struct opened *o = images->first;
 
 		images->first = o->next;
+		image_unref(o->base);
 		image_unref(o->image);
 		fd_close(o->dirfd);
 		free(o);
@@ -137,14 +140,40 @@ static int open_image(const struct journal_entry *e, struct problem *problem, in
 	return 0;
 }
 
+/* What its memory is shared with; it has to be the one that the journal names. */
+static void open_base(struct opened *o, const struct journal_entry *e)
+{
+	struct problem problem = PROBLEM_INIT;
+	int r;
+
+	if (e->mode != SESSION_OVERLAY || !o->image || o->base || o->dirfd < 0)
+		return;
+	r = image_open_base(o->dirfd, o->image, NULL, &problem, &o->base);
+	if (r)
+		log_warn("session=%s its base is of no use: %s", e->name, problem.message);
+	if (r)
+		o->base = NULL;
+}
+
+static struct opened *find_opened(const struct takeover_images *images,
+				  const struct journal_entry *e)
+{
+	struct opened *o = images->first;
+
+	while (o && (strcmp(o->id, e->image_id) != 0 || o->n_pages != e->n_pages))
+		o = o->next;
+	return o;
+}
+
 /* Each image is tried once. Return: what came of it; NULL without memory */
 static const struct opened *get_image(struct takeover_images *images, const struct journal_entry *e)
 {
-	struct opened *o;
+	struct opened *o = find_opened(images, e);
 
-	for (o = images->first; o; o = o->next)
-		if (!strcmp(o->id, e->image_id) && o->n_pages == e->n_pages)
-			return o;
+	if (o) {
+		open_base(o, e);
+		return o;
+	}
 	o = calloc(1, sizeof(*o));
 	if (!o)
 		return NULL;
@@ -154,6 +183,7 @@ static const struct opened *get_image(struct takeover_images *images, const stru
 	o->dirfd = -1;
 	if (open_image(e, &o->problem, &o->dirfd, &o->image) < 0)
 		o->image = NULL;
+	open_base(o, e);
 	o->next = images->first;
 	images->first = o;
 	return o;
@@ -300,6 +330,10 @@ static int get_resident(struct control *c, struct taking *t, struct problem *pro
 	struct image *memory = t->e->mode == SESSION_OVERLAY ? t->base : t->image;
 
 	*ret = pager_find_memory(c->p, t->e->memory_dev, t->e->memory_ino);
+	if (*ret && t->e->mode != SESSION_OVERLAY && image_missing_layers((*ret)->image)) {
+		problem_set(problem, 409, "its memory is that of a base, which is not complete");
+		return -ESTALE;
+	}
 	if (*ret || t->e->mode == SESSION_COPY)
 		return 0;
 	if (!memory || strcmp(image_id(memory), t->e->memory_id) != 0) {
@@ -310,20 +344,50 @@ static int get_resident(struct control *c, struct taking *t, struct problem *pro
 	return revive_memory(c, memory, t->e, take_fd(t->memfd), problem, ret);
 }
 
-static int get_own(const struct taking *t, struct problem *problem, bitmap_word **ret)
+/* A base may have been opened where some of its layers are missing. What lies in them is copied from
+ * the session's own image, as if it were not the base's. */
+static void own_missing(const struct image *memory, uint64_t n_pages, bitmap_word *own)
 {
+	struct page_run run;
+
+	for (uint64_t gfn = 0; image_missing_layers(memory) && gfn < n_pages;
+	     gfn = run.gfn + run.n_pages) {
+		image_lookup(memory, gfn, &run);
+		if (run.layer == IMAGE_LAYER_ZERO || !image_layer_is_missing(memory, run.layer))
+			continue;
+		for (uint64_t i = run.gfn; i < run.gfn + run.n_pages; i++)
+			bitmap_set(own, i);
+	}
+}
+
+static int get_own(const struct taking *t, const struct resident *memory, struct problem *problem,
+		   bitmap_word **ret)
+{
+	_cleanup_free_ bitmap_word *own = NULL;
+	uint64_t n_own = 0, stored = 0, shared = 0;
+	int r;
+
 	if (t->e->mode != SESSION_OVERLAY)
 		return 0;
-	(void)ret;
-	problem_set(problem, 500, "sessions in overlay mode cannot be taken back");
-	return -EOPNOTSUPP;
+	if (!t->base || strcmp(image_id(t->base), t->e->memory_id) != 0) {
+		problem_set(problem, 409, "the image whose memory it shares (%s) is not there",
+			    t->e->memory_id);
+		return -ESTALE;
+	}
+	own = bitmap_new(t->e->n_pages);
+	r = own ? image_diff_bitmap(t->image, t->base, own, &n_own, &stored, &shared) : -ENOMEM;
+	if (r < 0)
+		return r;
+	own_missing(memory->image, t->e->n_pages, own);
+	*ret = take_ptr(own);
+	return 0;
 }
 
 static int add_door(struct control *c, const struct journal_entry *e, struct session *s,
 		    struct problem *problem)
 {
 	struct door *d = NULL;
-	int r = e->pid ? door_new_inside(s, &d) : door_new(c->options.run_dir, s, problem, &d);
+	int r = e->pid ? door_new_inside(s, -1, &d) : door_new(c->options.run_dir, s, problem, &d);
 
 	if (r == 0)
 		r = record_resume(c->journal, e, &d->record);
@@ -357,7 +421,7 @@ static int finish(struct control *c, struct taking *t, struct problem *problem,
 	int r = get_resident(c, t, problem, &q.options.resident);
 
 	if (r == 0)
-		r = get_own(t, problem, &q.options.own);
+		r = get_own(t, q.options.resident, problem, &q.options.own);
 	if (r < 0)
 		return r;
 	if (e->mode == SESSION_EAGER && !e->pid)
@@ -475,6 +539,7 @@ static int take_back(struct control *c, struct takeover_images *images, struct t
 		return -ENOENT;
 	}
 	t->image = o->image;
+	t->base = o->base;
 	get_set(t, o, &set);
 	r = finish(c, t, problem, &s);
 	if (r == 0)
@@ -506,11 +571,14 @@ static void take_one(struct control *c, struct takeover_images *images,
 
 /*
  * VMs that bring the memfd of an image first, so that it is there for those that do not: for
- * sessions that still listen, and for those in copy mode, which are fine without.
+ * sessions that still listen, and for those in copy mode, which are fine without. Among them those
+ * of the image itself before those whose base it is, and who may know less of it.
  */
 static int round_of(const struct journal_entry *e)
 {
-	return e->mode == SESSION_COPY ? 2 : !e->pid;
+	if (e->mode == SESSION_COPY)
+		return 3;
+	return e->pid ? e->mode == SESSION_OVERLAY : 2;
 }
 
 static struct journal_entry *read_all(struct control *c, size_t *ret_n)
@@ -554,7 +622,7 @@ void takeover_run(struct control *c, struct takeover_images *images)
 		return;
 	}
 	read_ns = clock_now_ns() - t0;
-	for (int round = 0; round < 3; round++)
+	for (int round = 0; round < 4; round++)
 		for (size_t i = 0; i < n; i++)
 			if (round_of(&entries[i]) == round)
 				take_one(c, images, &entries[i]);
@@ -628,6 +696,11 @@ struct orphan *takeover_find(struct control *c, const char *name)
 		if (!strcmp(o->e.name, name))
 			return o;
 	return NULL;
+}
+
+bool takeover_needs_base(const struct orphan *o)
+{
+	return o->e.mode == SESSION_OVERLAY;
 }
 
 void takeover_offer(struct control *c, struct image *image)

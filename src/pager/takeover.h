@@ -15,6 +15,7 @@
  * Control thread.
  */
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "pager/journal.h"
 
@@ -54,6 +55,9 @@ struct orphan *takeover_find(struct control *c, const char *name);
  */
 int takeover_adopt(struct control *c, struct orphan *o, struct image *image, struct image *base,
 		   const struct working_set *set, struct problem *problem, struct session **ret);
+
+/** takeover_needs_base() - is the base of its image needed too? */
+bool takeover_needs_base(const struct orphan *o);
 
 /** takeover_offer() - somebody has opened this image: share what orphans have of it */
 void takeover_offer(struct control *c, struct image *image);

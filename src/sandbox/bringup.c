@@ -31,25 +31,6 @@
 #define RECONNECT_PAUSE_MS 500
 #define RECONNECT_MS	   60000
 
-static int open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_bytes,
-			struct problem *problem, struct pager_session *ret)
-{
-	int r = host_pager(sb->host, problem, &sb->pager_pid);
-
-	if (r < 0)
-		return r;
-	r = pager_client_open(sb->host->pager, sb->record.id, image_dirfd, sb->host->keys,
-			      memory_bytes / DORM_PAGE_SIZE, deadline_after_ms(SESSION_MS), problem,
-			      ret);
-	if (r > 0) { /* the image is damaged or too new: the problem says where */
-		problem_set(problem, 500, "the snapshot cannot be read");
-		return -EBADMSG;
-	}
-	if (r < 0)
-		problem_errno(problem, r, "asking the pager to serve sandbox %s", sb->record.id);
-	return error_trace(r);
-}
-
 static int fill_disks(struct sandbox *sb, const struct guest *boot, char paths[][4200],
 		      struct vmm_config *config)
 {
@@ -71,16 +52,31 @@ static int fill_disks(struct sandbox *sb, const struct guest *boot, char paths[]
 	return 0;
 }
 
-static int start_vmm(struct sandbox *sb, const struct guest *boot, const char *pager_socket,
-		     uint64_t memory_bytes, uint32_t cpus, struct problem *problem)
+/* What the pager said, in the words of the VMM. */
+static enum vmm_register how_to_register(const struct pager_session *session)
+{
+	switch (session->reg) {
+	case PAGER_REGISTER_MINOR:
+		return VMM_REGISTER_MINOR;
+	case PAGER_REGISTER_NONE:
+		return VMM_REGISTER_NONE;
+	default:
+		return VMM_REGISTER_MISSING;
+	}
+}
+
+static int start_vmm(struct sandbox *sb, const struct guest *boot,
+		     const struct pager_session *session, uint64_t memory_bytes, uint32_t cpus,
+		     struct problem *problem)
 {
 	_cleanup_free_ char *cmdline = NULL;
 	char paths[VMM_MAX_DISKS][4200];
 	struct vmm_config config = {
 		.work_dir = sb->path,
 		.preload = sb->host->preload,
-		.pager_socket = pager_socket,
+		.pager_socket = session->socket_path,
 		.memory_fd = sb->memory_fd,
+		.reg = how_to_register(session),
 		.memory_bytes = memory_bytes,
 		.cpus = cpus,
 		.accel = boot ? sb->host->accel : sb->manifest.accel,
@@ -243,17 +239,18 @@ void sandbox_take_down(struct sandbox *sb)
 {
 	channel_close(sandbox_withdraw(sb));
 	if (sb->vmm) {
+		sandbox_refine_at_end(sb);
 		if (vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0)
 			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,
 				  (int)vmm_pid(sb->vmm));
 		sb->vmm = vmm_free(sb->vmm);
 	}
 	sb->memory_fd = fd_close(sb->memory_fd);
-	if (sb->pager_pid)
+	if (atomic_load(&sb->pager_pid))
 		(void)pager_client_close_session(sb->host->pager, sb->record.id,
 						 deadline_after_ms(SESSION_MS));
 	/* the pager also notices by itself that the process is gone */
-	sb->pager_pid = 0;
+	atomic_store(&sb->pager_pid, 0);
 	pthread_mutex_lock(&sb->info);
 	sb->record.vm = (struct vmm_identity){0};
 	pthread_mutex_unlock(&sb->info);
@@ -294,7 +291,8 @@ static void hint_console(struct sandbox *sb, struct problem *problem)
 }
 
 static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
-		    uint32_t cpus, struct problem *problem, struct sandbox_timings *t)
+		    uint32_t cpus, const struct sandbox_memory_options *how,
+		    struct problem *problem, struct sandbox_timings *t)
 {
 	_cleanup_fd_ int memory_dirfd = -1, agent_fd = -1;
 	struct pager_session session;
@@ -310,13 +308,13 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 			return memory_dirfd;
 		}
 	}
-	r = open_session(sb, memory_dirfd, memory_bytes, problem, &session);
+	r = sandbox_open_session(sb, memory_dirfd, memory_bytes, how, problem, &session);
 	if (r < 0)
 		return r;
 	sb->memory_fd = session.memory_fd;
 	t1 = clock_now_ns();
 	t->image_ns += t1 - t0;
-	r = start_vmm(sb, boot, session.socket_path, memory_bytes, cpus, problem);
+	r = start_vmm(sb, boot, &session, memory_bytes, cpus, problem);
 	if (r < 0)
 		return r;
 	t0 = clock_now_ns();
@@ -341,24 +339,44 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 			       problem, t);
 }
 
-int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
-		     uint32_t cpus, struct problem *problem, struct sandbox_timings *timings)
+/* Did the pager die under our hands? Then the next one knows nothing of this VM, or has ended it.
+ */
+static bool lost_its_pager(struct sandbox *sb, pid_t served_by)
 {
-	struct problem local = PROBLEM_INIT;
-	int r = -EIO;
+	pid_t now;
 
-	if (!boot && strcmp(sb->manifest.accel, "tcg") &&
-	    strcmp(sb->manifest.accel, sb->host->accel)) {
-		problem_set(problem, 409, "the snapshot was taken with %s, this host runs %s",
-			    sb->manifest.accel, sb->host->accel);
-		problem_hint(problem, "run it on a host with usable KVM; see `dorm doctor`");
-		return -ENOTSUP;
-	}
+	return served_by && host_pager(sb->host, NULL, &now) == 0 && now != served_by;
+}
+
+static int check_accel(struct sandbox *sb, struct problem *problem)
+{
+	if (!strcmp(sb->manifest.accel, "tcg") || !strcmp(sb->manifest.accel, sb->host->accel))
+		return 0;
+	problem_set(problem, 409, "the snapshot was taken with %s, this host runs %s",
+		    sb->manifest.accel, sb->host->accel);
+	problem_hint(problem, "run it on a host with usable KVM; see `dorm doctor`");
+	return -ENOTSUP;
+}
+
+int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
+		     uint32_t cpus, const struct sandbox_memory_options *how,
+		     struct problem *problem, struct sandbox_timings *timings)
+{
+	static const struct sandbox_memory_options as_it_comes;
+	struct problem local = PROBLEM_INIT;
+	int r = boot ? 0 : check_accel(sb, problem), tries = boot ? BOOT_TRIES : 1;
+	bool again = true; /* with another pager, once */
+
+	if (r < 0)
+		return r;
 	/* Some boots under emulation hang in the kernel's delay calibration: try those again. */
-	for (int i = 0; i < (boot ? BOOT_TRIES : 1); i++) {
+	while (tries-- > 0) {
+		pid_t served_by;
+
 		local = PROBLEM_INIT;
 		*timings = (struct sandbox_timings){0};
-		r = try_once(sb, boot, memory_bytes, cpus, &local, timings);
+		r = try_once(sb, boot, memory_bytes, cpus, how ? how : &as_it_comes, &local,
+			     timings);
 		if (r == 0)
 			r = monitor_watch(sb->host, sb);
 		if (r == 0) {
@@ -368,9 +386,16 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 		}
 		hint_console(sb, &local);
 		sandbox_ask_pager(sb, &local);
+		served_by = atomic_load(&sb->pager_pid);
 		sandbox_take_down(sb);
-		if (r != -ETIMEDOUT)
+		if (again && lost_its_pager(sb, served_by)) {
+			log_warn("sandbox=%s its pager died while it was brought up: once more",
+				 sb->record.id);
+			again = false;
+			tries++;
+		} else if (r != -ETIMEDOUT) {
 			break;
+		}
 	}
 	problem_errno(&local, r, "starting sandbox %s", sb->record.id);
 	if (problem && !problem_is_set(problem))

@@ -44,6 +44,7 @@ struct build {
 	uint64_t memory_bytes;
 	uint32_t cpus;
 	char *start_cmd, *ready_cmd;
+	bool working_set;
 	/* host.lock */
 	enum build_status status;
 	json_t *log; /* array of {timestamp, level, message} */
@@ -219,7 +220,7 @@ static int boot_and_save(struct build *b, struct sandbox *sb, const struct guest
 		return error_trace(r);
 	say(b, "booting Linux %s with %llu MiB under %s", guest->kernel_version,
 	    (unsigned long long)(b->memory_bytes >> 20), b->host->accel);
-	r = sandbox_bring_up(sb, guest, b->memory_bytes, b->cpus, problem, &t);
+	r = sandbox_bring_up(sb, guest, b->memory_bytes, b->cpus, NULL, problem, &t);
 	if (r < 0)
 		return error_trace(r);
 	say(b, "booted in %.0f ms", (double)(t.total_ns - t.repair_ns) / 1e6);
@@ -232,6 +233,23 @@ static int boot_and_save(struct build *b, struct sandbox *sb, const struct guest
 		return -ECANCELED;
 	}
 	return save_template(b, sb, problem);
+}
+
+/* A template is as good without one, only slower to restore on a cold host. */
+static void record_working_set(struct build *b)
+{
+	struct problem p = PROBLEM_INIT;
+	uint64_t pages = 0, t0 = clock_now_ns();
+	char size[16];
+	int r = template_record_working_set(b->host, b->template_id, b->name, &p, &pages);
+
+	if (r == 0)
+		say(b, "working set recorded in %.0f ms: %llu pages, %s",
+		    (double)(clock_now_ns() - t0) / 1e6, (unsigned long long)pages,
+		    str_format_bytes(pages * DORM_PAGE_SIZE, size));
+	else if (r != -EOPNOTSUPP)
+		say(b, "warning: it has no working set: %s",
+		    problem_is_set(&p) ? p.message : strerrordesc_np(-r));
 }
 
 static int build_template(struct build *b, struct problem *problem)
@@ -257,6 +275,8 @@ static int build_template(struct build *b, struct problem *problem)
 	sandbox_discard(sb);
 	pthread_mutex_unlock(&sb->op);
 	sandbox_unref(sb);
+	if (r == 0 && b->working_set)
+		record_working_set(b);
 	return error_trace(r);
 }
 
@@ -376,7 +396,8 @@ static struct build *find_build(struct host *host, const char *template_id, cons
 }
 
 int template_build_start(struct host *host, const char *template_id, const char *build_id,
-			 const char *start_cmd, const char *ready_cmd, struct problem *problem)
+			 const char *start_cmd, const char *ready_cmd, bool working_set,
+			 struct problem *problem)
 {
 	struct build *b;
 	int r;
@@ -391,6 +412,7 @@ int template_build_start(struct host *host, const char *template_id, const char 
 	}
 	b->start_cmd = start_cmd && *start_cmd ? strdup(start_cmd) : NULL;
 	b->ready_cmd = ready_cmd && *ready_cmd ? strdup(ready_cmd) : NULL;
+	b->working_set = working_set;
 	b->status = BUILD_BUILDING;
 	r = host_run(host, build_main, b);
 	if (r < 0)

@@ -25,9 +25,13 @@ int template_build_new(struct host *host, const struct template_options *options
 		       struct problem *problem, char ret_template_id[ID_LEN + 1],
 		       char ret_build_id[ID_LEN + 1]);
 
-/** template_build_start() - @start_cmd, @ready_cmd: shell commands, or NULL; copied */
+/**
+ * template_build_start() - @start_cmd, @ready_cmd: shell commands, or NULL; copied
+ * @working_set: restore it once, to record what that needs
+ */
 int template_build_start(struct host *host, const char *template_id, const char *build_id,
-			 const char *start_cmd, const char *ready_cmd, struct problem *problem);
+			 const char *start_cmd, const char *ready_cmd, bool working_set,
+			 struct problem *problem);
 
 /** template_build_status() - GET .../builds/{id}/status; log lines from @logs_offset on */
 int template_build_status(struct host *host, const char *template_id, const char *build_id,

@@ -45,6 +45,7 @@ static int copy_out(struct sandbox *sb, const char *verb, const char *final, con
 	}
 	if (sb->record.state != SANDBOX_RUNNING)
 		return sandbox_wrong_state(sb, verb, problem);
+	sandbox_await_pager(sb);
 	sandbox_settle(sb, SANDBOX_PAUSING, false);
 	r = sandbox_save(sb, final, id, name, &sb->host->sleep_options, problem, timings, &m);
 	if (r == 0) {
@@ -90,6 +91,7 @@ struct fork_job {
 	struct host *host;
 	int from;
 	struct record like;
+	const struct sandbox_memory_options *memory;
 	struct sandbox_fork *forks;
 	unsigned count;
 	atomic_uint next;
@@ -104,8 +106,8 @@ static void *fork_worker(void *arg)
 		struct sandbox_fork *f = &job->forks[i];
 
 		f->problem = PROBLEM_INIT;
-		f->result = sandbox_create_from(job->host, job->from, &job->like, &f->problem,
-						f->id, &f->timings);
+		f->result = sandbox_create_from(job->host, job->from, &job->like, job->memory,
+						&f->problem, f->id, &f->timings);
 	}
 	return NULL;
 }
@@ -149,9 +151,11 @@ static int admit_forks(unsigned count, struct problem *problem)
 }
 
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
-		 struct problem *problem, struct sandbox_fork *forks)
+		 const struct sandbox_memory_options *memory, struct problem *problem,
+		 struct sandbox_fork *forks)
 {
-	struct fork_job job = {.host = host, .from = -1, .forks = forks, .count = count};
+	struct fork_job job = {
+		.host = host, .from = -1, .memory = memory, .forks = forks, .count = count};
 	struct sandbox_save_timings timings = {0};
 	struct sandbox *sb;
 	char point[64], fork_id[ID_LEN + 1];

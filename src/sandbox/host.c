@@ -53,6 +53,8 @@ static int fill_paths(struct host *host, const struct host_config *config, struc
 			return r;
 		}
 	}
+	host->pager_options.program = host->pager_program;
+	host->pager_options.run_dir = host->run_dir;
 	return 0;
 }
 
@@ -71,7 +73,7 @@ static void choose_accel(struct host *host, const char *wanted)
 }
 
 /* Whoever holds it is asking a pager that may not answer, or starting one. */
-static int lock_pager(struct host *host, struct problem *problem)
+int host_lock_pager(struct host *host, struct problem *problem)
 {
 	if (deadline_lock(&host->pager_lock, deadline_after_ms(PAGER_LOCK_MS)) == 0)
 		return 0;
@@ -82,13 +84,12 @@ static int lock_pager(struct host *host, struct problem *problem)
 int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid)
 {
 	pid_t before;
-	int r = lock_pager(host, problem);
+	int r = host_lock_pager(host, problem);
 
 	if (r < 0)
 		return r;
 	before = host->pager_process.pid;
-	r = pager_process_ensure(&host->pager_process, host->pager, host->pager_program,
-				 host->run_dir, problem);
+	r = pager_process_ensure(&host->pager_process, host->pager, &host->pager_options, problem);
 	if (r == 0) {
 		*ret_pid = host->pager_process.pid;
 		if (host->pager_process.pid != before)
@@ -110,6 +111,38 @@ int host_find_pager(struct host *host, pid_t *ret_pid)
 		return r;
 	*ret_pid = host->pager_process.pid;
 	return host->pager_process.pid != before ? monitor_watch_pager(host) : 0;
+}
+
+bool host_pager_takes_back(struct host *host)
+{
+	LOCK_SCOPE(&host->pager_lock);
+	return host->pager_process.takes_back;
+}
+
+/* A pager that an earlier daemon started has that one's options; one that cannot change them keeps
+ * them. */
+static void configure_pager(struct host *host)
+{
+	const struct pager_process_options *o = &host->pager_options;
+	json_auto_t *changes = json_object(), *now = NULL;
+	struct problem p = PROBLEM_INIT;
+	int r = 0;
+
+	if (o->no_prefetch)
+		r |= json_object_set_new(changes, "prefetch", json_false());
+	if (o->no_userfaultfd)
+		r |= json_object_set_new(changes, "userfaultfd", json_false());
+	if (o->memory_limit)
+		r |= json_object_set_new(changes, "memory_limit",
+					 json_integer((json_int_t)o->memory_limit));
+	if (o->image_limit)
+		r |= json_object_set_new(changes, "image_limit",
+					 json_integer((json_int_t)o->image_limit));
+	if (r || !json_object_size(changes))
+		return;
+	r = pager_client_config(host->pager, changes, deadline_after_ms(PAGER_LOCK_MS), &p, &now);
+	if (r != 0)
+		log_warn("the pager cannot be configured, it goes on as it is: %s", p.message);
 }
 
 /* Without an index listings are slower, and right all the same. */
@@ -155,10 +188,11 @@ static int set_up(struct host *host, const struct host_config *config, struct pr
 	if (r == 0)
 		r = monitor_open(host);
 	if (r == 0)
-		r = recover(host,
-			    problem); /* looks for the old pager, so before a new one starts */
+		r = recover(host, problem); /* looks for the old pager before a new one starts */
 	if (r == 0)
 		r = host_pager(host, problem, &pid);
+	if (r == 0)
+		configure_pager(host);
 	if (r == 0)
 		r = monitor_start(host);
 	return r;
@@ -174,6 +208,13 @@ static void copy_config(struct host *host, const struct host_config *config)
 		.codec = IMAGE_CODEC_ZSTD, .level = config->template_level, .keys = config->keys};
 	host->compact = config->compact;
 	host->reflink = config->reflink;
+	host->pager_mode = config->pager_mode;
+	host->pager_options = (struct pager_process_options){
+		.no_prefetch = config->no_prefetch,
+		.no_userfaultfd = config->no_userfaultfd,
+		.memory_limit = config->memory_limit,
+		.image_limit = config->image_limit,
+	};
 }
 
 int host_new(const struct host_config *config, struct problem *problem, struct host **ret)

@@ -20,6 +20,7 @@
 #include "image/disk.h"
 #include "image/image.h"
 #include "image/keyring.h"
+#include "pager/client.h"
 
 /* How long things may take, in milliseconds. Separate, so that a slow one does not starve the next.
  */
@@ -56,6 +57,9 @@ struct host_config {
 	int template_level; /* of zstd, for templates, which are written once and read often */
 	struct compact_policy compact; /* of sleeping sandboxes; .off: only when asked to */
 	enum disk_reflink reflink;
+	enum pager_mode pager_mode;	    /* of sandboxes that are not told otherwise */
+	bool no_prefetch, no_userfaultfd;   /* of the pager, for all of them */
+	uint64_t memory_limit, image_limit; /* of the pager's resident memory, bytes; 0: none */
 };
 
 /* What is not said otherwise; paths and keys have no default. */
@@ -95,3 +99,24 @@ const char *host_root(const struct host *host);
 
 /** host_doctor() - GET /doctor: what this host has and lacks; does not need a running daemon */
 json_t *host_doctor(const char *root);
+
+/* ---- the pager --------------------------------------------------------------------------------
+ */
+
+/** host_pager_status() - GET /pager */
+int host_pager_status(struct host *host, struct problem *problem, json_t **ret);
+
+/** host_pager_upgrade() - POST /pager/upgrade: a new pager process takes over all sessions */
+int host_pager_upgrade(struct host *host, struct problem *problem, json_t **ret);
+
+/**
+ * host_warm() - load a template or snapshot into the pager's memory, for sandboxes to come
+ * @full: all of it; otherwise its working set
+ * @task: progress in pages
+ */
+int host_warm(struct host *host, const char *id_or_name, bool full, const struct host_task *task,
+	      struct problem *problem, char ret_image_id[33]);
+
+/** host_metrics() - GET /metrics: Prometheus text of this daemon and its pager. The caller frees it
+ */
+int host_metrics(struct host *host, char **ret);

@@ -105,15 +105,15 @@ static json_t *describe_memory(struct sandbox *sb)
 						 deadline_after_ms(1000), &pager); /* null then */
 	own = (json_int_t)use.private_pages * (json_int_t)DORM_PAGE_SIZE;
 	shared = (json_int_t)use.shared_pages * (json_int_t)DORM_PAGE_SIZE;
-	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:I, s:I, s:I}, s:o}",
+	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:I, s:I, s:I}, s:o}",
 		      "sandboxID", sb->record.id, "status", sandbox_state_name(sb->record.state),
 		      "memoryBytes", (json_int_t)sb->manifest.memory_bytes, "ownBytes", own,
 		      "sharedBytes", shared, "vmmRssBytes", (json_int_t)use.rss_bytes,
 		      "vmmPssBytes", (json_int_t)use.pss_bytes, "vmmPrivateBytes",
 		      (json_int_t)use.private_bytes, "stored", "imageID", sb->manifest.image_id,
-		      "layerBytes", (json_int_t)st->bytes_stored, "layerPages",
-		      (json_int_t)st->pages_stored, "mapBytes", (json_int_t)st->map_bytes, "pager",
-		      pager ? pager : json_null());
+		      "baseImageID", sb->manifest.base_image_id, "layerBytes",
+		      (json_int_t)st->bytes_stored, "layerPages", (json_int_t)st->pages_stored,
+		      "mapBytes", (json_int_t)st->map_bytes, "pager", pager ? pager : json_null());
 	return o;
 }
 

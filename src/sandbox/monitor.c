@@ -25,10 +25,8 @@
 #include "base/error.h"
 #include "base/log.h"
 
-#define MAX_SLEEP_MS   60000
-#define PAGER_TRIES    5
-#define PAGER_PAUSE_MS 200
-#define STACK_BYTES    (512u << 10)
+#define MAX_SLEEP_MS 60000
+#define STACK_BYTES  (512u << 10)
 
 enum watch_kind { WATCH_KICK, WATCH_VM, WATCH_PAGER };
 
@@ -162,61 +160,12 @@ static void vm_died(struct host *host, void *arg)
 	watch_free(host, w);
 }
 
-static void fail_if_served_by(struct sandbox *sb, pid_t pager)
-{
-	if (!sb->gone && sb->vmm && sb->pager_pid == pager && sb->record.state == SANDBOX_RUNNING)
-		sandbox_fail(sb, "its pager (pid %d) died", (int)pager);
-}
-
-/* A new one may die too before it is ready, whatever killed the last one. If it never comes up, the
- * next wake tries again, and says why it cannot. */
-static void replace_pager(struct host *host)
-{
-	for (int i = 0; i < PAGER_TRIES && !atomic_load(&host->stopping); i++) {
-		struct problem p = PROBLEM_INIT;
-		pid_t pid;
-
-		if (host_pager(host, &p, &pid) == 0)
-			return;
-		log_error("pager could not be started again: %s", p.message);
-		clock_sleep_ms(PAGER_PAUSE_MS);
-	}
-}
-
-/*
- * Every VM that the dead pager served waits for pages that nobody will bring. First those that are
- * idle; then a new pager, so that others can be woken; then those whose operations have to run into
- * their deadlines first.
- */
+/* Nothing comes before the new pager: every VM waits for its pages. */
 static void pager_died(struct host *host, void *arg)
 {
 	struct watch *w = arg;
-	_cleanup_free_ struct sandbox **all = NULL;
-	size_t n;
 
-	log_error("pager pid=%d died", (int)w->pid);
-	pthread_mutex_lock(&host->lock);
-	n = host->n_sandboxes;
-	all = calloc(n + 1, sizeof(*all));
-	for (size_t i = 0; all && i < n; i++)
-		all[i] = sandbox_ref(host->sandboxes[i]);
-	pthread_mutex_unlock(&host->lock);
-	for (size_t i = 0; all && i < n; i++) {
-		if (pthread_mutex_trylock(&all[i]->op) != 0)
-			continue;
-		fail_if_served_by(all[i], w->pid);
-		pthread_mutex_unlock(&all[i]->op);
-		all[i] = sandbox_unref(all[i]);
-	}
-	replace_pager(host);
-	for (size_t i = 0; all && i < n; i++) {
-		if (!all[i])
-			continue;
-		pthread_mutex_lock(&all[i]->op);
-		fail_if_served_by(all[i], w->pid);
-		pthread_mutex_unlock(&all[i]->op);
-		sandbox_unref(all[i]);
-	}
+	take_back_all(host, w->pid);
 	watch_free(host, w);
 }
 
@@ -245,6 +194,17 @@ static bool clock_applies(const struct sandbox *sb)
 	return sb->record.state == SANDBOX_ASLEEP && !sb->record.auto_pause;
 }
 
+/* When it is to be asked for its working set, or 0. info held. */
+static uint64_t refine_due(struct host *host, struct sandbox *sb, uint64_t now)
+{
+	if (!sb->refine_ns || sb->gone || sb->refine_ns > now)
+		return sb->gone ? 0 : sb->refine_ns;
+	sb->refine_ns = 0; /* set again by the worker */
+	if (host_run(host, sandbox_refine_now, sandbox_ref(sb)) < 0)
+		sandbox_unref(sb); /* not the last one; then not at all */
+	return 0;
+}
+
 /* Start a worker for every sandbox whose time is up. Return: milliseconds until the next one. */
 static int check_deadlines(struct host *host)
 {
@@ -253,8 +213,12 @@ static int check_deadlines(struct host *host)
 	LOCK_SCOPE(&host->lock);
 	for (size_t i = 0; i < host->n_sandboxes; i++) {
 		struct sandbox *sb = host->sandboxes[i];
+		uint64_t due;
 
 		LOCK_SCOPE(&sb->info);
+		due = refine_due(host, sb, now);
+		if (due)
+			next = MIN(next, due);
 		if (!clock_applies(sb))
 			continue;
 		if (sb->record.end_ns > now) {

@@ -57,13 +57,15 @@ struct sandbox {
 
 	struct vmm *vmm;	  /* op; NULL when no process */
 	int memory_fd;		  /* op; the image's resident memory, -1 without a VM */
-	pid_t pager_pid;	  /* op; which pager serves it */
+	atomic_int pager_pid;	  /* which pager serves it; 0: none does */
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
 
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
 	bool expiring;		 /* info; a worker looks after its time being up */
 	bool reconnecting;	 /* info; a worker tries to get a channel */
+	unsigned refine_tries;	 /* op and info to change; how often to ask for its working set */
+	uint64_t refine_ns;	 /* info; when next, real time; 0: not, or a worker does now */
 
 	struct sandbox *compact_next; /* host.lock; of the queue, which has a reference */
 	bool compact_queued;	      /* host.lock */
@@ -76,11 +78,18 @@ struct busy_snapshot {
 	atomic_bool cancel;  /* somebody wants to delete it */
 };
 
+/* An image whose working set was refined. */
+struct refined {
+	char image_id[IMAGE_ID_LEN + 1];
+	uint64_t when_ns;
+};
+#define HOST_MAX_REFINED 32
+
 struct build;
 
 struct host {
 	char *root, *run_dir, *guest_cache;
-	char *pager_program, *preload, *agent_program;
+	char *pager_program, *preload, *agent_program; /* constant */
 	char accel[8];
 	char vmm_version[64];
 	uint64_t tsc_khz;
@@ -92,6 +101,8 @@ struct host {
 	struct image_writer_options sleep_options, template_options;
 	struct compact_policy compact;
 	enum disk_reflink reflink;
+	enum pager_mode pager_mode;
+	struct pager_process_options pager_options;
 
 	pthread_mutex_t lock;
 	struct sandbox **sandboxes; /* lock; creation order */
@@ -101,9 +112,11 @@ struct host {
 	struct sandbox *compact_first, *compact_last; /* lock; who waits to be compacted */
 	bool compacting;			      /* lock; a worker does */
 	struct busy_snapshot busy[HOST_MAX_BUSY];     /* lock; see snapshots_hold() */
+	struct refined refined[HOST_MAX_REFINED];     /* lock; working-set.c */
 
 	pthread_mutex_t pager_lock;
 	struct pager_process pager_process; /* pager_lock */
+	atomic_uint pager_deaths;
 	struct pager_client *pager;
 
 	pthread_t monitor;
@@ -201,17 +214,21 @@ uint64_t sandbox_end_after(uint64_t timeout_s);
 /** sandbox_create_from() - a sandbox over a clone of the memory directory @from: nothing of it
  *  remains if this fails */
 int sandbox_create_from(struct host *host, int from, const struct record *like,
-			struct problem *problem, char ret_id[ID_LEN + 1],
-			struct sandbox_timings *timings);
+			const struct sandbox_memory_options *memory, struct problem *problem,
+			char ret_id[ID_LEN + 1], struct sandbox_timings *timings);
+
+/** sandbox_clone_memory() - op held, new: link the memory directory @from as its memory-0 */
+int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem);
 
 /* ---- bringup.c --------------------------------------------------------------------------------
  */
 
 /** sandbox_bring_up() - op held: session, VMM, device state, resume, agent, repair.
- *  @boot: what to boot from, or NULL to restore memory-<generation>. On failure no process is left
- */
+ *  @boot: what to boot from, or NULL to restore memory-<generation>. @memory: NULL: all zero; its
+ *  wait is not looked at, but decides what is loaded. On failure no process is left */
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
-		     uint32_t cpus, struct problem *problem, struct sandbox_timings *timings);
+		     uint32_t cpus, const struct sandbox_memory_options *memory,
+		     struct problem *problem, struct sandbox_timings *timings);
 
 /** sandbox_connect() - op held, VM runs: open the channel, repair, publish the channel.
  *  @first_fd: from channel_dial(), consumed; or -1 */
@@ -291,6 +308,63 @@ int host_pager(struct host *host, struct problem *problem, pid_t *ret_pid);
  *  another negative errno when there is none */
 int host_find_pager(struct host *host, pid_t *ret_pid);
 
+/** host_pager_takes_back() - does the pager that runs now go on with the sessions of a dead one? */
+bool host_pager_takes_back(struct host *host);
+
+/** host_lock_pager() - pager_lock, within a deadline. Return: 0; -ETIMEDOUT, @problem says */
+int host_lock_pager(struct host *host, struct problem *problem);
+
+/* ---- memory.c ---------------------------------------------------------------------------------
+ */
+
+/** sandbox_open_session() - op held: have the pager serve it. @image_dirfd: -1 for a boot.
+ *  Everything is loaded when this returns, if the VM is to do without userfaultfd */
+int sandbox_open_session(struct sandbox *sb, int image_dirfd, uint64_t memory_bytes,
+			 const struct sandbox_memory_options *memory, struct problem *problem,
+			 struct pager_session *ret);
+
+/** sandbox_await_pager() - op held: a VM whose pager is dead answers nobody, so what is asked of
+ * the VM is asked when there is one again, and has its deadline to itself */
+void sandbox_await_pager(struct sandbox *sb);
+
+/** sandbox_await_memory() - no lock held: until as much is there as @wait says, or it cannot come.
+ *  A sandbox that runs is not lost for that: then it gets its memory as it touches it */
+void sandbox_await_memory(struct host *host, const char *id, enum sandbox_wait wait);
+
+/* ---- working-set.c ----------------------------------------------------------------------------
+ */
+
+/**
+ * template_record_working_set() - restore a new template on trial, and keep what that needed
+ * Return: 0; -EOPNOTSUPP when the pager records nothing; negative errno
+ */
+int template_record_working_set(struct host *host, const char *snapshot_id, const char *name,
+				struct problem *problem, uint64_t *ret_pages);
+
+/** sandbox_refine_later() - op held, it has just been made: when it has settled, what it touched is
+ *  added to its template's working set, if it has one by name */
+void sandbox_refine_later(struct sandbox *sb);
+/** sandbox_refine_at_end() - op held, its VM is about to be ended: now or never */
+void sandbox_refine_at_end(struct sandbox *sb);
+/** sandbox_refine_now() - for host_run(); @arg: the sandbox, a reference */
+void sandbox_refine_now(struct host *host, void *arg);
+
+/* ---- take-back.c ------------------------------------------------------------------------------
+ */
+
+/**
+ * sandbox_take_back() - its pager is another one than before: is it served by that one?
+ * Gives the pager the image again if it could not open that by itself. Without locks: the VM of a
+ * sandbox under an operation waits for its pages too.
+ * @pid: of the present pager
+ * Return: 0; negative errno, @problem says why it is not served
+ */
+int sandbox_take_back(struct sandbox *sb, pid_t pid, struct problem *problem);
+
+/** take_back_all() - the pager @dead is gone: start another, and have all sandboxes served again;
+ *  fail those that cannot be */
+void take_back_all(struct host *host, pid_t dead);
+
 /* ---- recover.c --------------------------------------------------------------------------------
  */
 
@@ -323,6 +397,11 @@ static inline void problem_pass(struct problem *to, const struct problem *from)
 
 /* ---- snapshot-compact.c -----------------------------------------------------------------------
  */
+
+/** snapshots_hold() - it is worked on: nobody deletes or compacts it until snapshots_let_go().
+ *  Return: NULL with a 409 or 503 in @problem when that is not to be had now */
+struct busy_snapshot *snapshots_hold(struct host *host, const char *id, struct problem *problem);
+void snapshots_let_go(struct host *host, struct busy_snapshot *b);
 
 /** snapshots_interrupt() - it is to be deleted: end a compaction of it. Return: 0; -EBUSY */
 int snapshots_interrupt(struct host *host, const char *id, struct problem *problem);

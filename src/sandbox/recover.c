@@ -5,10 +5,12 @@
  * For every directory in sandboxes/, by the state in its record:
  *
  *   creating, deleting   nobody was told of it, or it was to go: ended and removed
- *   running              VM alive and served by the pager: adopted. Otherwise failed, with the
- * reason pausing              VM alive: it goes on running, what was written so far is removed. VM
- * gone and the new memory complete: asleep there waking               the memory directory is
- * whole: VM ended, asleep asleep, failed       as they are; leftovers of a process are ended
+ *   running              VM alive and served by a pager, the one there was or a new one that took
+ *                        it back: adopted. Otherwise failed, with the reason
+ *   pausing              VM alive: it goes on running, what was written so far is removed. VM gone
+ *                        and the new memory complete: asleep there
+ *   waking               the memory directory is whole: VM ended, asleep
+ *   asleep, failed       as they are; leftovers of a process are ended
  *
  * A directory without a record was never completed and is removed. One whose record cannot be read
  * stays as it is, for a person to look at: it is shown as failed, and deleted when a client says
@@ -144,12 +146,11 @@ static void remove_leftovers(struct sandbox *sb)
 	}
 }
 
-/* The pager must still serve it, and its resident memory is where the changed pages are told from.
- */
+/* A pager must serve it, which need not be the one that did when the daemon before us ended: that
+ * one may have died since, and this one have taken its sessions back. */
 static int find_session(struct sandbox *sb, struct problem *problem)
 {
-	const char *state;
-	json_t *stats;
+	struct problem local = PROBLEM_INIT;
 	pid_t pid;
 	int r;
 
@@ -158,20 +159,14 @@ static int find_session(struct sandbox *sb, struct problem *problem)
 		problem_set(problem, 500, "its pager is gone: it died while no dormd ran");
 		return r;
 	}
-	r = pager_client_session_stats(sb->host->pager, sb->record.id, deadline_after_ms(ADOPT_MS),
-				       &stats);
-	if (r == 0) {
-		state = json_string_value(json_object_get(stats, "state"));
-		r = state && !strcmp(state, "serving") ? 0 : -ENOENT;
-		json_decref(stats);
-	}
-	if (r < 0)
+	r = sandbox_take_back(sb, pid, &local);
+	if (r < 0 && host_pager_takes_back(sb->host))
+		problem_set(problem, 500, "it could not be taken back: %.400s", local.message);
+	else if (r < 0)
 		problem_set(problem, 500,
 			    "its pager died while no dormd ran, and the new one (pid %d) "
 			    "does not serve it",
 			    (int)pid);
-	else
-		sb->pager_pid = pid;
 	return r;
 }
 
@@ -197,15 +192,19 @@ static int find_vm(struct sandbox *sb, struct problem *problem)
 static int adopt(struct sandbox *sb, struct problem *problem)
 {
 	struct sandbox_timings t = {0};
-	struct problem ignored = PROBLEM_INIT;
-	int r;
+	struct problem ignored = PROBLEM_INIT, unserved = PROBLEM_INIT;
+	int r, served;
 
 	r = find_vm(sb, problem);
-	if (r == 0)
-		r = find_session(sb, problem);
+	served = r == 0 ? find_session(sb, &unserved) : 0;
 	if (r == 0)
 		r = vmm_adopt(sb->path, &sb->record.vm, sb->manifest.memory_bytes,
-			      deadline_after_ms(ADOPT_MS), problem, &sb->vmm);
+			      deadline_after_ms(ADOPT_MS), served < 0 ? &ignored : problem,
+			      &sb->vmm);
+	if (served < 0 && (r < 0 || vmm_needs_pager(sb->vmm) != 0)) {
+		problem_pass(problem, &unserved);
+		return error_trace(served);
+	}
 	if (r == 0)
 		r = vmm_is_running(sb->vmm, deadline_after_ms(ADOPT_MS));
 	if (r == 0)
@@ -406,9 +405,13 @@ int recover(struct host *host, struct problem *problem)
 		problem_set(problem, 503, "the pager that was left running does not answer");
 		problem_hint(problem,
 			     "it may be stopped (SIGCONT); if you kill it, the sandboxes that it "
-			     "serves are lost");
+			     "serves may be lost");
 		return r;
 	}
+	if (r < 0) /* VMs may be waiting for one; what it takes back is adopted below */
+		r = host_pager(host, problem, &pid);
+	if (r < 0)
+		return r;
 	r = store_each(host->store, "sandboxes", visit, host);
 	if (r < 0) {
 		problem_errno(problem, r, "reading %s/sandboxes", host->store->root);

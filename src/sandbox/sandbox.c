@@ -24,15 +24,31 @@
 /* ---- create -----------------------------------------------------------------------------------
  */
 
+int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem)
+{
+	struct store *store = sb->host->store;
+	struct manifest m;
+	char final[96];
+	int r;
+
+	(void)snprintf(final, sizeof(final), "sandboxes/%s/memory-0", sb->record.id); /* fits */
+	r = snapshot_clone(store->root_fd, store->root, from, sb->host->keys, final, NULL, problem);
+	if (r == 0)
+		r = snapshot_open(from, sb->host->keys, problem, &m);
+	if (r != 0)
+		return r;
+	sandbox_set_generation(sb, 0, m.image_id);
+	sandbox_set_manifest(sb, &m);
+	return 0;
+}
+
 int sandbox_create_from(struct host *host, int from, const struct record *like,
-			struct problem *problem, char ret_id[ID_LEN + 1],
-			struct sandbox_timings *timings)
+			const struct sandbox_memory_options *memory, struct problem *problem,
+			char ret_id[ID_LEN + 1], struct sandbox_timings *timings)
 {
 	struct record record = *like;
 	struct sandbox *sb = NULL;
-	struct manifest m;
 	uint64_t t0 = clock_now_ns(), cloned;
-	char final[96];
 	int r;
 
 	id_new('i', record.id);
@@ -42,25 +58,18 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&sb->op);
-	(void)snprintf(final, sizeof(final), "sandboxes/%s/memory-0", record.id); /* fits */
 	r = sandbox_insert(sb);
 	if (r == 0)
-		r = snapshot_clone(host->store->root_fd, host->store->root, from, host->keys, final,
-				   NULL, problem);
-	if (r == 0)
-		r = snapshot_open(from, host->keys, problem, &m);
-	if (r == 0) {
-		sandbox_set_generation(sb, 0, m.image_id);
-		sandbox_set_manifest(sb, &m);
-	}
+		r = sandbox_clone_memory(sb, from, problem);
 	cloned = clock_now_ns() - t0;
 	if (r == 0)
-		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus,
+		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
 				     problem, timings);
 	if (r == 0) {
 		timings->image_ns += cloned;
 		timings->total_ns += cloned;
 		sandbox_settle(sb, SANDBOX_RUNNING, false);
+		sandbox_refine_later(sb);
 		memcpy(ret_id, record.id, ID_LEN + 1);
 	} else {
 		sandbox_discard(sb);
@@ -68,6 +77,8 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	}
 	pthread_mutex_unlock(&sb->op);
 	sandbox_unref(sb);
+	if (r == 0 && memory)
+		sandbox_await_memory(host, ret_id, memory->wait);
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 
@@ -90,7 +101,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 
 		if (from < 0)
 			return from;
-		r = sandbox_create_from(host, from, &like, &p, ret_id, ret_timings);
+		r = sandbox_create_from(host, from, &like, &options->memory, &p, ret_id,
+					ret_timings);
 		if (r < 0 && i < SNAPSHOT_TRIES && snapshot_was_replaced(host, snapshot_id, from))
 			continue;
 		if (r < 0)
@@ -148,6 +160,7 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 
 	if (sb->record.state != SANDBOX_RUNNING)
 		return sandbox_wrong_state(sb, "put to sleep", problem);
+	sandbox_await_pager(sb);
 	id_new(SANDBOX_MEMORY_PREFIX, id);
 	(void)snprintf(final, sizeof(final), "sandboxes/%s/%s", sb->record.id,
 		       sandbox_memory_name(sb->record.generation + 1, memory)); /* fits */
@@ -204,14 +217,12 @@ static void extend(struct sandbox *sb, uint64_t timeout_s)
 	monitor_kick(sb->host);
 }
 
-int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct problem *problem,
-		 struct sandbox_timings *ret_timings)
+static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
+		       const struct sandbox_memory_options *memory, struct problem *problem,
+		       struct sandbox_timings *ret_timings)
 {
-	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
 	int r;
 
-	if (!sb)
-		return -ENOENT;
 	if (sb->record.state == SANDBOX_RUNNING) {
 		extend(sb, timeout_s);
 		r = sandbox_write_record(sb, false);
@@ -223,14 +234,30 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct p
 	if (r < 0)
 		return error_trace(r);
 	sandbox_settle(sb, SANDBOX_WAKING, false);
-	r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, problem,
-			     ret_timings);
+	r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
+			     problem, ret_timings);
 	if (r == 0)
 		extend(sb, timeout_s);
 	/* Durable: a host that goes down now must not find it asleep at a point it has left behind.
 	 */
 	sandbox_settle(sb, r == 0 ? SANDBOX_RUNNING : SANDBOX_ASLEEP, true);
 	return error_trace(r);
+}
+
+int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
+		 const struct sandbox_memory_options *memory, struct problem *problem,
+		 struct sandbox_timings *ret_timings)
+{
+	struct sandbox *sb = sandbox_op_begin(host, id, problem);
+	int r;
+
+	if (!sb)
+		return -ENOENT;
+	r = wake_locked(sb, timeout_s, memory, problem, ret_timings);
+	sandbox_op_endp(&sb);
+	if (r >= 0 && memory)
+		sandbox_await_memory(host, id, memory->wait);
+	return r;
 }
 
 /* ---- delete, timeout --------------------------------------------------------------------------

@@ -8,6 +8,7 @@
  * and either did what it says or left the sandbox where it was. Any thread.
  */
 #include "base/id.h"
+#include "pager/client.h"
 #include "sandbox/host.h"
 #include "sandbox/state.h"
 
@@ -49,12 +50,37 @@ struct sandbox_save_timings {
 	uint64_t pages_stored;
 };
 
+/* How much of its memory must be there when a create, wake or fork returns. */
+enum sandbox_wait {
+	SANDBOX_WAIT_READY,	  /* what it takes to answer; more may come in the background */
+	SANDBOX_WAIT_WORKING_SET, /* ... and what its working set says it will touch next */
+	SANDBOX_WAIT_FULL,	  /* ... and all of it: the sandbox needs no file any more */
+	SANDBOX_N_WAITS,
+};
+
+/* How the memory of a sandbox that is brought up gets there; all zero: as the host thinks best. */
+struct sandbox_memory_options {
+	enum pager_mode mode;
+	enum sandbox_wait wait;
+	bool no_prefetch;
+};
+
+/**
+ * sandbox_memory_options_parse() - from the words of the API; each may be NULL
+ * @mode: auto, shared, overlay, eager; copy is refused
+ * @wait: ready, working-set, full
+ * Return: 0; -EINVAL with a 400 that names the field
+ */
+int sandbox_memory_options_parse(const char *mode, const char *wait, struct problem *problem,
+				 struct sandbox_memory_options *ret);
+
 struct sandbox_options {
 	const char *template_id; /* a template's name, or a snapshot's id */
 	uint64_t timeout_s;	 /* 0: never ends by itself */
 	bool auto_pause;	 /* sleep when the time is up, instead of being deleted */
 	json_t *metadata;	 /* borrowed; object or NULL */
 	json_t *envs;		 /* borrowed; object of strings or NULL */
+	struct sandbox_memory_options memory;
 };
 
 int sandbox_create(struct host *host, const struct sandbox_options *options,
@@ -68,7 +94,8 @@ int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
  * sandbox_wake() - @timeout_s: time to live from now, only ever extended; 0 leaves it
  * Return: 0; 1 when it was running already; negative errno, and then it is asleep as before
  */
-int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s, struct problem *problem,
+int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
+		 const struct sandbox_memory_options *memory, struct problem *problem,
 		 struct sandbox_timings *ret_timings);
 
 struct sandbox_fork {
@@ -85,7 +112,8 @@ struct sandbox_fork {
  * data. Return: 0 when the forks were attempted; negative errno when nothing was
  */
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
-		 struct problem *problem, struct sandbox_fork *forks);
+		 const struct sandbox_memory_options *memory, struct problem *problem,
+		 struct sandbox_fork *forks);
 
 /** sandbox_snapshot() - an immutable snapshot; @name: template name that will lead to it, or NULL
  */
@@ -108,6 +136,13 @@ int sandbox_each(struct host *host, sandbox_visit visit, void *userdata);
 
 /** sandbox_memory() - GET /sandboxes/{id}/memory */
 int sandbox_memory(struct host *host, const char *id, struct problem *problem, json_t **ret);
+
+/**
+ * sandbox_memory_state() - how it gets its memory and how much is there, as GET /sandboxes/{id}
+ * says Does not wait for operations on it. Return: new reference; NULL when it does not run, or the
+ * pager does not say
+ */
+json_t *sandbox_memory_state(struct host *host, const char *id);
 
 /* A running sandbox's channel, for one request. A sleep breaks its streams and does not wait for
  * the lease: a client that does not read its answer must not keep a sandbox from sleeping or going.

@@ -11,6 +11,12 @@
  * pages; 3 of them turn out equal to the parent's; the new layer holds 177 pages in 12 frames,
  * about 250 KB compressed, and the map has some 400 runs.
  *
+ * Where the result can share its memory with others it has a *base*: that of the memory it ran
+ * from, or the image that it ran from itself, if that is a clone, which others run from too. A
+ * memory that it slept with is nobody else's, and what booted has no other to share with. The whole
+ * rule is in image/image-base.c. So a sandbox keeps the template's map from sleep to sleep, also
+ * when the template is deleted.
+ *
  * Until the directory has been renamed into place nothing outside tmp/ has changed, and the VM is
  * only paused; whatever fails before that, it is resumed.
  */
@@ -29,6 +35,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "image/image-base.h"
 #include "sandbox/agent-client.h"
 
 #define CHUNK_PAGES 256u
@@ -62,6 +69,14 @@ static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct proble
 	*ret = take_ptr(image);
 	*ret_dirfd = take_fd(fd);
 	return 0;
+}
+
+/* Generation 0 of a sandbox that was not booted is a clone: others run from that image too. */
+static int put_base(struct sandbox *sb, int dirfd, int parent_fd, struct manifest *m,
+		    struct problem *problem)
+{
+	return image_base_put(dirfd, parent_fd, &sb->manifest, sb->record.generation == 0, problem,
+			      m->base_image_id);
 }
 
 static int add_range(struct sandbox *sb, struct image_writer *w, const struct vmm_range *range,
@@ -111,6 +126,8 @@ static int write_memory(struct sandbox *sb, int dirfd, const struct image_writer
 		r = add_range(sb, w, &ranges[i], chunk, problem);
 	if (r == 0)
 		r = image_writer_commit(w, &m->stats, m->image_id, problem);
+	if (r == 0)
+		r = put_base(sb, dirfd, parent_fd, m, problem);
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 

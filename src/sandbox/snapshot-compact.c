@@ -28,7 +28,7 @@ static struct busy_snapshot *find_busy(struct host *host, const char *id)
 	return NULL;
 }
 
-static struct busy_snapshot *hold(struct host *host, const char *id, struct problem *problem)
+struct busy_snapshot *snapshots_hold(struct host *host, const char *id, struct problem *problem)
 {
 	struct busy_snapshot *b;
 
@@ -48,7 +48,7 @@ static struct busy_snapshot *hold(struct host *host, const char *id, struct prob
 	return b;
 }
 
-static void let_go(struct host *host, struct busy_snapshot *b)
+void snapshots_let_go(struct host *host, struct busy_snapshot *b)
 {
 	LOCK_SCOPE(&host->lock);
 	b->id[0] = 0;
@@ -145,14 +145,14 @@ int snapshots_compact(struct host *host, const char *id_or_name, bool force,
 
 	if (r < 0)
 		return r;
-	w.busy = hold(host, ret_id, problem);
+	w.busy = snapshots_hold(host, ret_id, problem);
 	if (!w.busy)
 		return -EBUSY;
 	fd = snapshot_open_dir(host, ret_id, problem, ret_id);
 	r = fd < 0 ? fd : compact(&w, ret_id, fd, force, problem, ret);
 	if (r == -ECANCELED)
 		problem_set(problem, 409, "compacting snapshot %s was interrupted", ret_id);
-	let_go(host, w.busy);
+	snapshots_let_go(host, w.busy);
 	if (r == 0 || r == COMPACT_E_NOT_DUE)
 		return r;
 	problem_errno(problem, r > 0 ? -EBADMSG : r, "compacting snapshot %s", ret_id);

@@ -21,6 +21,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "image/manifest.h"
+#include "image/image-base.h"
 #include "image/working-set.h"
 #include "sandbox/snapshots.h"
 
@@ -139,6 +140,20 @@ static json_t *describe_working_set(int dirfd, const struct image *image)
 	return json_pack("{s:I, s:b}", "pages", (json_int_t)set.n_pages, "contiguous", contiguous);
 }
 
+/* null: it has none that is of use */
+static json_t *describe_base(struct host *host, int dirfd, struct image *image)
+{
+	_cleanup_(image_unrefp) struct image *base = NULL;
+	uint64_t own, own_stored, shared;
+
+	if (image_open_base(dirfd, image, host->keys, NULL, &base) != 0 ||
+	    image_diff_bitmap(image, base, NULL, &own, &own_stored, &shared) < 0)
+		return json_null();
+	return json_pack("{s:s, s:I, s:I, s:I}", "imageID", image_id(base), "sharedPages",
+			 (json_int_t)shared, "ownPages", (json_int_t)own_stored, "missingLayers",
+			 (json_int_t)image_missing_layers(base));
+}
+
 static int describe(struct host *host, int dirfd, const struct manifest *m, struct image *image,
 		    json_t **ret)
 {
@@ -155,6 +170,8 @@ static int describe(struct host *host, int dirfd, const struct manifest *m, stru
 		r = json_object_set_new(o, "writeAmplification", write_amplification(m));
 	if (r == 0)
 		r = json_object_set_new(o, "compaction", describe_compaction(host, dirfd));
+	if (r == 0)
+		r = json_object_set_new(o, "base", describe_base(host, dirfd, image));
 	if (r == 0)
 		r = json_object_set_new(o, "workingSet", describe_working_set(dirfd, image));
 	if (r < 0)

@@ -41,6 +41,9 @@ int snapshots_exists(struct host *host, const char *id_or_name, struct problem *
 /** snapshots_kernel_version() - of its guest; "" when it cannot be told */
 void snapshots_kernel_version(struct host *host, const char *id, char ret[64]);
 
+/** snapshots_working_set_pages() - how many pages are in its working set; 0 without one */
+uint64_t snapshots_working_set_pages(struct host *host, const char *id);
+
 /** snapshots_inspect() - everything the manifest and the layers say, as the API shows it */
 int snapshots_inspect(struct host *host, const char *id_or_name, struct problem *problem,
 		      json_t **ret);

@@ -15,6 +15,9 @@
  * all swapped pages would lose it. So the ioctl reports swapped pages separately, and those few are
  *    looked up in pagemap, where the type is to be seen.
  *
+ * A page counts as touched when it is written, or present and the file's. A page of the file that
+ * was reclaimed and is no longer in the page table does not count: nobody can tell.
+ *
  * Source: Documentation/admin-guide/mm/pagemap.rst (entry format; PAGEMAP_SCAN since 6.7).
  */
 #include "sys/pagemap.h"
@@ -184,10 +187,40 @@ int pagemap_written_read(int fd, uint64_t start, uint64_t end, struct pagemap_li
 	return each_entry(fd, start, end, add_written, list);
 }
 
-static int add_region(int fd, const struct scan_region *g, struct pagemap_list *list)
+static bool entry_is_touched(uint64_t e)
+{
+	return entry_is_written(e) || ((e & ENTRY_PRESENT) && (e & ENTRY_FILE));
+}
+
+static int add_touched(void *userdata, uint64_t at, const uint64_t *entries, size_t n)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		if (entry_is_touched(entries[i]))
+			r = pagemap_list_add(userdata, at + i * DORM_PAGE_SIZE, 1);
+	return r;
+}
+
+int pagemap_touched_read(int fd, uint64_t start, uint64_t end, struct pagemap_list *list)
+{
+	return each_entry(fd, start, end, add_touched, list);
+}
+
+/* What is asked for: pages that have none of the categories @without. */
+struct question {
+	uint64_t without;
+	int (*read)(int fd, uint64_t start, uint64_t end, struct pagemap_list *list);
+};
+
+static const struct question written = {SCAN_FILE | SCAN_PFNZERO, pagemap_written_read};
+static const struct question touched = {SCAN_PFNZERO, pagemap_touched_read};
+
+static int add_region(int fd, const struct question *q, const struct scan_region *g,
+		      struct pagemap_list *list)
 {
 	if (g->categories & SCAN_SWAPPED)
-		return pagemap_written_read(fd, g->start, g->end, list);
+		return q->read(fd, g->start, g->end, list);
 	return pagemap_list_add(list, g->start, (g->end - g->start) / DORM_PAGE_SIZE);
 }
 
@@ -196,7 +229,8 @@ static int add_region(int fd, const struct scan_region *g, struct pagemap_list *
  * to, walk_end, cannot be used: it stays behind when a walk of more than 512 regions reaches the
  * end (seen on 6.18), and going on from there would report pages twice.
  */
-int pagemap_written_scan(int fd, uint64_t start, uint64_t end, struct pagemap_list *list)
+static int scan(int fd, const struct question *q, uint64_t start, uint64_t end,
+		struct pagemap_list *list)
 {
 	_cleanup_free_ struct scan_region *regions = calloc(SCAN_REGIONS, sizeof(*regions));
 	struct scan_arg a = {
@@ -205,8 +239,8 @@ int pagemap_written_scan(int fd, uint64_t start, uint64_t end, struct pagemap_li
 		.end = end,
 		.vec = (uintptr_t)regions,
 		.vec_len = SCAN_REGIONS,
-		.category_inverted = SCAN_FILE | SCAN_PFNZERO,
-		.category_mask = SCAN_FILE | SCAN_PFNZERO,
+		.category_inverted = q->without,
+		.category_mask = q->without,
 		.category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED,
 		.return_mask = SCAN_PRESENT | SCAN_SWAPPED,
 	};
@@ -223,11 +257,28 @@ int pagemap_written_scan(int fd, uint64_t start, uint64_t end, struct pagemap_li
 		if (n < 0)
 			return errno == ENOTTY || errno == ESRCH ? -errno : error_errno();
 		for (int i = 0; i < n && r == 0; i++)
-			r = add_region(fd, &regions[i], list);
+			r = add_region(fd, q, &regions[i], list);
 		if (r < 0 || n < SCAN_REGIONS)
 			return r;
 		a.start = regions[n - 1].end;
 	}
+}
+
+int pagemap_written_scan(int fd, uint64_t start, uint64_t end, struct pagemap_list *list)
+{
+	return scan(fd, &written, start, end, list);
+}
+
+int pagemap_touched_scan(int fd, uint64_t start, uint64_t end, struct pagemap_list *list)
+{
+	return scan(fd, &touched, start, end, list);
+}
+
+int pagemap_touched(int fd, uint64_t start, uint64_t end, struct pagemap_list *list)
+{
+	int r = pagemap_touched_scan(fd, start, end, list);
+
+	return r == -ENOTTY ? pagemap_touched_read(fd, start, end, list) : r;
 }
 
 int pagemap_written(int fd, uint64_t start, uint64_t end, struct pagemap_list *list)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * pagemap.h - which pages of a private file mapping were written, asked from the page tables
+ * pagemap.h - which pages of a private file mapping were written or used, asked from the page
+ * tables
  *
  * In a MAP_PRIVATE mapping of a file copy-on-write is the dirty log: a page that was written is
  * anonymous, every other one is the file's, the zero page, or absent. The process may run, but then
@@ -47,6 +48,19 @@ int pagemap_written_scan(int fd, uint64_t start, uint64_t end, struct pagemap_li
 
 /** pagemap_written_read() - only by reading an entry of 8 bytes for every page */
 int pagemap_written_read(int fd, uint64_t start, uint64_t end, struct pagemap_list *list);
+
+/**
+ * pagemap_touched() - append the pages that are mapped: the file's and the written ones
+ * What a process used of memory that raises no fault when it is there. Zero pages are not in it.
+ * Read faults map resident neighbours too, up to 16 pages of 64 KiB that are aligned in the address
+ * space ("fault-around"), so of such pages at least one was used, not each. Otherwise as
+ * pagemap_written()
+ */
+int pagemap_touched(int fd, uint64_t start, uint64_t end, struct pagemap_list *list);
+
+/** pagemap_touched_scan(), pagemap_touched_read() - only by the one or the other */
+int pagemap_touched_scan(int fd, uint64_t start, uint64_t end, struct pagemap_list *list);
+int pagemap_touched_read(int fd, uint64_t start, uint64_t end, struct pagemap_list *list);
 
 struct pagemap_count {
 	uint64_t written; /* anonymous */

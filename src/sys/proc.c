@@ -103,6 +103,36 @@ int proc_find_mappings(pid_t pid, dev_t dev, ino_t ino, struct proc_mapping **re
 	return 0;
 }
 
+/* "VmFlags: rd wr mr mw me um": missing, write-protect, minor. Every flag has two letters. */
+static bool has_uffd_flag(const char *line)
+{
+	return strstr(line, " um") || strstr(line, " uw") || strstr(line, " ui");
+}
+
+int proc_has_userfaultfd(pid_t pid, dev_t dev, ino_t ino)
+{
+	_cleanup_free_ char *text = NULL;
+	bool ours = false, any = false, has = false;
+	char *save = NULL;
+	int r = read_proc(pid, "smaps", &text);
+
+	if (r < 0)
+		return r;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		struct proc_mapping m;
+		uint64_t from, to;
+
+		/* a mapping begins with its addresses, and ends with its flags */
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &from, &to) == 2) {
+			ours = parse_mapping(line, dev, ino, &m);
+			any |= ours;
+		} else if (ours && !strncmp(line, "VmFlags:", 8)) {
+			has |= has_uffd_flag(line);
+		}
+	}
+	return any ? has : -ENOENT;
+}
+
 static uint64_t kilobytes(const char *text, const char *key)
 {
 	const char *p = strstr(text, key);

@@ -28,6 +28,13 @@ struct proc_mapping {
  */
 int proc_find_mappings(pid_t pid, dev_t dev, ino_t ino, struct proc_mapping **ret, size_t *ret_n);
 
+/**
+ * proc_has_userfaultfd() - is any private mapping of that file registered with a userfaultfd?
+ * Costs a walk over its page tables. Return: 1; 0; -ENOENT when it maps nothing of it; negative
+ * errno
+ */
+int proc_has_userfaultfd(pid_t pid, dev_t dev, ino_t ino);
+
 struct proc_memory {
 	uint64_t rss_bytes;
 	uint64_t pss_bytes;

@@ -163,6 +163,100 @@ static void test_count(void **state)
 	assert_true(c.shared <= N_PAGES - c.written - 64);
 }
 
+static bool has(const struct pagemap_list *l, const struct fixture *f, size_t page)
+{
+	const uint64_t at = (uintptr_t)f->p + page * P;
+
+	for (size_t i = 0; i < l->n; i++)
+		if (at >= l->items[i].start && at < l->items[i].start + l->items[i].n_pages * P)
+			return true;
+	return false;
+}
+
+/* Fault-around maps neighbours in an aligned window of 16 pages: all read windows here are whole.
+ */
+static void check_touched(const struct fixture *f, const struct pagemap_list *l)
+{
+	for (size_t i = 0; i < N_PAGES; i++) {
+		const bool must = (i >= 64 && i < 192) || (i >= 256 && i < 320) || i >= 448;
+		const bool never = (i >= 192 && i < 256);
+
+		if ((must && !has(l, f, i)) || (never && has(l, f, i)))
+			fail_msg("page %zu: touched %d", i, has(l, f, i));
+	}
+	assert_false(has(l, f, 0) || has(l, f, 430)); /* far from everything */
+	assert_false(has(l, f, 350));		      /* a marker is no page */
+}
+
+static void test_touched(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t start = (uintptr_t)f->p, end = start + N_PAGES * P;
+	struct pagemap_list a = {0}, b = {0};
+	int r = pagemap_touched_scan(f->pagemap, start, end, &a);
+
+	if (r != -ENOTTY) {
+		assert_int_equal(r, 0);
+		check_touched(f, &a);
+	}
+	assert_int_equal(pagemap_touched_read(f->pagemap, start, end, &b), 0);
+	check_touched(f, &b);
+	if (r == 0) {
+		assert_int_equal(a.n, b.n);
+		assert_memory_equal(a.items, b.items, a.n * sizeof(*a.items));
+	}
+	pagemap_list_deinit(&a);
+	pagemap_list_deinit(&b);
+}
+
+/* Of another process: it reads two pages far apart, and writes one. */
+static void test_touched_elsewhere(void **state)
+{
+	struct fixture *f = *state;
+	char *p = mmap(NULL, N_PAGES * P, PROT_READ | PROT_WRITE, MAP_PRIVATE, f->memfd, 0);
+	const uint64_t start = (uintptr_t)p;
+	struct pagemap_list l = {0};
+	uint64_t n = 0;
+	int ready[2], fd;
+	pid_t pid;
+	char c;
+
+	assert_true(p != MAP_FAILED && pipe(ready) == 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		(void)*(volatile char *)(p + 5 * P);
+		(void)*(volatile char *)(p + 300 * P);
+		p[400 * P] = 1;
+		(void)!write(ready[1], "r", 1);
+		pause();
+		_exit(0);
+	}
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	fd = pagemap_open(pid);
+	assert_true(fd >= 0);
+	assert_int_equal(pagemap_touched(fd, start, start + N_PAGES * P, &l), 0);
+	for (size_t i = 0; i < l.n; i++) {
+		const uint64_t first = (l.items[i].start - start) / P;
+
+		n += l.items[i].n_pages;
+		/* the window is aligned in the address space, wherever the mapping begins */
+		assert_true(first + l.items[i].n_pages <= 5 + 16 ||
+			    (first > 300 - 16 && first + l.items[i].n_pages <= 300 + 16) ||
+			    (first == 400 && l.items[i].n_pages == 1));
+	}
+	assert_true(n >= 3 && n <= 16 + 16 + 1);
+	pagemap_list_deinit(&l);
+	assert_int_equal(pagemap_touched(f->pagemap, start, start + N_PAGES * P, &l), 0);
+	assert_int_equal(l.n, 0); /* we ourselves touched nothing of it */
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	fd_close(fd);
+	fd_close(ready[0]);
+	fd_close(ready[1]);
+	munmap(p, N_PAGES * P);
+}
+
 /* More regions than one ioctl returns: every second page of a large mapping. */
 static void test_many(void **state)
 {
@@ -213,9 +307,10 @@ static void test_gone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_scan),   cmocka_unit_test(test_read),
-		cmocka_unit_test(test_either), cmocka_unit_test(test_count),
-		cmocka_unit_test(test_many),   cmocka_unit_test(test_gone)};
+		cmocka_unit_test(test_scan),	cmocka_unit_test(test_read),
+		cmocka_unit_test(test_either),	cmocka_unit_test(test_count),
+		cmocka_unit_test(test_touched), cmocka_unit_test(test_touched_elsewhere),
+		cmocka_unit_test(test_many),	cmocka_unit_test(test_gone)};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -2,6 +2,7 @@
 #include "base/test.h"
 
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,6 +14,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "sys/proc.h"
+#include "sys/uffd.h"
 
 static void test_start_time(void **state)
 {
@@ -82,5 +84,36 @@ static void test_memory_use(void **state)
 	assert_true(after.rss_bytes < 1ull << 40);
 }
 
+static void test_userfaultfd(void **state)
+{
+	int fd = memfd_create("proc-test", MFD_CLOEXEC), uffd = uffd_new(0);
+	size_t page = DORM_PAGE_SIZE;
+	struct stat st;
+	char *p;
+
+	if (uffd < 0)
+		skip();
+	assert_int_equal(ftruncate(fd, (off_t)(4 * page)), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(proc_has_userfaultfd(getpid(), st.st_dev, st.st_ino), -ENOENT);
+	p = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	assert_true(p != MAP_FAILED);
+	assert_int_equal(proc_has_userfaultfd(getpid(), st.st_dev, st.st_ino), 0);
+	/* one page in the middle is enough */
+	assert_int_equal(
+		uffd_register(uffd, (uintptr_t)p + page, page, UFFDIO_REGISTER_MODE_MISSING), 0);
+	assert_int_equal(proc_has_userfaultfd(getpid(), st.st_dev, st.st_ino), 1);
+	assert_int_equal(uffd_unregister(uffd, (uintptr_t)p + page, page), 0);
+	assert_int_equal(proc_has_userfaultfd(getpid(), st.st_dev, st.st_ino), 0);
+	/* and minor faults alone count too */
+	if (uffd_register(uffd, (uintptr_t)p, page, UFFDIO_REGISTER_MODE_MINOR) == 0)
+		assert_int_equal(proc_has_userfaultfd(getpid(), st.st_dev, st.st_ino), 1);
+	/* of this file, not of any other */
+	assert_int_equal(proc_has_userfaultfd(getpid(), st.st_dev, st.st_ino + 1), -ENOENT);
+	munmap(p, 4 * page);
+	close(uffd);
+	close(fd);
+}
+
 TEST_MAIN(cmocka_unit_test(test_start_time), cmocka_unit_test(test_mappings),
-	  cmocka_unit_test(test_memory_use))
+	  cmocka_unit_test(test_userfaultfd), cmocka_unit_test(test_memory_use))

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -95,10 +96,37 @@ static void test_zeropage(void **state)
 	munmap(p, SIZE);
 }
 
+/* Without any privilege one can copy into a mapping of one's own, if nobody faults there. */
+static void test_without_privilege(void **state)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		static uint8_t page[DORM_PAGE_SIZE] __attribute__((aligned(4096))) = {7};
+		uint8_t *p = mmap(NULL, sizeof(page), PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		uint64_t done;
+		int fd;
+
+		if (getuid() == 0 && setuid(65534) < 0)
+			_exit(1);
+		fd = uffd_new_for_copy();
+		if (fd < 0 ||
+		    uffd_register(fd, (uintptr_t)p, sizeof(page), UFFDIO_REGISTER_MODE_MISSING) < 0)
+			_exit(2);
+		_exit(uffd_copy(fd, (uintptr_t)p, page, sizeof(page), &done) == 0 && p[0] == 7 ? 0
+											       : 3);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_shared_fill),
-					   cmocka_unit_test(test_zeropage)};
+					   cmocka_unit_test(test_zeropage),
+					   cmocka_unit_test(test_without_privilege)};
 	int fd = uffd_new(0);
 
 	if (fd < 0) {

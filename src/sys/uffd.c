@@ -18,14 +18,31 @@
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1 /* Linux 5.11 */
+#endif
 #ifndef RWF_NOWAIT
 #define RWF_NOWAIT 0x08
 #endif
 
+/* Set once by uffd_keep_device(), before there are threads; never closed. */
+static int kept_device = -1;
+
+static int open_device(void)
+{
+	return open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+}
+
+void uffd_keep_device(void)
+{
+	if (kept_device < 0)
+		kept_device = open_device();
+}
+
 static int open_raw(void)
 {
-	_cleanup_fd_ int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-	int fd;
+	_cleanup_fd_ int opened = kept_device < 0 ? open_device() : -1;
+	int dev = kept_device < 0 ? opened : kept_device, fd;
 
 	if (dev >= 0)
 		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
@@ -34,16 +51,33 @@ static int open_raw(void)
 	return fd < 0 ? error_errno() : fd;
 }
 
-int uffd_new(uint64_t features)
+static int agree(int fd_consume, uint64_t features)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = features};
-	_cleanup_fd_ int fd = open_raw();
+	_cleanup_fd_ int fd = fd_consume;
 
 	if (fd < 0)
 		return fd;
 	if (ioctl(fd, UFFDIO_API, &api) < 0)
 		return error_errno();
 	return take_fd(fd);
+}
+
+int uffd_new(uint64_t features)
+{
+	return agree(open_raw(), features);
+}
+
+int uffd_new_for_copy(void)
+{
+	int fd = open_raw();
+
+	if (fd == -EPERM || fd == -EACCES) {
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+		if (fd < 0)
+			return error_errno();
+	}
+	return agree(fd, 0);
 }
 
 bool uffd_is(int fd)

@@ -33,6 +33,20 @@
  */
 int uffd_new(uint64_t features);
 
+/**
+ * uffd_new_for_copy() - one for a mapping that this process copies into and never faults on
+ * Needs no privilege: where there is none, it is one that would not see faults in kernel mode.
+ * Return: as uffd_new()
+ */
+int uffd_new_for_copy(void);
+
+/**
+ * uffd_keep_device() - open /dev/userfaultfd now and keep it, for every uffd_new() from here on
+ * For a process that gives up its privileges: the right to the device is asked for when it is
+ * opened, and not again. Once, before there are threads; a device that cannot be had is no error.
+ */
+void uffd_keep_device(void);
+
 /** uffd_is() - is @fd a userfaultfd? (Descriptors that strangers send may be anything.) */
 bool uffd_is(int fd);
 

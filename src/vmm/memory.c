@@ -186,3 +186,12 @@ int vmm_memory_use(struct vmm *v, struct vmm_memory_use *ret)
 	*ret = use;
 	return 0;
 }
+
+int vmm_needs_pager(struct vmm *v)
+{
+	int r = proc_has_userfaultfd(v->pid, v->memory_dev, v->memory_ino);
+
+	if (r < 0)
+		return error_trace(r);
+	return still_alive(v) < 0 ? -ESRCH : r;
+}

@@ -9,7 +9,8 @@
  * forgets: the process lives on, and vmm_adopt() finds it again from what vmm_identity() said.
  *
  * The VM's memory is a MAP_PRIVATE mapping of the memfd that the pager gave, registered with
- * userfaultfd by the preload library; so in it "anonymous page" means "written since it started".
+ * userfaultfd by the preload library as the pager wants it; so in it "anonymous page" means
+ * "written since it started", unless the pager copied pages of the VM's own into it.
  *
  * Threads: one at a time per vmm (the sandbox's lock); vmm_pid(), vmm_pidfd() from any.
  * Every call that waits takes a deadline, and gives -ETIMEDOUT when it passes.
@@ -28,12 +29,20 @@ struct vmm_disk {
 	bool read_only;
 };
 
+/* How the preload library registers the guest's memory with userfaultfd. */
+enum vmm_register {
+	VMM_REGISTER_MISSING,
+	VMM_REGISTER_MINOR, /* missing and minor */
+	VMM_REGISTER_NONE,  /* not at all: the memory file is complete already */
+};
+
 struct vmm_config {
 	const char
 		*work_dir; /* absolute; sockets ("qmp.sock", "agent.sock") and "vmm.log" go here */
 	const char *preload;	  /* path of libdorm-vmm.so */
 	const char *pager_socket; /* the session's socket: the preload library hands over there */
 	int memory_fd;		  /* the image's resident memory; borrowed */
+	enum vmm_register reg;
 	uint64_t memory_bytes;
 	uint32_t cpus;
 	const char *accel; /* "tcg" or "kvm" */
@@ -122,6 +131,13 @@ int vmm_scan(struct vmm *vmm, struct vmm_range **ret, size_t *ret_n);
  * @out: @n_pages pages. Only pages that vmm_scan() named may be read while no pager serves the VM
  */
 int vmm_read(struct vmm *vmm, uint64_t gfn, uint64_t n_pages, void *out);
+
+/**
+ * vmm_needs_pager() - is any of its memory registered with a userfaultfd?
+ * One that is not would run on without the pager: all of its pages are in the memory file.
+ * Return: 1; 0; negative errno
+ */
+int vmm_needs_pager(struct vmm *vmm);
 
 struct vmm_memory_use {
 	uint64_t private_pages; /* anonymous: written by this VM */

@@ -312,7 +312,7 @@ static int check_generation(struct test *t, unsigned k, struct image_writer_stat
 	       (unsigned long long)p.written_by_vmm);
 	r = judge_replica(&p, problem);
 	if (r == 0)
-		r = sandbox_wake(t->host, t->sb->record.id, 0, problem, &timings);
+		r = sandbox_wake(t->host, t->sb->record.id, 0, NULL, problem, &timings);
 	return error_trace(r);
 }
 
@@ -425,7 +425,7 @@ static int check_forks(struct test *t, const enum page_order orders[FORKS], stru
 	if (r == 0)
 		r = judge_forks(forks, problem, ret_met);
 	if (r == 0)
-		r = sandbox_wake(t->host, t->sb->record.id, 0, problem, &timings);
+		r = sandbox_wake(t->host, t->sb->record.id, 0, NULL, problem, &timings);
 	return r < 0 ? r : change_memory(t, problem);
 }
 
@@ -554,7 +554,8 @@ static int set_up(struct test *t, const struct host_config *config, struct probl
 		return error_errno();
 	r = template_build_new(t->host, &template, problem, template_id, build_id);
 	if (r == 0)
-		r = template_build_start(t->host, template_id, build_id, NULL, NULL, problem);
+		r = template_build_start(t->host, template_id, build_id, NULL, NULL, false,
+					 problem);
 	if (r == 0)
 		r = await_build(t->host, template_id, build_id, problem);
 	if (r == 0)

@@ -274,6 +274,36 @@ def test_compact():
     restart(D, "--compact-layers", "4")
 
 
+def test_base():
+    """a sandbox keeps the map of the image that it shares memory with, whatever becomes of that"""
+    origin = D.create("base")
+    D.hold_pattern(origin, 8)
+    check(not (memory_dir(D, origin) / "base").exists(), "a template has no base")
+    point = snapshot(D, origin)
+    template = D.api("GET", f"/sandboxes/{origin}/memory")["stored"]["imageID"]
+    forked = D.create(point)
+    for sandbox in origin, forked:
+        sleep(D, sandbox)
+        manifest = json.loads((memory_dir(D, sandbox) / "manifest.json").read_text())
+        check(manifest["base"] == {"image_id": template}, f"{manifest.get('base')}")
+        digest = hashlib.sha256((memory_dir(D, sandbox) / "base").read_bytes()).hexdigest()
+        check(digest[:32] == template, "the map of the template")
+    D.api("DELETE", f"/sandboxes/{origin}")
+    D.api("DELETE", f"/templates/{point}")
+    wake(D, forked)
+    D.check_pattern(forked)
+    sleep(D, forked)  # handed down
+    made = snapshot(D, forked)
+    base = D.api("GET", f"/snapshots/{made}")["base"]
+    check(base["imageID"] == template and base["missingLayers"] == 0, f"{base}")
+    check(base["sharedPages"] > base["ownPages"] > 0, f"{base}")
+    (memory_dir(D, forked) / "base").unlink()
+    wake(D, forked)
+    D.check_pattern(forked)
+    delete_all(D)
+    D.api("DELETE", f"/templates/{made}")
+
+
 def test_cycles():
     """a sandbox that sleeps often keeps few layers, and its memory"""
     sandbox = D.create("base")

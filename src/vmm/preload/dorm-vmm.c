@@ -8,9 +8,14 @@
  *  open of that path   gives a duplicate of descriptor DORM_VMM_MEMORY_FD, inherited and read-only:
  *                      QEMU asks for read-write and must not get it, for the file is the resident
  *                      memory that all VMs of an image share.
- *  mmap of that file   must be private. The range is registered with a new userfaultfd (MISSING),
- * and handed to the pager at DORM_VMM_PAGER_SOCKET in Firecracker's form: a JSON array of regions,
- * with the descriptor as SCM_RIGHTS.
+ *  mmap of that file   must be private. The range is registered with a new userfaultfd, in the
+ *                      modes that DORM_VMM_UFFD names, and handed to the pager at
+ *                      DORM_VMM_PAGER_SOCKET in Firecracker's form: a JSON array of regions, with
+ *                      the descriptor as SCM_RIGHTS.
+ *
+ * With DORM_VMM_UFFD=none there is no userfaultfd: the file is complete before this process starts,
+ * every touch is an ordinary page fault, and the array goes without a descriptor, so that the pager
+ * knows whose process uses the memory.
  *
  * Invariants: the userfaultfd and the socket stay open for the life of the process, so that the
  * death of the pager can never turn a missing page into zeros (missing pages of a userfaultfd whose
@@ -120,13 +125,28 @@ static uint64_t offered_features(void)
 	return api.features;
 }
 
-static int register_range(void *p, size_t len)
+/* The modes to register with; 0: do without a userfaultfd. */
+static uint64_t wanted_mode(void)
+{
+	const char *s = getenv(DORM_VMM_UFFD);
+
+	if (!s || !*s || strcmp(s, DORM_VMM_UFFD_MISSING) == 0)
+		return UFFDIO_REGISTER_MODE_MISSING;
+	if (strcmp(s, DORM_VMM_UFFD_MINOR) == 0)
+		return UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR;
+	if (strcmp(s, DORM_VMM_UFFD_NONE) == 0)
+		return 0;
+	die("unknown word in " DORM_VMM_UFFD, 0);
+}
+
+static int register_range(void *p, size_t len, uint64_t mode)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = offered_features() & FEATURES_WANTED};
-	struct uffdio_register reg = {.range = {(uintptr_t)p, len},
-				      .mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct uffdio_register reg = {.range = {(uintptr_t)p, len}, .mode = mode};
 	int fd = new_userfaultfd();
 
+	if ((mode & UFFDIO_REGISTER_MODE_MINOR) && !(api.features & FEATURE_MINOR_SHMEM))
+		die("this kernel has no minor faults of shared memory (Linux 5.14)", 0);
 	if (ioctl(fd, UFFDIO_API, &api) < 0)
 		die("UFFDIO_API", errno);
 	if (ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
@@ -149,6 +169,7 @@ static int connect_pager(void)
 	return s;
 }
 
+/* @uffd: -1: the region alone */
 static void send_region(int sock, int uffd, void *p, size_t len, off_t offset)
 {
 	union {
@@ -164,9 +185,9 @@ static void send_region(int sock, int uffd, void *p, size_t len, off_t offset)
 	struct iovec iov = {json, (size_t)n};
 	struct msghdr m = {.msg_iov = &iov,
 			   .msg_iovlen = 1,
-			   .msg_control = control.space,
-			   .msg_controllen = sizeof(control.space)};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+			   .msg_control = uffd < 0 ? NULL : control.space,
+			   .msg_controllen = uffd < 0 ? 0 : sizeof(control.space)};
+	struct cmsghdr *c = &control.align;
 
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
@@ -189,13 +210,14 @@ static bool is_memory(int fd)
 /* The descriptors stay open on purpose: see the invariants above. */
 static void adopt_mapping(void *p, size_t len, int flags, off_t offset)
 {
+	uint64_t mode = wanted_mode();
 	int saved = errno, uffd;
 
 	if (!(flags & MAP_PRIVATE))
 		die("the guest's memory must be mapped privately", 0);
 	if (__atomic_exchange_n(&mapped, true, __ATOMIC_SEQ_CST))
 		die("the guest's memory was mapped a second time", 0);
-	uffd = register_range(p, len);
+	uffd = mode ? register_range(p, len, mode) : -1;
 	send_region(connect_pager(), uffd, p, len, offset);
 	errno = saved;
 }

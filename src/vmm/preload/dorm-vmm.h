@@ -11,5 +11,12 @@
 /* Environment: path of the socket where the pager takes the userfaultfd. */
 #define DORM_VMM_PAGER_SOCKET "DORM_VMM_PAGER_SOCKET"
 
+/* Environment: how to register the memory with userfaultfd. Not set: missing. With none there is no
+ * userfaultfd, and the pager gets the regions alone. */
+#define DORM_VMM_UFFD	      "DORM_VMM_UFFD"
+#define DORM_VMM_UFFD_MISSING "missing"
+#define DORM_VMM_UFFD_MINOR   "missing,minor"
+#define DORM_VMM_UFFD_NONE    "none"
+
 /* Exit status of a VMM that could not hand its memory to the pager (EX_SOFTWARE of sysexits). */
 #define DORM_VMM_EXIT_STATUS 70

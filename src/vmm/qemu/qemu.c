@@ -213,6 +213,18 @@ static int check_preload(const char *path, struct problem *problem)
 	return error_trace(-EINVAL);
 }
 
+static const char *register_words(enum vmm_register reg)
+{
+	switch (reg) {
+	case VMM_REGISTER_MINOR:
+		return DORM_VMM_UFFD "=" DORM_VMM_UFFD_MINOR;
+	case VMM_REGISTER_NONE:
+		return DORM_VMM_UFFD "=" DORM_VMM_UFFD_NONE;
+	default:
+		return DORM_VMM_UFFD "=" DORM_VMM_UFFD_MISSING;
+	}
+}
+
 static int run(struct vmm *v, const struct command_line *c, const struct vmm_config *config,
 	       const struct inheritance *in, struct problem *problem)
 {
@@ -220,7 +232,7 @@ static int run(struct vmm *v, const struct command_line *c, const struct vmm_con
 	_cleanup_free_ char *pager = str_printf(DORM_VMM_PAGER_SOCKET "=%s",
 						config->pager_socket ? config->pager_socket : "");
 	_cleanup_free_ char *memory = str_printf(DORM_VMM_MEMORY_FD "=%d", COMMAND_LINE_FD_MEMORY);
-	const char *env[] = {preload, pager, memory, NULL};
+	const char *env[] = {preload, pager, memory, register_words(config->reg), NULL};
 	const int fds[] = {in->memory, in->qmp, in->agent}; /* enum command_line_fd */
 	const struct spawn_limit no_core = {RLIMIT_CORE, 0};
 	struct spawn_options o = {.argv = command_line_argv(c),

@@ -93,10 +93,11 @@ struct pager {
 	int listener;
 	int uffd; /* of the last session */
 	pthread_t thread;
-	bool serve; /* answer faults, or only take the handover */
+	bool serve;   /* answer faults, or only take the handover */
+	bool no_uffd; /* what comes without a userfaultfd is right, and with one is not */
 	atomic_bool stop;
 	atomic_uint sessions;
-	atomic_uint faults;
+	atomic_uint faults, minor;
 	json_t *region; /* of the last session */
 };
 
@@ -117,6 +118,24 @@ static int serve_zeros(int uffd, uint64_t address, uint64_t base, uint64_t size)
 	return 0;
 }
 
+/* The page is in the memory file: have it mapped, with those around it that are there too. */
+static int serve_minor(int uffd, uint64_t address, uint64_t base, uint64_t size)
+{
+	uint64_t from = MAX(address & ~(BLOCK - 1), base), to = MIN(from + BLOCK, base + size);
+
+	for (; from < to; from += P) {
+		struct uffdio_continue c = {.range = {from, P}};
+		struct uffdio_range wake = {from, P};
+
+		while (ioctl(uffd, UFFDIO_CONTINUE, &c) < 0 && errno == EAGAIN)
+			;
+		if (c.mapped < 0 && c.mapped != -EEXIST && c.mapped != -EFAULT)
+			return (int)c.mapped;
+		(void)ioctl(uffd, UFFDIO_WAKE, &wake);
+	}
+	return 0;
+}
+
 static void serve_session(struct pager *p, int sock)
 {
 	char text[512];
@@ -126,7 +145,7 @@ static void serve_session(struct pager *p, int sock)
 	ssize_t n = fd_recv(sock, text, sizeof(text), &p->uffd, 1, &n_fds);
 	uint64_t base, size;
 
-	if (n <= 0 || n_fds != 1)
+	if (n <= 0 || n_fds != (p->no_uffd ? 0 : 1))
 		return;
 	list = json_loadb(text, (size_t)n, 0, NULL);
 	p->region = json_incref(json_array_get(list, 0));
@@ -135,7 +154,7 @@ static void serve_session(struct pager *p, int sock)
 	size = (uint64_t)json_integer_value(json_object_get(p->region, "size"));
 	atomic_fetch_add(&p->sessions, 1);
 	w = (struct pollfd){.fd = p->uffd, .events = POLLIN};
-	while (p->serve && !atomic_load(&p->stop)) {
+	while (p->serve && !p->no_uffd && !atomic_load(&p->stop)) {
 		struct uffd_msg m;
 
 		if (poll(&w, 1, 50) <= 0)
@@ -145,6 +164,12 @@ static void serve_session(struct pager *p, int sock)
 		if (read(p->uffd, &m, sizeof(m)) != sizeof(m) || m.event != UFFD_EVENT_PAGEFAULT)
 			continue;
 		atomic_fetch_add(&p->faults, 1);
+		if (m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR) {
+			atomic_fetch_add(&p->minor, 1);
+			if (serve_minor(p->uffd, m.arg.pagefault.address, base, size) < 0)
+				break;
+			continue;
+		}
 		if (serve_zeros(p->uffd, m.arg.pagefault.address, base, size) < 0)
 			break;
 	}
@@ -525,6 +550,53 @@ static void test_restore(void **state)
 	free(memory_now);
 }
 
+/* A complete memory and nobody who serves faults: each page is one, of a kind that the kernel
+ * answers, or the test hangs. @reg decides which. */
+static void restore_registered(enum vmm_register reg, struct pager *pager)
+{
+	_cleanup_fd_ int memory = new_memory(w.model);
+	struct vmm_config config = restore_config(memory);
+	_cleanup_free_ char *now = malloc(MEMORY);
+	char sum[64];
+	struct vmm *v;
+	uint64_t n;
+
+	config.reg = reg;
+	v = must_start(&config);
+	must_load(v);
+	assert_int_equal(vmm_resume(v, DEADLINE, NULL), 0);
+	assert_true(wait_count(v, w.count + 3, DEADLINE, &n, sum));
+	assert_true(n < w.count + 20); /* it went on */
+	assert_string_equal(sum, w.sum);
+	assert_int_equal(atomic_load(&pager->sessions), 1);
+	assert_int_equal(json_integer_value(json_object_get(pager->region, "size")), MEMORY);
+	/* nobody wrote into the file */
+	assert_int_equal(pread(memory, now, MEMORY, 0), MEMORY);
+	assert_int_equal(count_differing(now, w.model), 0);
+	must_kill(v);
+}
+
+static void test_without_userfaultfd(void **state)
+{
+	struct pager *pager = pager_start(w.pager_path, true);
+
+	pager->no_uffd = true;
+	restore_registered(VMM_REGISTER_NONE, pager);
+	assert_int_equal(atomic_load(&pager->faults), 0);
+	pager_stop(pager);
+}
+
+static void test_minor_faults(void **state)
+{
+	struct pager *pager = pager_start(w.pager_path, true);
+
+	restore_registered(VMM_REGISTER_MINOR, pager);
+	/* the file has all pages, so every event is a minor one, and there were some */
+	assert_true(atomic_load(&pager->minor) > 10);
+	assert_int_equal(atomic_load(&pager->faults), atomic_load(&pager->minor));
+	pager_stop(pager);
+}
+
 static void test_bad_device_state(void **state)
 {
 	_cleanup_fd_ int memory = new_memory(w.model);
@@ -728,6 +800,8 @@ int main(void)
 		cmocka_unit_test(test_version),
 		cmocka_unit_test(test_boot_and_snapshot),
 		cmocka_unit_test(test_restore),
+		cmocka_unit_test(test_without_userfaultfd),
+		cmocka_unit_test(test_minor_faults),
 		cmocka_unit_test(test_bad_device_state),
 		cmocka_unit_test(test_killed_during_load),
 		cmocka_unit_test(test_no_pager),
