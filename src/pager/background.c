@@ -24,6 +24,7 @@
 #include "pager/bring.h"
 #include "pager/graduate.h"
 #include "pager/job.h"
+#include "pager/recording.h"
 
 /* ---- what a job wants -------------------------------------------------------------------------
  */
@@ -332,6 +333,8 @@ static void deliver(struct job *job, struct bring *w, struct bounce *b, int e, u
 			resident_note_failure(w->r, w->layer, w->frame, text);
 		job_fail(job, text);
 	}
+	for (uint32_t i = 0; e == 0 && job->s && i < n; i++)
+		recording_prefetched(job->s->recording, pages[i].gfn, 1);
 	bring_settle(w, state, pages, n);
 	if (e == 0)
 		job_count(job, n_decoded, inserted);

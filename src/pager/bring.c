@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 
 #include "pager/loader.h"
+#include "pager/recording.h"
 
 static void fail(struct bring *w, const char *text)
 {
@@ -262,6 +263,17 @@ static int finish_resident(struct bring *w, struct bounce *b, uint32_t n_decoded
 	return 0;
 }
 
+static void record(const struct bring *w, const struct frame_page *pages, uint32_t n)
+{
+	for (uint32_t i = 0; i < n;) {
+		uint32_t len = resident_run(pages, n, i);
+
+		recording_need(w->s->recording, pages[i].gfn, len);
+		i += len;
+	}
+	recording_need(w->s->recording, w->gfn, 1);
+}
+
 static void finish(struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 		   struct problem *problem)
 {
@@ -277,6 +289,8 @@ static void finish(struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 		e = finish_resident(w, b, n_decoded, pages, &n, problem);
 	else
 		n = image_frame_pages(bring_image(w), w->layer, w->frame, pages);
+	if (e == 0)
+		record(w, pages, n);
 	if (e)
 		state = failed(w, e, problem);
 	else if (w->direct || w->s->mode == SESSION_COPY)

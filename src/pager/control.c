@@ -21,7 +21,7 @@
 #include "pager/background.h"
 #include "pager/handover.h"
 #include "pager/journal.h"
-#include "pager/record.h"
+#include "pager/ledger.h"
 #include "pager/takeover.h"
 
 #define ACCEPT_REST_MS 100 /* when there are no descriptors left */
@@ -201,8 +201,8 @@ static void remove_door(struct control *c, struct door *victim)
 
 void control_forget(struct control *c, struct door *d)
 {
-	if (d->record)
-		record_end(d->record);
+	if (d->ledger)
+		ledger_end(d->ledger);
 	pager_retire(c->p, d->session);
 	remove_door(c, d);
 }
@@ -274,8 +274,8 @@ static void door_event(struct control *c, struct door *d)
 static void update_records(struct control *c)
 {
 	for (struct door *d = c->doors; d; d = d->next)
-		if (d->record)
-			record_update(d->record, d->session);
+		if (d->ledger)
+			ledger_update(d->ledger, d->session);
 }
 
 void control_hand_over(struct control *c)

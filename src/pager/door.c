@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
-#include "pager/record.h"
+#include "pager/ledger.h"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
@@ -87,7 +87,7 @@ struct door *door_free(struct door *d)
 		return NULL;
 	drop_conn(d);
 	shut(d);
-	record_free(d->record);
+	ledger_free(d->ledger);
 	free(d);
 	return NULL;
 }
@@ -138,11 +138,11 @@ static int attach(struct door *d, struct pager *p, const struct handshake *map,
 		return r;
 	}
 	/* first: once it is served, it must never be forgotten */
-	if (d->record)
-		record_attach(d->record, map, pid, d->uffd);
+	if (d->ledger)
+		ledger_attach(d->ledger, map, pid, d->uffd);
 	r = pager_attach(p, d->session, map, take_fd(d->uffd), pidfd, pid, problem);
-	if (r < 0 && d->record)
-		record_detach(d->record);
+	if (r < 0 && d->ledger)
+		ledger_detach(d->ledger);
 	return r;
 }
 

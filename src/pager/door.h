@@ -32,7 +32,7 @@ struct door {
 	uint64_t deadline_ns;  /* of the handshake under way */
 	bool told;	       /* its failure was logged */
 	bool returned;	       /* the session was taken back from an earlier pager */
-	struct record *record; /* its part of the journal; record.h */
+	struct ledger *ledger; /* its part of the journal; ledger.h */
 };
 
 /** door_new() - listen for the VM of @session. Return: 0; -ENAMETOOLONG; negative errno */

@@ -17,6 +17,7 @@
 #include "pager/fault.h"
 #include "pager/loader.h"
 #include "pager/mode.h"
+#include "pager/recording.h"
 
 #define TICK_MS	     1000
 #define TICK_SOON_MS 20 /* while a retired session is still in use */
@@ -86,8 +87,10 @@ int pager_new(const struct pager_options *options, struct pager **ret)
 
 static struct session *free_session(struct session *s)
 {
-	if (s)
+	if (s) {
 		job_free(s->job);
+		recording_free(s->recording);
+	}
 	return session_free(s);
 }
 
@@ -291,6 +294,17 @@ static int start_loading(struct pager *p, struct session *s, const struct workin
 	return background_start(p, s, NULL, set, what);
 }
 
+/* One session of an image is enough, and two bits a page of many would add up. */
+static int start_recording(struct session *s)
+{
+	for (struct session *other = s->resident->sessions; other; other = other->next)
+		if (other->recording && !strcmp(image_id(other->image), image_id(s->image)))
+			return 0;
+	if (s->mode == SESSION_EAGER)
+		return 0;
+	return recording_new(s, &s->recording);
+}
+
 int pager_open(struct pager *p, const struct pager_request *q, struct problem *problem,
 	       struct session **ret)
 {
@@ -298,6 +312,7 @@ int pager_open(struct pager *p, const struct pager_request *q, struct problem *p
 	struct session *s = NULL;
 	struct resident *r;
 	int slot = find_slot(p, q->name, problem), e;
+	bool same;
 
 	if (slot < 0)
 		return slot;
@@ -309,10 +324,11 @@ int pager_open(struct pager *p, const struct pager_request *q, struct problem *p
 		free(choice.own);
 		return e;
 	}
+	same = choice.memory == q->image; /* then one open image is enough for all */
 	e = session_new(&(struct session_options){.name = q->name,
 						  .mode = choice.mode,
 						  .why = choice.why,
-						  .image = q->image,
+						  .image = same ? r->image : q->image,
 						  .resident = r,
 						  .own = choice.own,
 						  .slate_dirfd = p->options.slate_dirfd},
@@ -324,7 +340,12 @@ int pager_open(struct pager *p, const struct pager_request *q, struct problem *p
 		resident_keep(r, true);
 		s->full = 1;
 	}
-	e = start_loading(p, s, q->set, s->mode == SESSION_EAGER ? JOB_FULL : q->what);
+	e = start_recording(s); /* before anything is brought for it */
+	if (e == 0)
+		e = start_loading(p, s, q->prefetch ? q->set : NULL,
+				  s->mode == SESSION_EAGER ? JOB_FULL : q->what);
+	if (e == 0 && s->recording && q->set)
+		recording_begin_with(s->recording, q->set);
 	if (e < 0) {
 		pager_retire(p, s);
 		return e;
@@ -493,6 +514,17 @@ static void free_retired(struct pager *p)
 	}
 }
 
+/* Return: milliseconds until one of them is to be looked at again */
+static int watch_recordings(struct pager *p)
+{
+	uint64_t now = clock_now_ns(), next = now + TICK_MS * NSEC_PER_MSEC;
+
+	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
+		if (p->slots[i] && p->slots[i]->recording)
+			next = MIN(next, recording_watch(p->slots[i]->recording, now));
+	return next > now ? (int)((next - now) / NSEC_PER_MSEC) + 1 : 1;
+}
+
 /* Jobs may have left frames to others, who are done now: nobody tells. */
 static bool is_loading(struct pager *p)
 {
@@ -508,9 +540,10 @@ int pager_tick(struct pager *p)
 	audit_residents(p);
 	if (is_loading(p)) {
 		loader_kick(p->loader);
+		(void)watch_recordings(p);
 		return TICK_SOON_MS;
 	}
-	return p->retired ? TICK_SOON_MS : TICK_MS;
+	return MIN(watch_recordings(p), p->retired ? TICK_SOON_MS : TICK_MS);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------
@@ -520,8 +553,14 @@ static json_t *stats_of(struct session *s)
 {
 	json_t *o = session_stats(s);
 
-	if (o)
-		(void)json_object_set_new(o, "load", job_stats(s->job));
+	uint64_t prefetched, used;
+
+	if (!o)
+		return NULL;
+	recording_counts(s->recording, &prefetched, &used);
+	(void)json_object_set_new(o, "prefetched_pages", json_integer((json_int_t)prefetched));
+	(void)json_object_set_new(o, "prefetched_used_pages", json_integer((json_int_t)used));
+	(void)json_object_set_new(o, "load", job_stats(s->job));
 	return o;
 }
 

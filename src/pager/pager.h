@@ -83,11 +83,12 @@ DEFINE_CLEANUP(struct pager *, pager_free)
 struct pager_request {
 	const char *name;
 	struct image *image;
-	enum session_mode mode;	       /* AUTO: see pager_open() */
-	bool exclusive;		       /* no other VM will ever run from this image */
-	struct image *base;	       /* what it once ran from, or NULL */
-	const struct working_set *set; /* of the image, or NULL; only used during the call */
-	enum job_what what;	       /* what to load in the background */
+	enum session_mode mode;	 /* AUTO: see pager_open() */
+	bool exclusive;		 /* no other VM will ever run from this image */
+	struct image *base;	 /* what it once ran from, or NULL */
+	struct working_set *set; /* of the image, or NULL; may be moved into the session */
+	bool prefetch;		 /* load the set in the background */
+	enum job_what what;	 /* what to load in the background */
 };
 
 /**

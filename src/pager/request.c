@@ -14,7 +14,8 @@
 #include "image/working-set.h"
 #include "pager/background.h"
 #include "pager/control-internal.h"
-#include "pager/record.h"
+#include "pager/ledger.h"
+#include "pager/recording.h"
 #include "pager/takeover.h"
 #include "sys/memfd.h"
 
@@ -146,9 +147,9 @@ static int get_what(struct control *c, const json_t *request, const struct named
 static int begin_record(struct control *c, struct door *d, int dirfd)
 {
 	for (struct door *o = c->doors; o; o = o->next)
-		if (o->record && !strcmp(o->session->name, d->session->name))
-			record_yield(o->record);
-	return record_new(c->journal, d->session, dirfd, &d->record);
+		if (o->ledger && !strcmp(o->session->name, d->session->name))
+			ledger_yield(o->ledger);
+	return ledger_new(c->journal, d->session, dirfd, &d->ledger);
 }
 
 /* Whoever asks for the name of a session that we have from an earlier pager, and no VM has come to,
@@ -258,7 +259,8 @@ static int op_open(struct control *c, const json_t *request, const int fds[WIRE_
 		return what;
 	q.image = n.image;
 	q.base = n.base;
-	q.set = what != JOB_NOTHING && n.set.n_pages ? &n.set : NULL;
+	q.set = n.set.n_pages ? &n.set : NULL;
+	q.prefetch = what != JOB_NOTHING;
 	q.mode = (enum session_mode)mode;
 	q.what = (enum job_what)what;
 	q.exclusive = json_is_true(json_object_get(request, "private"));
@@ -315,6 +317,25 @@ static int op_warm(struct control *c, const json_t *request, const int fds[WIRE_
 		*reply = json_pack("{s:b, s:s, s:I}", "ok", 1, "image_id", image_id(n.image),
 				   "working_set_pages", (json_int_t)n.set.n_pages);
 	return r;
+}
+
+static int op_working_set(struct control *c, const json_t *request, struct problem *problem,
+			  json_t **reply, int *reply_fd)
+{
+	const char *name = json_string_value(json_object_get(request, "session"));
+	struct session *s = name ? pager_find(c->p, name) : NULL;
+
+	if (!s) {
+		problem_set(problem, 404, "no session %s is open", name ? name : "?");
+		return -ENOENT;
+	}
+	if (!s->recording) {
+		problem_set(problem, 409, "session %s is not recorded: %s", name,
+			    s->mode == SESSION_EAGER ? "it has no userfaultfd"
+						     : "another one of its image is, or was");
+		return -ENODATA;
+	}
+	return recording_answer(s->recording, reply, reply_fd);
 }
 
 static int op_image(struct control *c, const json_t *request, struct problem *problem,
@@ -374,7 +395,7 @@ static int op_close(struct control *c, const json_t *request, struct problem *pr
 		if (d->session != s)
 			continue;
 		pager_stop_serving(c->p, s);
-		record_end(d->record);
+		ledger_end(d->ledger);
 		log_info("session=%s closed", name);
 		if (control_has_exited(s))
 			control_forget(c, d);
@@ -427,6 +448,8 @@ int request_serve(struct control *c, const json_t *request, const int fds[WIRE_M
 		return op_load(c, request, problem);
 	if (!strcmp(op, "warm"))
 		return op_warm(c, request, fds, problem, reply);
+	if (!strcmp(op, "working-set"))
+		return op_working_set(c, request, problem, reply, reply_fd);
 	if (!strcmp(op, "image"))
 		return op_image(c, request, problem, reply);
 	if (!strcmp(op, "config"))

@@ -35,6 +35,7 @@
 #include <string.h>
 
 #include "pager/bring.h"
+#include "pager/recording.h"
 #include "sys/uffd.h"
 
 #define SHORT_RUN RESIDENT_BLOCK_PAGES /* zero runs below this go into the memfd */
@@ -152,6 +153,7 @@ static void serve_shared(struct bring *w, struct bounce *b, const struct page_ru
 		break;
 	case FRAME_LOADING:
 		bring_count(w->s->n.faults_joined, 1);
+		recording_need(w->s->recording, w->gfn, 1);
 		break;
 	case FRAME_RESIDENT:
 		serve_resident(w, b, &aliases);
@@ -179,6 +181,7 @@ static void serve_direct(struct bring *w, struct bounce *b, const struct page_ru
 		break;
 	default: /* LOADING: these are never RESIDENT */
 		bring_count(w->s->n.faults_joined, 1);
+		recording_need(w->s->recording, w->gfn, 1);
 	}
 }
 

@@ -239,12 +239,15 @@ int session_zero(struct session *s, uint64_t gfn, uint64_t n_pages, uint64_t foc
 	uint64_t hva, len;
 	int r = 0;
 
-	while (r == 0 && n_pages && session_piece(s, &gfn, &n_pages, &hva, &len)) {
+	while (n_pages && session_piece(s, &gfn, &n_pages, &hva, &len)) {
 		uint64_t first = gfn - len / DORM_PAGE_SIZE;
 		uint64_t focus_hva =
 			focus == UINT64_MAX ? 0 : hva + (focus - first) * DORM_PAGE_SIZE;
 
-		r = zero_range(s, hva, len, focus_hva, ret_installed);
+		/* once one failed, the other pieces are still to be woken: the focus may lie there
+		 */
+		if (r == 0)
+			r = zero_range(s, hva, len, focus_hva, ret_installed);
 		(void)uffd_wake(s->uffd, hva, len);
 	}
 	return r;
@@ -323,8 +326,10 @@ static int put_pages(struct session *s, put_fn *put, uint64_t gfn, uint64_t n_pa
 				      src ? src + (at + skip - first) * DORM_PAGE_SIZE : NULL,
 				      n * DORM_PAGE_SIZE, ret_pages);
 		}
-		if (r == -EAGAIN)
+		if (r == -EAGAIN) { /* of all pieces that are left: the focus may lie there */
 			(void)uffd_wake(s->uffd, hva, len);
+			session_wake(s, gfn, n_pages);
+		}
 	}
 	return r;
 }

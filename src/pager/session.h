@@ -117,8 +117,9 @@ struct session {
 	bool can_remove; /* fixed after attach */
 	struct slate slate;
 
-	struct job *job; /* background.h: loads its memory; the engine's lock */
-	uint8_t full;	 /* atomic: it needs us no more */
+	struct recording *recording; /* recording.h: what it needs; NULL: not recorded */
+	struct job *job;	     /* background.h: loads its memory; the engine's lock */
+	uint8_t full;		     /* atomic: it needs us no more */
 
 	/* What session_repeats() counts: gfn in the upper 48 bits, how often in the lower 16. */
 	uint64_t repeats[SESSION_REPEAT_SLOTS]; /* atomic */

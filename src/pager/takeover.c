@@ -56,7 +56,7 @@
 #include "image/working-set.h"
 #include "pager/control-internal.h"
 #include "pager/reclaim.h"
-#include "pager/record.h"
+#include "pager/ledger.h"
 #include "sys/pidfd.h"
 #include "sys/uffd.h"
 
@@ -390,7 +390,7 @@ static int add_door(struct control *c, const struct journal_entry *e, struct ses
 	int r = e->pid ? door_new_inside(s, -1, &d) : door_new(c->options.run_dir, s, problem, &d);
 
 	if (r == 0)
-		r = record_resume(c->journal, e, &d->record);
+		r = ledger_resume(c->journal, e, &d->ledger);
 	if (r < 0) {
 		door_free(d);
 		return r;

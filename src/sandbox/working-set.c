@@ -39,8 +39,8 @@
 /* ---- writing ----------------------------------------------------------------------------------
  */
 
-static int write_set(int dirfd, const struct pager_working_set *s, const char *image_id,
-		     struct problem *problem)
+static int write_set(struct host *host, int dirfd, const struct pager_working_set *s,
+		     const char *image_id, struct problem *problem)
 {
 	_cleanup_(working_set_deinit) struct working_set set = {0};
 	int r = working_set_decode(s->data, s->len, problem, &set);
@@ -51,7 +51,7 @@ static int write_set(int dirfd, const struct pager_working_set *s, const char *i
 		return -EPROTO;
 	}
 	if (r == 0)
-		r = working_set_write(dirfd, &set, problem);
+		r = working_set_replace(host->store->root_fd, dirfd, &set, problem);
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 
@@ -136,7 +136,7 @@ int template_record_working_set(struct host *host, const char *snapshot_id, cons
 	if (r == 0)
 		r = try_restore(sb, dirfd, problem, &set);
 	if (r == 0)
-		r = write_set(dirfd, &set, sb->manifest.image_id, problem);
+		r = write_set(host, dirfd, &set, sb->manifest.image_id, problem);
 	if (r == 0)
 		*ret_pages = set.n_pages;
 	sandbox_discard(sb);
@@ -201,7 +201,7 @@ static void refine_main(struct host *host, void *arg)
 	if (busy)
 		dirfd = snapshot_open_dir(host, id, NULL, id);
 	if (dirfd >= 0 && is_of_image(host, dirfd, f->image_id)) {
-		if (write_set(dirfd, &f->set, f->image_id, &p) < 0)
+		if (write_set(host, dirfd, &f->set, f->image_id, &p) < 0)
 			log_warn("template=%s its working set stays as it is: %s", f->template_id,
 				 p.message);
 		else

@@ -67,17 +67,21 @@ bool oracle_is_zero(const struct oracle *o, uint64_t gfn)
 	       oracle_hash(seed ^ 0x7a65726f, gfn) % 23 == 0;
 }
 
+/*
+ * Text is like a guest's memory to a compressor, which makes a third of it: words of a small
+ * vocabulary, every fourth a number of its own.
+ */
 static void fill(uint64_t *w, uint64_t seed, uint64_t gfn, bool noise)
 {
-	uint64_t x = oracle_hash(seed, gfn ^ 0x70616765) | 1;
+	uint64_t x = oracle_hash(seed, gfn ^ 0x70616765) | 1, vocabulary = mix(seed) | 1;
 
 	for (size_t i = 0; i < WORDS; i++) {
-		if (noise || i % 64 == 0) {
-			x ^= x << 13;
-			x ^= x >> 7;
-			x ^= x << 17;
-		}
-		w[i] = x;
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		w[i] = noise || (x >> 60) % 4 == 0 ? x : vocabulary * (1 + (x >> 32) % 32);
+		if (!noise && (x >> 60) % 4 == 0)
+			w[i] &= 0xffffffff;
 	}
 }
 

@@ -44,7 +44,7 @@ struct arguments {
 };
 
 static struct touch *the_touch; /* for the watchdog */
-static bool chaos_ends; /* atomic */
+static bool chaos_ends;		/* atomic */
 
 static void say(json_t *consume)
 {

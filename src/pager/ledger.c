@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "pager/record.h"
+#include "pager/ledger.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -16,13 +16,13 @@
 #include "sys/proc.h"
 #include "sys/uffd.h"
 
-struct record {
+struct ledger {
 	int journal;
 	bool ended;
 	struct journal_entry e;
 };
 
-static void write_record(struct record *rec)
+static void write_record(struct ledger *rec)
 {
 	int r = journal_write(rec->journal, &rec->e);
 
@@ -47,18 +47,18 @@ static void name_directory(struct journal_entry *e, int dirfd)
 	json_decref(text);
 }
 
-int record_resume(int journal, const struct journal_entry *e, struct record **ret)
+int ledger_resume(int journal, const struct journal_entry *e, struct ledger **ret)
 {
-	struct record *rec = malloc(sizeof(*rec));
+	struct ledger *rec = malloc(sizeof(*rec));
 
 	if (!rec)
 		return -ENOMEM;
-	*rec = (struct record){.journal = journal, .e = *e};
+	*rec = (struct ledger){.journal = journal, .e = *e};
 	*ret = rec;
 	return 0;
 }
 
-int record_new(int journal, const struct session *s, int dirfd, struct record **ret)
+int ledger_new(int journal, const struct session *s, int dirfd, struct ledger **ret)
 {
 	_cleanup_free_ struct journal_entry *e = calloc(1, sizeof(*e));
 	struct stat st = {0};
@@ -80,19 +80,19 @@ int record_new(int journal, const struct session *s, int dirfd, struct record **
 		e->memory_dev = st.st_dev;
 		e->memory_ino = st.st_ino;
 	}
-	r = record_resume(journal, e, ret);
+	r = ledger_resume(journal, e, ret);
 	if (r == 0)
 		write_record(*ret);
 	return r;
 }
 
-struct record *record_free(struct record *rec)
+struct ledger *ledger_free(struct ledger *rec)
 {
 	free(rec);
 	return NULL;
 }
 
-void record_attach(struct record *rec, const struct handshake *map, int pid, int uffd)
+void ledger_attach(struct ledger *rec, const struct handshake *map, int pid, int uffd)
 {
 	if (proc_start_time(pid, &rec->e.start_time) < 0)
 		return; /* it is gone already */
@@ -102,7 +102,7 @@ void record_attach(struct record *rec, const struct handshake *map, int pid, int
 	write_record(rec);
 }
 
-void record_detach(struct record *rec)
+void ledger_detach(struct ledger *rec)
 {
 	rec->e.pid = 0;
 	rec->e.start_time = rec->e.features = 0;
@@ -110,13 +110,13 @@ void record_detach(struct record *rec)
 	write_record(rec);
 }
 
-void record_update(struct record *rec, const struct session *s)
+void ledger_update(struct ledger *rec, const struct session *s)
 {
 	bool full = __atomic_load_n(&s->full, __ATOMIC_ACQUIRE);
 	enum job_what load = job_state(s->job) == JOB_LOADING ? job_what(s->job) : JOB_NOTHING;
 
 	if (session_state(s) > SESSION_SERVING) {
-		record_end(rec);
+		ledger_end(rec);
 		return;
 	}
 	if (rec->ended || (rec->e.full == full && rec->e.load == load))
@@ -126,14 +126,14 @@ void record_update(struct record *rec, const struct session *s)
 	write_record(rec);
 }
 
-void record_end(struct record *rec)
+void ledger_end(struct ledger *rec)
 {
 	if (!rec->ended)
 		journal_remove(rec->journal, rec->e.name);
 	rec->ended = true;
 }
 
-void record_yield(struct record *rec)
+void ledger_yield(struct ledger *rec)
 {
 	rec->ended = true;
 }
