@@ -28,7 +28,10 @@ struct control {
 	struct orphan *orphans; /* takeover.h, like what follows */
 	unsigned taken_back, lost;
 	uint64_t takeover_ns;
-	struct alone *alone; /* lets in VMs that nobody announced, or NULL */
+	struct {
+		uint64_t descriptors_ns, images_ns, memory_ns;
+	} took;			  /* parts of that */
+	struct alone *alone;	  /* lets in VMs that nobody announced, or NULL */
 	uint64_t accept_after_ns; /* leave listening sockets alone until then */
 	bool stop;
 

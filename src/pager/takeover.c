@@ -344,8 +344,8 @@ static int get_resident(struct control *c, struct taking *t, struct problem *pro
 	return revive_memory(c, memory, t->e, take_fd(t->memfd), problem, ret);
 }
 
-/* A base may have been opened where some of its layers are missing. What lies in them is copied from
- * the session's own image, as if it were not the base's. */
+/* A base may have been opened where some of its layers are missing. What lies in them is copied
+ * from the session's own image, as if it were not the base's. */
 static void own_missing(const struct image *memory, uint64_t n_pages, bitmap_word *own)
 {
 	struct page_run run;
@@ -418,8 +418,10 @@ static int finish(struct control *c, struct taking *t, struct problem *problem,
 				 .set = t->set,
 				 .what = t->full ? JOB_NOTHING : e->load};
 	struct session *s;
+	uint64_t t0 = clock_now_ns();
 	int r = get_resident(c, t, problem, &q.options.resident);
 
+	c->took.memory_ns += clock_now_ns() - t0;
 	if (r == 0)
 		r = get_own(t, q.options.resident, problem, &q.options.own);
 	if (r < 0)
@@ -525,11 +527,15 @@ static int take_back(struct control *c, struct takeover_images *images, struct t
 	_cleanup_(working_set_deinit) struct working_set set = {0};
 	const struct opened *o;
 	struct session *s;
+	uint64_t t0 = clock_now_ns(), t1;
 	int r = take_descriptors(c, t, problem);
 
+	t1 = clock_now_ns();
+	c->took.descriptors_ns += t1 - t0;
 	if (r < 0)
 		return r;
 	o = get_image(images, t->e);
+	c->took.images_ns += clock_now_ns() - t1;
 	if (!o)
 		return -ENOMEM;
 	if (!o->image && t->e->pid)
@@ -628,10 +634,12 @@ void takeover_run(struct control *c, struct takeover_images *images)
 				take_one(c, images, &entries[i]);
 	c->takeover_ns = clock_now_ns() - t0;
 	if (n)
-		log_info("%u of %zu sessions taken back in %.1f ms (%.1f ms for reading the "
-			 "journal), %u lost",
-			 c->taken_back, n, (double)c->takeover_ns / 1e6, (double)read_ns / 1e6,
-			 c->lost);
+		log_info(
+			"%u of %zu sessions taken back in %.1f ms (journal %.1f, descriptors %.1f, "
+			"images %.1f, memory %.1f), %u lost",
+			c->taken_back, n, (double)c->takeover_ns / 1e6, (double)read_ns / 1e6,
+			(double)c->took.descriptors_ns / 1e6, (double)c->took.images_ns / 1e6,
+			(double)c->took.memory_ns / 1e6, c->lost);
 }
 
 /* ---- orphans ----------------------------------------------------------------------------------
