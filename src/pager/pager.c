@@ -454,8 +454,6 @@ int pager_take_session(struct pager *p, const struct pager_return *q, struct pro
 	}
 	if (q->map)
 		e = session_resume(s, q->map, q->uffd, q->pidfd, q->pid, problem);
-	if (e == 0 && q->map)
-		e = serve(p, s, problem);
 	if (e == 0)
 		e = start_loading(p, s, q->set, q->what);
 	if (e < 0) {
@@ -464,6 +462,13 @@ int pager_take_session(struct pager *p, const struct pager_return *q, struct pro
 	}
 	*ret = s;
 	return 0;
+}
+
+int pager_serve_taken(struct pager *p, struct session *s, struct problem *problem)
+{
+	if (s->uffd >= 0)
+		session_wake(s, 0, image_n_pages(s->image));
+	return serve(p, s, problem);
 }
 
 void pager_stop_serving(struct pager *p, struct session *s)

@@ -136,11 +136,17 @@ struct pager_return {
 };
 
 /**
- * pager_take_session() - go on with a session; its VM's threads are woken, and it is served
+ * pager_take_session() - make a session of what another pager left; it is not served yet
  * Return: as pager_open() and session_resume()
  */
 int pager_take_session(struct pager *p, const struct pager_return *q, struct problem *problem,
 		       struct session **ret);
+
+/**
+ * pager_serve_taken() - wake its VM's threads, which ask again, and serve it
+ * Return: 0; negative errno, and it has failed
+ */
+int pager_serve_taken(struct pager *p, struct session *s, struct problem *problem);
 
 /** pager_note() - statistics of a session that is no more, for pager_session_stats(); consumed */
 void pager_note(struct pager *p, json_t *stats);

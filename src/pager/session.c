@@ -548,9 +548,6 @@ int session_resume(struct session *s, const struct handshake *map, int uffd, int
 		s->uffd = fd_close(uffd);
 		return r;
 	}
-	for (uint32_t i = 0; uffd >= 0 && i < map->n_regions; i++)
-		(void)uffd_wake(uffd, map->regions[i].hva,
-				map->regions[i].n_pages * DORM_PAGE_SIZE); /* it was looked at */
 	go_live(s, pidfd);
 	return 0;
 }

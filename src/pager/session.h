@@ -162,7 +162,7 @@ int session_attach(struct session *s, const struct handshake *map, int uffd, int
 
 /**
  * session_resume() - a VM whose memory was handed over to a pager before us
- * Notes what that one read and did not note, and wakes all threads: they ask again.
+ * Notes what that one read and did not note. Its threads go on waiting until they are woken.
  * @uffd, @pidfd: consumed in every case; @uffd -1 when the session is full
  * Return: 0, and the state is SERVING; -EINVAL, @problem says why; negative errno
  */

@@ -401,7 +401,7 @@ static int add_door(struct control *c, const struct journal_entry *e, struct ses
 	return 0;
 }
 
-/* With everything at hand: from here on it is a session as any other. */
+/* With everything at hand: from here on it is a session as any other, only not served yet. */
 static int finish(struct control *c, struct taking *t, struct problem *problem,
 		  struct session **ret)
 {
@@ -613,6 +613,15 @@ static struct journal_entry *read_all(struct control *c, size_t *ret_n)
 	return entries;
 }
 
+/* All at once, at the end: VMs that run again would only take the processors from us, while others
+ * still wait. */
+static void serve_all(struct control *c)
+{
+	for (struct door *d = c->doors; d; d = d->next)
+		if (d->returned && session_state(d->session) == SESSION_SERVING)
+			(void)pager_serve_taken(c->p, d->session, NULL); /* else it has failed */
+}
+
 void takeover_run(struct control *c, struct takeover_images *images)
 {
 	_cleanup_(takeover_images_freep) struct takeover_images *own = NULL;
@@ -632,6 +641,7 @@ void takeover_run(struct control *c, struct takeover_images *images)
 		for (size_t i = 0; i < n; i++)
 			if (round_of(&entries[i]) == round)
 				take_one(c, images, &entries[i]);
+	serve_all(c);
 	c->takeover_ns = clock_now_ns() - t0;
 	if (n)
 		log_info(
@@ -775,7 +785,7 @@ int takeover_adopt(struct control *c, struct orphan *o, struct image *image, str
 		return r;
 	c->taken_back++;
 	remove_orphan(c, o);
-	return 0;
+	return pager_serve_taken(c->p, *ret, problem);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------
