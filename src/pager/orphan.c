@@ -111,6 +111,7 @@ static void expire(struct control *c, struct orphan *o)
 	o->failed = true;
 	(void)pidfd_signal(o->pidfd, SIGKILL); /* ESRCH: it was faster */
 	log_error("session=%s pid=%d failed and was killed: %s", o->e.name, o->e.pid, o->text);
+	takeover_note(c, &o->e, "failed", o->text);
 	c->lost++;
 }
 
@@ -123,8 +124,8 @@ void takeover_tick(struct control *c)
 		if (pidfd_is_gone(o->pidfd) != 1)
 			continue;
 		log_info("session=%s pid=%d the VM has ended", o->e.name, o->e.pid);
-		takeover_note(c, &o->e, o->failed ? "failed" : "closed",
-			      o->failed ? o->text : NULL);
+		if (o->state != ENDING)
+			takeover_note(c, &o->e, "closed", NULL);
 		remove_orphan(c, o);
 	}
 }
@@ -132,7 +133,7 @@ void takeover_tick(struct control *c)
 struct orphan *takeover_find(struct control *c, const char *name)
 {
 	for (struct orphan *o = c->orphans; name && o; o = o->next)
-		if (!strcmp(o->e.name, name))
+		if (o->state != ENDING && !strcmp(o->e.name, name))
 			return o;
 	return NULL;
 }
@@ -163,10 +164,9 @@ void takeover_offer(struct control *c, struct image *image)
 
 void takeover_close(struct control *c, struct orphan *o)
 {
-	(void)c;
-	if (o->state != ENDING)
-		log_info("session=%s closed", o->e.name);
+	log_info("session=%s closed", o->e.name);
 	o->state = ENDING;
+	takeover_note(c, &o->e, "closed", NULL);
 }
 
 int takeover_adopt(struct control *c, struct orphan *o, struct image *image, struct image *base,
@@ -181,11 +181,6 @@ int takeover_adopt(struct control *c, struct orphan *o, struct image *image, str
 						    .base = base};
 	int r;
 
-	if (o->state == ENDING) {
-		problem_set(problem, 409, "session %s is over, but its VM's process is still there",
-			    o->e.name);
-		return -EEXIST;
-	}
 	if (strcmp(image_id(image), o->e.image_id) != 0 || image_n_pages(image) != o->e.n_pages) {
 		problem_set(problem, 409, "session %s runs from image %s, not from %s", o->e.name,
 			    o->e.image_id, image_id(image));

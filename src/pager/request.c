@@ -395,7 +395,8 @@ static int op_close(struct control *c, const json_t *request, struct problem *pr
 		if (d->session != s)
 			continue;
 		pager_stop_serving(c->p, s);
-		ledger_end(d->ledger);
+		if (d->ledger)
+			ledger_end(d->ledger);
 		log_info("session=%s closed", name);
 		if (control_has_exited(s))
 			control_forget(c, d);
@@ -462,6 +463,10 @@ int request_serve(struct control *c, const json_t *request, const int fds[WIRE_M
 		return 0;
 	}
 	if (!strcmp(op, "handover")) {
+		if (c->journal < 0) {
+			problem_set(problem, 400, "handover: this pager keeps no journal");
+			return -EOPNOTSUPP;
+		}
 		log_info("making room for another pager");
 		control_hand_over(c);
 		return 0;

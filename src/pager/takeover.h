@@ -7,10 +7,12 @@
  *
  * A session that cannot be served yet, because its image cannot be opened from here, is an orphan:
  *
- *   ORPHANED  its VM's descriptors are held; nobody answers it        takeover_adopt() -> a
- * session, deadline -> ENDING SETTLED   the same, but the VM has all of its memory: it needs    its
- * process's end: gone nobody, and "serving" is what clients are told ENDING    killed, or closed by
- * a client; kept until its process   its process's end: gone is gone
+ *   state      means                                               left by
+ *   ORPHANED   its VM's descriptors are held; nobody answers it    adoption: a session; the
+ * deadline or a client -> ENDING SETTLED    the same, but the VM has all of its memory: it
+ * adoption; a client -> ENDING; its needs nobody, and clients are told "serving"        process's
+ * end ENDING     killed, or closed. Its name is free, its files are  its process's end gone;
+ * descriptors are kept as long as it lives
  *
  * Control thread.
  */
@@ -44,7 +46,7 @@ void takeover_run(struct control *c, struct takeover_images *images);
 /** takeover_tick() - orphans whose process is gone, or whose time is up */
 void takeover_tick(struct control *c);
 
-/** takeover_find() - the orphan of that name, or NULL */
+/** takeover_find() - the orphan of that name that is not ENDING, or NULL */
 struct orphan *takeover_find(struct control *c, const char *name);
 
 /**

@@ -363,7 +363,7 @@ static void test_sealed(void **state)
 	_cleanup_fd_ int a = -1, b = -1, plain = rig_image(r, "tp", IMAGE_CODEC_ZSTD);
 	uint64_t gfn = rig_find_run(false, 200, 0) + 100, bad;
 	struct vm_options o = {0};
-	struct vm vm[3];
+	struct vm vm[4], again;
 
 	ring_of('a', &keys);
 	ring_of('b', &others);
@@ -372,6 +372,7 @@ static void test_sealed(void **state)
 	vm_start_sealed(r, &vm[0], "k0", a, keys);
 	vm_start_sealed(r, &vm[1], "k1", a, keys);
 	vm_start(r, &vm[2], "k2", plain, 0);
+	vm_start_sealed(r, &vm[3], "k3", a, keys);
 	assert_int_equal(vm_do(&vm[0], VM_READ, gfn), 0);
 	kill_and_start(r);
 	rig_wait_state(r, "k0", "orphaned");
@@ -385,6 +386,16 @@ static void test_sealed(void **state)
 	o.keys = NULL;
 	assert_int_equal(rig_open_raw(r, "k0", a, &o, NULL, NULL), IMAGE_E_KEY);
 	rig_wait_state(r, "k0", "orphaned");
+	/* nobody wants this one any more: its name is free, its process is left alone */
+	rig_wait_state(r, "k3", "orphaned");
+	assert_int_equal(pager_client_close_session(r->client, "k3", deadline_after_ms(10000)), 0);
+	rig_wait_state(r, "k3", "closed");
+	assert_false(is_journaled(r, "k3.session"));
+	o.keys = keys;
+	vm_start_as(r, &again, "k3", a, &o);
+	assert_int_equal(vm_do(&again, VM_COMPARE, 6), 0);
+	vm_end(&vm[3]);
+	vm_end(&again);
 	adopt(r, "k0", a, keys);
 	assert_true(vm_answer(&vm[0], 60000, &bad));
 	assert_int_equal(bad, 0);
