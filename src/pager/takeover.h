@@ -7,12 +7,12 @@
  *
  * A session that cannot be served yet, because its image cannot be opened from here, is an orphan:
  *
- *   state      means                                               left by
- *   ORPHANED   its VM's descriptors are held; nobody answers it    adoption: a session; the
- * deadline or a client -> ENDING SETTLED    the same, but the VM has all of its memory: it
- * adoption; a client -> ENDING; its needs nobody, and clients are told "serving"        process's
- * end ENDING     killed, or closed. Its name is free, its files are  its process's end gone;
- * descriptors are kept as long as it lives
+ *   ORPHANED  its VM's descriptors are held; nobody answers it. Left by adoption (a session), by
+ *             its deadline or a client (ENDING)
+ *   SETTLED   the same, but the VM has all of its memory: it needs nobody, and clients are told
+ *             "serving". Left by adoption, by a client (ENDING), or gone with its process
+ *   ENDING    killed, or closed. Its name is free and its files are gone; descriptors are kept as
+ *             long as its process lives
  *
  * Control thread.
  */
