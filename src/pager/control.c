@@ -76,7 +76,8 @@ static void remove_dead_sockets(const char *run_dir)
 /* The control socket: one that was given, one that is made here, or none. */
 static int open_socket(struct control *c, struct problem *problem)
 {
-	c->listener = c->options.listener;
+	if (c->listener < 0)
+		c->listener = c->options.listener;
 	if (c->listener < 0 && c->options.socket_path) {
 		c->listener = fd_unix_listen(c->options.socket_path, SOCK_SEQPACKET, 0600);
 		if (c->listener < 0) {
@@ -104,7 +105,7 @@ static int prepare(struct control *c, struct takeover_images **images, struct pr
 	if (!c->options.takeover || !c->options.socket_path)
 		return 0;
 	r = takeover_prepare(c->journal, images);
-	return r < 0 ? r : handover_ask(c->options.socket_path, problem);
+	return r < 0 ? r : handover_ask(c->options.socket_path, problem, &c->listener);
 }
 
 /* The lock may be in the run directory, and guards what is in it. */

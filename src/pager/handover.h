@@ -11,7 +11,8 @@
 
 /**
  * handover_ask() - and wait for the answer
+ * @ret_listener: its control socket, where clients wait meanwhile; -1: there is none
  * Return: 0, also when nobody serves the socket; -EOPNOTSUPP it cannot; negative errno, @problem
  * says
  */
-int handover_ask(const char *socket_path, struct problem *problem);
+int handover_ask(const char *socket_path, struct problem *problem, int *ret_listener);

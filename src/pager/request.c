@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* request.c - what clients of the control socket can ask for (docs/format-pager.md, section 1) */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -468,7 +469,10 @@ int request_serve(struct control *c, const json_t *request, const int fds[WIRE_M
 			return -EOPNOTSUPP;
 		}
 		log_info("making room for another pager");
+		/* a copy of the control socket: who connects now waits for the successor */
+		*reply_fd = fcntl(c->listener, F_DUPFD_CLOEXEC, 0);
 		control_hand_over(c);
+		*reply = json_pack("{s:b, s:i}", "ok", 1, "pid", (int)getpid());
 		return 0;
 	}
 	if (!strcmp(op, "shutdown")) {

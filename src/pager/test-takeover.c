@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -648,6 +649,26 @@ static void start_another(struct rig *r, int expect)
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* A client that asks all the time: is it ever told that there is no pager? */
+static pid_t start_asking(struct rig *r)
+{
+	struct pager_client *c;
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (pager_client_new(r->socket, &c) < 0)
+		_exit(1);
+	for (uint64_t end = deadline_after_ms(60000); !deadline_passed(end);) {
+		if (pager_client_ping(c, deadline_after_ms(10000), NULL) < 0)
+			_exit(1);
+		clock_sleep_ms(1);
+	}
+	_exit(2);
+}
+
 static void test_handover(void **state)
 {
 	struct rig *r = *state;
@@ -655,15 +676,21 @@ static void test_handover(void **state)
 			 b = rig_image(r, "th2", IMAGE_CODEC_NONE);
 	static const char *const takeover[] = {"--takeover", NULL};
 	struct vm vm[8];
+	int status = 0;
+	pid_t asking;
 
 	start_churn(r, vm, 8, a, b);
 	for (int i = 0; i < 8; i++)
 		vm_send(&vm[i], VM_CHURN, 4000);
+	asking = start_asking(r);
 	for (int i = 0; i < 10; i++) {
 		clock_sleep_ms(100);
 		start_another(r, 0);
 		assert_int_equal(total(r, "taken_back"), 8);
 	}
+	assert_int_equal(waitpid(asking, &status, WNOHANG), 0); /* it would have ended */
+	kill(asking, SIGKILL);
+	assert_int_equal(waitpid(asking, &status, 0), asking);
 	end_churn(r, vm, 8, "handovers");
 	/* without a pager that runs it is a start as any other, also after a crash */
 	kill_pager(r);
