@@ -13,6 +13,8 @@
  * What is lost: events that were read and not answered (so everything is woken, and whoever waits
  * asks again), which frames are remembered as failed (they fail again), counters, which zero pages
  * are worth installing early.
+ * Also what the audit (resident.h) had not seen yet: a VMM that broke the rule and touched memory
+ * that it had not registered, in the second before the death, is not found out any more.
  *
  * Why no page can be wrong
  *  - A page that the old pager was putting somewhere was put, or was not: UFFDIO_COPY and its
