@@ -29,6 +29,11 @@ static const char usage[] =
 	"For dormd:\n"
 	"  --socket PATH        listen here for whoever opens sessions\n"
 	"  --run-dir DIR        make the sockets for the virtual machines here\n"
+	"  --takeover           ask the pager that is running to make room, and go on with its\n"
+	"                       virtual machines\n"
+	"  --adopt-ms MS        time for the owner of a virtual machine that was taken back to "
+	"give\n"
+	"                       its image again, if it cannot be opened from here (30000)\n"
 	"  --no-userfaultfd     new sessions load everything before they start (also\n"
 	"                       DORM_PAGER_UFFD=off)\n"
 	"\n"
@@ -80,6 +85,8 @@ enum {
 	OPT_NO_PREFETCH,
 	OPT_SECCOMP,
 	OPT_TAKE_BACK,
+	OPT_TAKEOVER,
+	OPT_ADOPT_MS,
 	OPT_READY_FD,
 	OPT_HELP,
 	OPT_VERSION
@@ -105,6 +112,8 @@ static const struct option options[] = {
 	{"no-prefetch", no_argument, NULL, OPT_NO_PREFETCH},
 	{"seccomp", required_argument, NULL, OPT_SECCOMP},
 	{"take-back", required_argument, NULL, OPT_TAKE_BACK},
+	{"takeover", no_argument, NULL, OPT_TAKEOVER},
+	{"adopt-ms", required_argument, NULL, OPT_ADOPT_MS},
 	{"ready-fd", required_argument, NULL, OPT_READY_FD},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
@@ -193,6 +202,10 @@ static int parse_number(int option, struct arguments *a)
 		r = number(optarg, 1, 3600000, &v);
 		a->control.handshake_ms = (unsigned)v;
 		return r;
+	case OPT_ADOPT_MS:
+		r = number(optarg, 1, 3600000, &v);
+		a->control.adopt_ms = (unsigned)v;
+		return r;
 	case OPT_READY_FD:
 		r = number(optarg, 0, 1000000, &v);
 		a->ready_fd = (int)v;
@@ -227,6 +240,9 @@ static int parse_one(int option, struct arguments *a, struct said *said)
 		return yes_or_no("supervise", optarg, &said->supervise);
 	case OPT_TAKE_BACK:
 		return yes_or_no("take-back", optarg, &said->take_back);
+	case OPT_TAKEOVER:
+		a->control.takeover = true;
+		return 0;
 	case OPT_NO_USERFAULTFD:
 		a->pager.no_userfaultfd = true;
 		return 0;
@@ -254,6 +270,8 @@ static int check(struct arguments *a, const struct said *said)
 		return complain("--socket and --run-dir do not go with --image: a pager serves "
 				"one image alone, or what dormd opens (for statistics there is "
 				"--control)");
+	if (alone && (a->control.takeover || a->control.adopt_ms))
+		return complain("--takeover and --adopt-ms go with --socket and --run-dir only");
 	if (!alone && (a->listen || said->control || a->n_seal_keys || said->supervise == 1))
 		return complain("--listen, --control, --seal-key and --supervise=yes go with "
 				"--image only");

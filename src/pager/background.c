@@ -555,6 +555,11 @@ enum job_state job_state(const struct job *job)
 	return job ? (enum job_state)__atomic_load_n(&job->state, __ATOMIC_ACQUIRE) : JOB_NONE;
 }
 
+enum job_what job_what(const struct job *job)
+{
+	return job ? job->what : JOB_NOTHING;
+}
+
 void job_count(struct job *job, uint64_t decoded, uint64_t inserted)
 {
 	if (!job->s)

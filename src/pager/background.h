@@ -64,6 +64,9 @@ enum job_state job_state(const struct job *job);
 /** job_stalled_ns() - for how long has no read of it come to an end while some are under way? */
 uint64_t job_stalled_ns(struct pager *p, struct job *job);
 
+/** job_what() - what it was asked to load */
+enum job_what job_what(const struct job *job);
+
 /** job_failure() - why it FAILED */
 const char *job_failure(const struct job *job);
 

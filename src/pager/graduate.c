@@ -219,10 +219,14 @@ static int leave(struct session *s)
 {
 	int e;
 
-	__atomic_store_n(&s->full, 1, __ATOMIC_RELEASE); /* before anybody finds it unregistered */
+	/* before anybody finds it unregistered, also a pager that comes after us */
+	slate_set_full(&s->slate, true);
+	__atomic_store_n(&s->full, 1, __ATOMIC_RELEASE);
 	e = session_unregister(s);
-	if (e < 0)
+	if (e < 0) {
 		__atomic_store_n(&s->full, 0, __ATOMIC_RELEASE);
+		slate_set_full(&s->slate, false);
+	}
 	return e;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -103,14 +104,19 @@ static struct resident *free_resident(struct resident *r)
 	return resident_free(r);
 }
 
+void pager_quiesce(struct pager *p)
+{
+	fault_threads_stop(p, take_ptr(p->threads));
+	if (p->loader)
+		loader_quiesce(p->loader);
+	evict_stop(p->evict); /* a successor counts on what is there */
+}
+
 struct pager *pager_free(struct pager *p)
 {
 	if (!p)
 		return NULL;
-	fault_threads_stop(p, p->threads);
-	if (p->loader)
-		loader_quiesce(p->loader);
-	evict_stop(p->evict);
+	pager_quiesce(p);
 	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
 		p->slots[i] = free_session(p->slots[i]);
 	while (p->retired) {
@@ -301,13 +307,12 @@ static int need_resident(struct pager *p, struct image *image, struct problem *p
 	return 0;
 }
 
-static int start_loading(struct pager *p, struct session *s, const struct pager_request *q)
+static int start_loading(struct pager *p, struct session *s, const struct working_set *set,
+			 enum job_what what)
 {
-	enum job_what what = s->mode == SESSION_EAGER ? JOB_FULL : q->what;
-
 	if (what == JOB_NOTHING)
 		return 0;
-	return background_start(p, s, NULL, q->prefetch ? q->set : NULL, what);
+	return background_start(p, s, NULL, set, what);
 }
 
 /* One session of an image is enough, and two bits a page of many would add up. */
@@ -358,7 +363,8 @@ int pager_open(struct pager *p, const struct pager_request *q, struct problem *p
 	}
 	e = start_recording(s); /* before anything is brought for it */
 	if (e == 0)
-		e = start_loading(p, s, q);
+		e = start_loading(p, s, q->prefetch ? q->set : NULL,
+				  s->mode == SESSION_EAGER ? JOB_FULL : q->what);
 	if (e == 0 && s->recording && q->set)
 		recording_begin_with(s->recording, q->set);
 	if (e < 0) {
@@ -381,24 +387,108 @@ int pager_warm(struct pager *p, struct image *image, const struct working_set *s
 	return background_start(p, NULL, r, set, what);
 }
 
+static int serve(struct pager *p, struct session *s, struct problem *problem)
+{
+	struct epoll_event e = {.events = EPOLLIN, .data.u64 = s->handle};
+	int r;
+
+	loader_kick(p->loader); /* what had to wait for the VM's memory */
+	if (s->uffd < 0 || epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, s->uffd, &e) == 0)
+		return 0;
+	r = error_errno();
+	problem_errno(problem, r, "session %s: cannot wait for its faults", s->name);
+	pager_fail(p, s, problem ? problem->message : "cannot wait for its faults");
+	return r;
+}
+
 int pager_attach(struct pager *p, struct session *s, const struct handshake *map, int uffd,
 		 int pidfd, int pid, struct problem *problem)
 {
-	struct epoll_event e = {.events = EPOLLIN, .data.u64 = s->handle};
 	int r = session_attach(s, map, uffd, pidfd, pid, problem);
 
-	if (r < 0)
-		return r;
-	loader_kick(p->loader); /* what had to wait for the VM's memory */
-	if (uffd < 0)
-		return 0;
-	if (epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, s->uffd, &e) < 0) {
-		r = error_errno();
-		problem_errno(problem, r, "session %s: cannot wait for its faults", s->name);
-		pager_fail(p, s, problem ? problem->message : "cannot wait for its faults");
-		return r;
-	}
+	return r < 0 ? r : serve(p, s, problem);
+}
+
+/* ---- taking back ------------------------------------------------------------------------------
+ */
+
+struct resident *pager_find_memory(struct pager *p, uint64_t dev, uint64_t ino)
+{
+	struct stat st;
+
+	for (struct resident *r = p->residents; r; r = r->next)
+		if (fstat(r->memfd, &st) == 0 && st.st_dev == dev && st.st_ino == ino)
+			return r;
+	return NULL;
+}
+
+int pager_take_memory(struct pager *p, struct image *image, int memfd, struct problem *problem,
+		      struct resident **ret)
+{
+	struct resident *r;
+	int e = resident_take_back(image, memfd, problem, &r);
+
+	if (e < 0)
+		return e;
+	r->idle_since_ns = clock_now_ns();
+	add_resident(p, r);
+	*ret = r;
 	return 0;
+}
+
+static int make_returned(struct pager *p, const struct pager_return *q, struct problem *problem,
+			 struct session **ret)
+{
+	struct session_options o = q->options;
+	int slot = find_slot(p, o.name, problem), e = slot < 0 ? slot : 0;
+
+	if (e == 0 && !o.resident)
+		e = need_resident(p, o.image, problem, &o.resident);
+	if (e < 0) {
+		free(o.own);
+		if (o.slate)
+			slate_deinit(o.slate);
+		return e;
+	}
+	e = session_new(&o, problem, ret);
+	if (e < 0)
+		return e;
+	enter(p, *ret, (uint32_t)slot);
+	if ((*ret)->mode == SESSION_EAGER || q->full)
+		(*ret)->full = 1;
+	if ((*ret)->full && (*ret)->mode != SESSION_COPY)
+		resident_keep(o.resident, true);
+	return 0;
+}
+
+int pager_take_session(struct pager *p, const struct pager_return *q, struct problem *problem,
+		       struct session **ret)
+{
+	struct session *s = NULL;
+	int e = make_returned(p, q, problem, &s);
+
+	if (e < 0) {
+		fd_close(q->uffd);
+		fd_close(q->pidfd);
+		return e;
+	}
+	if (q->map)
+		e = session_resume(s, q->map, q->uffd, q->pidfd, q->pid, problem);
+	if (e == 0)
+		e = start_loading(p, s, q->set, q->what);
+	if (e < 0) {
+		pager_retire(p, s);
+		return e;
+	}
+	*ret = s;
+	return 0;
+}
+
+int pager_serve_taken(struct pager *p, struct session *s, struct problem *problem)
+{
+	if (s->uffd >= 0)
+		session_wake(s, 0, image_n_pages(s->image));
+	return serve(p, s, problem);
 }
 
 void pager_stop_serving(struct pager *p, struct session *s)
@@ -411,12 +501,12 @@ void pager_stop_serving(struct pager *p, struct session *s)
 
 static json_t *stats_of(struct session *s);
 
-static void remember(struct pager *p, struct session *s)
+void pager_note(struct pager *p, json_t *stats)
 {
 	json_t **entry = &p->history[p->n_history++ % PAGER_MAX_HISTORY];
 
 	json_decref(*entry);
-	*entry = stats_of(s);
+	*entry = stats;
 }
 
 void pager_retire(struct pager *p, struct session *s)
@@ -425,7 +515,7 @@ void pager_retire(struct pager *p, struct session *s)
 	if (s->job)
 		background_cancel(p, s->job);
 	leave(p, s);
-	remember(p, s);
+	pager_note(p, stats_of(s));
 	s->next = p->retired;
 	p->retired = s;
 }

@@ -133,6 +133,47 @@ int pager_warm(struct pager *p, struct image *image, const struct working_set *s
 int pager_attach(struct pager *p, struct session *s, const struct handshake *map, int uffd,
 		 int pidfd, int pid, struct problem *problem);
 
+/** pager_find_memory() - the resident memory whose memfd has this inode, or NULL */
+struct resident *pager_find_memory(struct pager *p, uint64_t dev, uint64_t ino);
+
+/** pager_take_memory() - resident_take_back(); idle until a session comes. Same results */
+int pager_take_memory(struct pager *p, struct image *image, int memfd, struct problem *problem,
+		      struct resident **ret);
+
+/* A session that a pager before us had. */
+struct pager_return {
+	struct session_options options; /* @resident NULL: of @image, made if need be */
+	const struct handshake *map;	/* NULL: it has no VM yet, and is LISTENING again */
+	int uffd;			/* consumed in every case, as @pidfd; -1: it is full */
+	int pidfd;
+	int pid;
+	bool full;
+	const struct working_set *set; /* what is to be loaded again, as in a request */
+	enum job_what what;
+};
+
+/**
+ * pager_take_session() - make a session of what another pager left; it is not served yet
+ * Return: as pager_open() and session_resume()
+ */
+int pager_take_session(struct pager *p, const struct pager_return *q, struct problem *problem,
+		       struct session **ret);
+
+/**
+ * pager_serve_taken() - wake its VM's threads, which ask again, and serve it
+ * Return: 0; negative errno, and it has failed
+ */
+int pager_serve_taken(struct pager *p, struct session *s, struct problem *problem);
+
+/** pager_note() - statistics of a session that is no more, for pager_session_stats(); consumed */
+void pager_note(struct pager *p, json_t *stats);
+
+/**
+ * pager_quiesce() - no thread of ours touches a VM or memory any more; nothing is lost by it
+ * After this only pager_free() makes sense.
+ */
+void pager_quiesce(struct pager *p);
+
 /** pager_stop_serving() - the session's events are left alone from now on; its descriptors stay */
 void pager_stop_serving(struct pager *p, struct session *s);
 

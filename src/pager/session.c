@@ -69,7 +69,13 @@ int session_new(const struct session_options *o, struct problem *problem, struct
 
 	if (!s) {
 		free(o->own);
+		if (o->slate)
+			slate_deinit(o->slate);
 		return -ENOMEM;
+	}
+	if (o->slate) {
+		s->slate = *o->slate;
+		*o->slate = (struct slate){0};
 	}
 	str_copy(s->name, sizeof(s->name), o->name);
 	str_copy(s->why, sizeof(s->why), o->why);
@@ -82,7 +88,7 @@ int session_new(const struct session_options *o, struct problem *problem, struct
 	r = init_lock(&s->remove_lock);
 	if (r == 0 && (s->mode == SESSION_COPY || s->mode == SESSION_OVERLAY))
 		r = frames_init(&s->direct, s->image);
-	if (r == 0)
+	if (r == 0 && !s->slate.header)
 		r = make_slate(s, o->slate_dirfd, problem);
 	if (r < 0)
 		return r;
@@ -406,6 +412,14 @@ bool session_repeats(struct session *s, uint64_t gfn)
 /* ---- attaching --------------------------------------------------------------------------------
  */
 
+/* What cannot be known is taken for possible. */
+static bool may_remove(int uffd)
+{
+	uint64_t features = uffd_features(uffd);
+
+	return !features || (features & UFFD_FEATURE_EVENT_REMOVE);
+}
+
 /* Whatever the descriptor is, after this it is a userfaultfd that answers, over these regions. */
 static int check_uffd(struct session *s, struct problem *problem)
 {
@@ -457,20 +471,28 @@ static int preinstall_zeros(struct session *s)
 	return r == -EAGAIN ? 0 : r; /* the mappings are being changed: no need to insist */
 }
 
+/* From here on session_fail() knows whom to kill; if it was earlier, nobody serves this VM. */
+static void go_live(struct session *s, int pidfd)
+{
+	uint8_t listening = SESSION_LISTENING;
+	LOCK_SCOPE(&s->failure_lock);
+
+	s->pidfd = pidfd;
+	if (!__atomic_compare_exchange_n(&s->state, &listening, SESSION_SERVING, false,
+					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		(void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+}
+
 int session_attach(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
 		   struct problem *problem)
 {
-	uint8_t listening = SESSION_LISTENING;
-	uint64_t features;
 	int r;
 
 	s->map = *map;
 	s->uffd = uffd;
 	s->pid = pid;
 	r = check_uffd(s, problem);
-	features = r == 0 && uffd >= 0 ? uffd_features(uffd) : 0;
-	/* what cannot be known is taken for possible */
-	s->can_remove = uffd >= 0 && (!features || (features & UFFD_FEATURE_EVENT_REMOVE));
+	s->can_remove = r == 0 && uffd >= 0 && may_remove(uffd);
 	if (r == 0 && uffd >= 0 && s->mode == SESSION_SHARED) {
 		r = preinstall_zeros(s);
 		if (r < 0)
@@ -483,14 +505,55 @@ int session_attach(struct session *s, const struct handshake *map, int uffd, int
 		s->pid = 0;
 		return r;
 	}
-	/* from here on session_fail() knows whom to kill; if it was earlier, nobody serves this VM
-	 */
-	pthread_mutex_lock(&s->failure_lock);
-	s->pidfd = pidfd;
-	if (!__atomic_compare_exchange_n(&s->state, &listening, SESSION_SERVING, false,
-					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		(void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-	pthread_mutex_unlock(&s->failure_lock);
+	go_live(s, pidfd);
+	return 0;
+}
+
+/* ---- taking back ------------------------------------------------------------------------------
+ */
+
+/* Events that our predecessor had read when it died. Faults among them are asked again. */
+static int note_inbox(struct session *s, struct problem *problem)
+{
+	const struct uffd_msg *m = s->slate.header->inbox;
+
+	for (unsigned i = 0; slate_is_reading(&s->slate) && i < SLATE_INBOX; i++) {
+		switch (m[i].event) {
+		case 0:
+		case UFFD_EVENT_PAGEFAULT:
+		case UFFD_EVENT_UNMAP:
+			break;
+		case UFFD_EVENT_REMOVE:
+			session_remove(s, m[i].arg.remove.start, m[i].arg.remove.end);
+			break;
+		default:
+			problem_set(problem, 500, "session %s: the VM forked, or moved its memory",
+				    s->name);
+			return -EINVAL;
+		}
+	}
+	slate_end(&s->slate);
+	return 0;
+}
+
+int session_resume(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
+		   struct problem *problem)
+{
+	int r;
+
+	s->map = *map;
+	s->uffd = uffd;
+	s->pid = pid;
+	s->can_remove = uffd >= 0 && may_remove(uffd);
+	r = note_inbox(s, problem);
+	if (r == 0 && uffd >= 0)
+		r = fd_set_nonblock(uffd, 1);
+	if (r < 0) {
+		fd_close(pidfd);
+		s->uffd = fd_close(uffd);
+		return r;
+	}
+	go_live(s, pidfd);
 	return 0;
 }
 

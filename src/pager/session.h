@@ -155,6 +155,7 @@ struct session_options {
 	struct resident *resident; /* borrowed, outlives it; of @image, or of the base in OVERLAY */
 	bitmap_word *own;	   /* OVERLAY: consumed in every case */
 	int slate_dirfd;	   /* where its slate lies; -1: in memory only */
+	struct slate *slate;	   /* consumed in every case; NULL: a new one */
 };
 
 /** session_new() - in state LISTENING */
@@ -169,6 +170,15 @@ DEFINE_CLEANUP(struct session *, session_free)
  * Return: 0, and the state is SERVING; -EINVAL, @problem says why; negative errno
  */
 int session_attach(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
+		   struct problem *problem);
+
+/**
+ * session_resume() - a VM whose memory was handed over to a pager before us
+ * Notes what that one read and did not note. Its threads go on waiting until they are woken.
+ * @uffd, @pidfd: consumed in every case; @uffd -1 when the session is full
+ * Return: 0, and the state is SERVING; -EINVAL, @problem says why; negative errno
+ */
+int session_resume(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
 		   struct problem *problem);
 
 static inline enum session_state session_state(const struct session *s)
