@@ -187,15 +187,18 @@ def test_guest_that_does_not_answer_survives():
 
 
 def test_pager_dies_while_no_dormd_runs():
-    awake, asleep = D.create("base"), D.create("base")
+    awake, forgotten, asleep = [D.create("base") for _ in range(3)]
     D.dorm("sleep", asleep)
-    pid, served_by = D.vm_pid(awake), pager(D)
+    pid, lost, served_by = D.vm_pid(awake), D.vm_pid(forgotten), pager(D)
     D.kill()
     kill_and_wait(served_by)
     check(is_alive(pid), "nobody has ended the VM yet")
+    for path in D.run.rglob(f"{forgotten}.session"):
+        path.unlink()  # now nobody can know what its memory is
     D.start()
-    check("pager" in failure(D, awake), f"{failure(D, awake)}")
-    check(not is_alive(pid), "its VM is gone")
+    check(D.exec(awake, "hostname") == awake and D.vm_pid(awake) == pid, "the same VM goes on")
+    check("pager" in failure(D, forgotten), f"{failure(D, forgotten)}")
+    check(not is_alive(lost), "what cannot be taken back is gone")
     D.dorm("wake", asleep)
     check(D.exec(asleep, "hostname") == asleep, "the sleeper")
     check_sound(D)

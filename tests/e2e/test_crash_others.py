@@ -40,10 +40,8 @@ def test_pager_killed():
     processes, old = [D.vm_pid(s) for s in running], pager(D)
     kill_and_wait(old)
     for s, pid in zip(running, processes):
-        check(f"pager (pid {old}) died" in failure(D, s), f"{failure(D, s)}")
-        wait_until(lambda p=pid: not is_alive(p), 5, "its VM is gone")
-        e = error("POST", f"/v2/sandboxes/{s}/connect", {})
-        check(e.status == 409 and "pager" in e.body["message"], f"{e.body}")
+        works(s)
+        check(D.vm_pid(s) == pid, "the same VM goes on")
     D.dorm("wake", asleep)
     check(D.exec(asleep, "cat", "/tmp/file") == "dreams", "sleepers do not notice")
     works(D.create("base"))
@@ -54,12 +52,11 @@ def test_pager_killed():
 
 
 def test_never_zeros():
-    """a guest that waits for a page when the pager dies never gets another one"""
+    """a guest that waits for a page when the pager dies waits for the next pager, and gets it"""
     source = D.create("base")
     D.hold_pattern(source, 40)
     snapshot = D.api("POST", f"/sandboxes/{source}/snapshots", {})["snapshotID"]
     D.api("DELETE", f"/sandboxes/{source}")
-    answers = []
     for delay_s in (0.03, 0.06, 0.1, 0.15):
         kill_and_wait(pager(D))  # so that nothing is resident
         wait_until(lambda: len(pagers(D)) == 1, 10, "a new pager")
@@ -72,12 +69,9 @@ def test_never_zeros():
         asked.join(60)
         check(asked.result is not None, f"{asked.error}")
         text = asked.result.stdout.strip()
-        answers.append(text or "cut")
-        check("bad=" not in text or " bad=0 " in text, f"after {delay_s} s: {text}")
-        check("pager" in failure(D, sandbox), f"{failure(D, sandbox)}")
-        wait_until(lambda p=pid: not is_alive(p), 5, "its VM is gone")
+        check(" bad=0 " in text, f"after {delay_s} s: {text}")
+        check(D.vm_pid(sandbox) == pid and D.status(sandbox) == "running", "the same VM goes on")
         D.api("DELETE", f"/sandboxes/{sandbox}")
-    check("cut" in answers, f"at least one was in the middle of it: {answers}")
     good = D.create(snapshot)
     D.check_pattern(good)
     delete_all(D)
