@@ -3,14 +3,14 @@
  * make-image - a snapshot directory whose pages follow from a seed (oracle.h)
  *
  *     make-image DIR PAGES CONTENT [--codec none|lz4|zstd] [--key SOURCE] [--parent DIR]
- *                [--order sequential|backward] [--frame-pages N] [--alone]
+ *                [--order sequential|backward] [--frame-pages N] [--alone] [--all]
  *     make-image --raw FILE PAGES CONTENT
  *
  * DIR is a path with a slash in it. With --parent, which must have been made from CONTENT without
  * its last two numbers (or with others of the same blocks: oracle.h), only the fork's own pages are
- * given to the writer, and the parent is its base; with --alone nobody else runs from the parent,
- * so its base is the parent's. Prints a JSON object. With --raw: a flat file, as Firecracker writes
- * memory, with holes where it is zero.
+ * given to the writer (--all: every page), and the parent is its base; with --alone nobody else
+ * runs from the parent, so its base is the parent's. Prints a JSON object. With --raw: a flat file,
+ * as Firecracker writes memory, with holes where it is zero.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +39,7 @@ struct job {
 	struct oracle content;
 	struct image_writer_options options;
 	struct keyring *keys;
-	bool backward, raw, alone;
+	bool backward, raw, alone, all;
 };
 
 static int write_pages(const struct job *j, struct image_writer *w, struct problem *problem)
@@ -52,7 +52,7 @@ static int write_pages(const struct job *j, struct image_writer *w, struct probl
 		uint64_t gfn = (j->backward ? n_batches - 1 - b : b) * BATCH;
 		uint64_t n = MIN((uint64_t)BATCH, j->n_pages - gfn);
 
-		if (j->parent && !oracle_is_own(&j->content, gfn))
+		if (j->parent && !j->all && !oracle_is_own(&j->content, gfn))
 			continue; /* own pages come in blocks of as many */
 		for (uint64_t i = 0; i < n; i++)
 			oracle_page(&j->content, gfn + i, pages + i * DORM_PAGE_SIZE);
@@ -160,6 +160,7 @@ static int parse(int argc, char **argv, struct job *j, struct problem *problem)
 						{"frame-pages", required_argument, NULL, 'f'},
 						{"raw", no_argument, NULL, 'r'},
 						{"alone", no_argument, NULL, 'a'},
+						{"all", no_argument, NULL, 'A'},
 						{0}};
 	int option, r = 0;
 
@@ -178,6 +179,8 @@ static int parse(int argc, char **argv, struct job *j, struct problem *problem)
 			j->raw = true;
 		else if (option == 'a')
 			j->alone = true;
+		else if (option == 'A')
+			j->all = true;
 		else
 			r = -EINVAL;
 	}

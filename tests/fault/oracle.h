@@ -11,8 +11,8 @@
  *
  * A fork is an image that differs from its parent: `own_percent` of the blocks of 16 pages come
  * from another seed. Which blocks, its last two digits say: forks with own seeds 99 and 199 own the
- * same ones, and more of them with a greater percentage. Written pages have a content of their own:
- * a function of seed, gfn and version.
+ * same ones, and more of them with a greater percentage. A percentage of 100 + N means the first N
+ * MiB. Written pages have a content of their own: a function of seed, gfn and version.
  *
  * As text: SEED[:ZERO[:NOISE[:OWN_SEED:OWN_PERCENT]]], the percentages being whole numbers.
  */
@@ -26,7 +26,7 @@ struct oracle {
 	unsigned zero_percent;	/* of the blocks */
 	unsigned noise_percent; /* of the blocks that are not zero */
 	uint64_t own_seed;
-	unsigned own_percent; /* 0: no fork */
+	unsigned own_percent; /* 0: no fork; above 100: see above */
 };
 
 /** oracle_parse() - see above. Return: 0; -EINVAL */

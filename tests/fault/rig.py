@@ -59,7 +59,8 @@ class Image:
 
 
 def image(pages=PAGES, content=CONTENT, codec="none", sealed=False, parent=None, fresh=False,
-          order="sequential", raw=False, alone=False):
+          order="sequential", raw=False, alone=False,
+          all_pages=False):
     """make one, or find the one made before; fresh: a directory that nobody else uses; raw: a file;
     parent, alone: see make-image.c"""
     name = re.sub(r"[^\w]+", "-", f"{pages}-{content}-{codec}-{sealed}-{order}-{raw}")
@@ -72,6 +73,7 @@ def image(pages=PAGES, content=CONTENT, codec="none", sealed=False, parent=None,
         args += ["--key", "env:DORM_TEST_KEY"] if sealed else []
         args += ["--parent", parent.path] if parent else []
         args += ["--alone"] if alone else []
+        args += ["--all"] if all_pages else []
         args += ["--raw"] if raw else []
         subprocess.run(args, check=True, stdout=subprocess.DEVNULL, env=dict(os.environ, **KEY))
     return Image(path, pages, content, sealed)
