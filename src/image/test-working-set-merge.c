@@ -167,11 +167,14 @@ static void test_zeros(void **state)
 	struct merge_test *t = *state;
 
 	need(t, 19990, 30);		   /* with the short run */
-	need(t, GUEST - ZEROS - 5, ZEROS); /* the long one is left out */
-	merge(t, 0);
-	assert_int_equal(t->set.n_runs, 2);
+	need(t, GUEST - ZEROS - 5, ZEROS); /* the long one is free */
+	merge(t, 32);
+	assert_int_equal(t->set.n_runs, 3);
 	assert_int_equal(t->set.runs[0].n_pages, 30);
-	assert_int_equal(t->set.runs[1].n_pages, 5);
+	assert_int_equal(t->set.runs[1].gfn, GUEST - ZEROS - 5);
+	assert_int_equal(t->set.runs[1].n_pages, 2);
+	assert_int_equal(t->set.runs[2].gfn, GUEST - ZEROS);
+	assert_int_equal(t->set.runs[2].n_pages, ZEROS - 5);
 }
 
 static void test_bound(void **state)

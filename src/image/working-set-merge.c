@@ -31,8 +31,8 @@
  * stay; among equals the lowest pages. What does not fit, and as much again of candidates, is
  * remembered as candidates, the former with a score just below the threshold.
  *
- * Pages of long runs of zeros are left out: a fault there is served without a read, for up to 2 MiB
- * at once, and a guest that fills fresh memory would fill the set with them.
+ * Pages of long runs of zeros cost neither disk nor memory: they are scored like others, but are no
+ * part of the bound, nor of how good the set was.
  */
 #include <errno.h>
 #include <string.h>
@@ -63,6 +63,7 @@ struct piece {
 	uint64_t gfn, n_pages;
 	uint8_t old, score;
 	bool needed, unknown;
+	bool free; /* of a long run of zeros */
 };
 
 static uint8_t next_score(const struct piece *p)
@@ -131,7 +132,6 @@ static bool piece_next(struct merge *m, struct piece *p)
 {
 	const uint64_t gfn = p->gfn + p->n_pages;
 	uint64_t end = m->n_pages;
-	bool zeros;
 
 	if (gfn >= m->n_pages)
 		return false;
@@ -142,9 +142,9 @@ static bool piece_next(struct merge *m, struct piece *p)
 		end = same_bits(m->unknown, gfn, end);
 		p->unknown = !p->needed && bitmap_test(m->unknown, gfn);
 	}
-	zeros = (p->needed || p->old) && in_long_zeros(m, gfn, &end);
+	p->free = (p->needed || p->old) && in_long_zeros(m, gfn, &end);
 	p->n_pages = end - gfn;
-	p->score = zeros ? 0 : next_score(p);
+	p->score = next_score(p);
 	return true;
 }
 
@@ -170,6 +170,8 @@ static void survey(struct merge *m, struct tally *t)
 
 	restart(m);
 	while (piece_next(m, &p)) {
+		if (p.free)
+			continue;
 		t->pages[p.score] += p.n_pages;
 		v->needed_pages += p.needed ? p.n_pages : 0;
 		if (!m->old || !p.old || p.old < threshold)
@@ -265,14 +267,17 @@ static int choose(struct merge *m, struct tally *t, uint64_t max_pages, struct w
 	rest = cut_at(t, FORGOTTEN, threshold, max_pages);
 	restart(m);
 	while (r == 0 && piece_next(m, &p)) {
-		uint64_t in = p.score >= threshold ? pass(&set, p.score, p.n_pages) : 0;
+		uint64_t in = p.score < threshold ? 0
+			      : p.free		  ? p.n_pages
+						  : pass(&set, p.score, p.n_pages);
 
 		r = keep(s, p.gfn, in, p.score);
 		if (r == 0 && p.score >= threshold)
 			r = keep(s, p.gfn + in, pass(&rest, threshold - 1, p.n_pages - in),
 				 threshold - 1);
 		else if (r == 0)
-			r = keep(s, p.gfn, pass(&rest, p.score, p.n_pages), p.score);
+			r = keep(s, p.gfn, p.free ? p.n_pages : pass(&rest, p.score, p.n_pages),
+				 p.score);
 	}
 	/* more runs than a file can have: the set ends here */
 	return r == -EFBIG ? 0 : r;

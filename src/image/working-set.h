@@ -150,8 +150,7 @@ struct working_set_verdict {
  * @needed:    a bit for each page of the guest
  * @unknown:   the same: of these nobody can say, unless they are needed; NULL: none
  * @max_pages: of the set; 0: half of the pages that the image stores, but at least 4096
- * @ret:       may be empty, if nothing was needed or everything lies in long runs of zeros: then
- *             there is nothing to write. Released with working_set_deinit()
+ * @ret:       may be empty, if nothing was needed: then there is nothing to write. Released with working_set_deinit()
  * @ret_verdict: may be NULL
  *
  * The rules are at the head of working-set-merge.c. Time is that of walking the bitmaps. Any

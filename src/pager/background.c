@@ -65,6 +65,18 @@ static struct side *side_of(struct job *job, uint64_t gfn)
 	return &job->sides[SIDE_DIRECT];
 }
 
+/* Bringing its frame will not do for a page that has its slot from another, or has none. */
+static void want_loose(struct job *job, struct image *image, const struct page_run *run)
+{
+	for (uint64_t i = 0; i < run->n_pages; i++) {
+		uint64_t gfn = run->gfn + i;
+
+		if (run->layer == IMAGE_LAYER_ZERO ||
+		    image_owner(image, run->layer, run->slot + i) != gfn)
+			bitmap_set(job->loose, gfn);
+	}
+}
+
 static void want_run(struct job *job, const struct page_run *run)
 {
 	bool split = job->s && job->s->own;
@@ -92,9 +104,15 @@ static void want_set(struct job *job, const struct working_set *set)
 	struct working_set_walk walk = {.set = set, .image = image};
 	struct page_run run;
 
-	while (working_set_next(&walk, &run))
+	while (working_set_next(&walk, &run)) {
 		if (run.layer != IMAGE_LAYER_ZERO)
 			want_run(job, &run);
+		else /* for VMs that attach; long ones are never in the memory itself */
+			resident_remember_zeros(job->r, run.gfn, run.n_pages);
+		if (job->loose)
+			want_loose(job, image, &run);
+	}
+	job->step = STEP_LOOSE;
 }
 
 void job_want_all(struct job *job)
@@ -256,7 +274,7 @@ static void settle_job(struct job *job)
 		return;
 	if (!job->text[0] && !job->cancelled &&
 	    (job->sides[SIDE_RESIDENT].n_wanted || job->sides[SIDE_DIRECT].n_wanted ||
-	     (job->what == JOB_FULL && job->step != STEP_END)))
+	     graduate_has_more(job)))
 		return;
 	for (struct job **x = &p->jobs; *x; x = &(*x)->next) {
 		if (*x != job)
@@ -426,6 +444,7 @@ static int job_new(struct pager *p, struct session *s, struct resident *r, struc
 	job->p = p;
 	job->s = s;
 	job->r = r;
+	job->step = STEP_WANT_ALL;
 	e = init_side(&job->sides[SIDE_RESIDENT], &r->frames, r->image, false);
 	if (e == 0 && s && s->direct.words)
 		e = init_side(&job->sides[SIDE_DIRECT], &s->direct, s->image, true);
@@ -441,6 +460,7 @@ struct job *job_free(struct job *job)
 		return NULL;
 	free(job->sides[SIDE_RESIDENT].wanted);
 	free(job->sides[SIDE_DIRECT].wanted);
+	free(job->loose);
 	free(job);
 	return NULL;
 }
@@ -450,6 +470,8 @@ static void ask(struct job *job, const struct working_set *set, enum job_what wh
 {
 	struct pager *p = job->p;
 
+	if (set && !job->loose)
+		job->loose = bitmap_new(job->r->n_pages); /* without: at the first touch */
 	if (set)
 		want_set(job, set);
 	else if (what == JOB_WORKING_SET) /* not known what it needs: all of it, one by one */
@@ -512,7 +534,7 @@ void job_count(struct job *job, uint64_t decoded, uint64_t inserted)
 {
 	if (!job->s)
 		return;
-	bring_count(job->s->n.frames_loaded, 1);
+	bring_count(job->s->n.frames_loaded, decoded ? 1 : 0);
 	bring_count(job->s->n.bytes_read, decoded * DORM_PAGE_SIZE);
 	bring_count(job->s->n.pages_inserted, inserted);
 }

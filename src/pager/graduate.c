@@ -8,21 +8,27 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "pager/bring.h"
+#include "pager/recording.h"
 
 #define MAX_TRIES    200
 #define TRY_PAUSE_MS 10
 #define ZERO_TRIES   50
 #define ZERO_CHUNK   RESIDENT_WINDOW_PAGES
 
+bool graduate_has_more(const struct job *job)
+{
+	return job->step == STEP_LOOSE || (job->what == JOB_FULL && job->step != STEP_END);
+}
+
 bool graduate_is_due(const struct job *job)
 {
-	/* the last step is with the VM's memory: it has to be here first */
-	if (job->step == STEP_COMPLETE && job->s && job->s->mode != SESSION_EAGER &&
-	    session_state(job->s) == SESSION_LISTENING)
+	/* the last step is with the VM's memory: it has to be here first. As have its own pages */
+	if ((job->step == STEP_COMPLETE ||
+	     (job->step == STEP_LOOSE && job->s && job->s->direct.n)) &&
+	    job->s && job->s->mode != SESSION_EAGER && session_state(job->s) == SESSION_LISTENING)
 		return false;
-	return job->what == JOB_FULL && job->step != STEP_END && !job->pending && !job->text[0] &&
-	       !job->cancelled && !job->sides[SIDE_RESIDENT].n_wanted &&
-	       !job->sides[SIDE_DIRECT].n_wanted;
+	return graduate_has_more(job) && !job->pending && !job->text[0] && !job->cancelled &&
+	       !job->sides[SIDE_RESIDENT].n_wanted && !job->sides[SIDE_DIRECT].n_wanted;
 }
 
 void graduate_copy_resident(struct job *job)
@@ -117,6 +123,52 @@ static int complete_pages(struct job *job, struct bounce *b)
 		}
 	}
 	return 0;
+}
+
+/* ---- loose pages of a working set -------------------------------------------------------------
+ */
+
+static void loose_zeros(struct job *job, uint64_t gfn, uint64_t n_pages)
+{
+	uint64_t inserted = 0;
+
+	if (job->s && job->s->mode != SESSION_SHARED)
+		(void)session_zero(job->s, gfn, n_pages, UINT64_MAX, &inserted);
+	else if (n_pages < RESIDENT_BLOCK_PAGES) /* long ones: resident_remember_zeros() */
+		(void)resident_insert_zeros(job->r, gfn, n_pages, &inserted);
+	job_count(job, 0, inserted);
+}
+
+/* What does not work is left to the VM's first touch. */
+static void bring_loose(struct job *job, struct bounce *b)
+{
+	const uint64_t n_pages = job->r->n_pages;
+	_cleanup_free_ bitmap_word *loose = NULL;
+	struct image *image = image_of(job);
+	struct page_run run;
+	uint64_t n;
+
+	pthread_mutex_lock(&job->p->jobs_lock);
+	loose = take_ptr(job->loose); /* more may be asked for meanwhile */
+	pthread_mutex_unlock(&job->p->jobs_lock);
+	if (!loose)
+		return;
+	for (uint64_t gfn = bitmap_next(loose, n_pages, 0); gfn < n_pages;
+	     gfn = bitmap_next(loose, n_pages, gfn + n)) {
+		n = 1;
+		image_lookup(image, gfn, &run);
+		if (run.layer == IMAGE_LAYER_ZERO) {
+			while (gfn + n < run.gfn + run.n_pages && bitmap_test(loose, gfn + n))
+				n++;
+			loose_zeros(job, gfn, n);
+		} else if (job->s && session_owns(job->s, gfn)) {
+			(void)direct_aliases(job, b, gfn, &run);
+		} else if (!resident_has(job->r, gfn)) {
+			(void)shared_aliases(job, b, gfn);
+		}
+		if (job->s)
+			recording_prefetched(job->s->recording, gfn, n);
+	}
 }
 
 /* ---- zeros ------------------------------------------------------------------------------------
@@ -219,6 +271,14 @@ void graduate_step(struct job *job, struct bounce *b)
 		return; /* the loader is ending */
 	if (job->step == STEP_COMPLETE) {
 		complete_step(job, b);
+		return;
+	}
+	if (job->step == STEP_LOOSE) {
+		bring_loose(job, b);
+		pthread_mutex_lock(&job->p->jobs_lock);
+		if (!job->loose)
+			job->step = STEP_WANT_ALL;
+		pthread_mutex_unlock(&job->p->jobs_lock);
 		return;
 	}
 	LOCK_SCOPE(&job->p->jobs_lock);

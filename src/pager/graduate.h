@@ -8,6 +8,9 @@
 #include "pager/job.h"
 #include "pager/resident.h"
 
+/** graduate_has_more() - will there be a step, now or later? With jobs_lock */
+bool graduate_has_more(const struct job *job);
+
 /** graduate_is_due() - is there a step to do? With jobs_lock, nothing wanted, nothing under way */
 bool graduate_is_due(const struct job *job);
 

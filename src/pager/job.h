@@ -22,6 +22,7 @@ enum { SIDE_RESIDENT, SIDE_DIRECT, N_SIDES };
 
 /* What comes when all that was wanted is there; graduate.c. */
 enum job_step {
+	STEP_LOOSE, /* of the working set: what is in no frame that was brought: aliases, zeros */
 	STEP_WANT_ALL, /* all frames, after the working set */
 	STEP_COMPLETE, /* aliases, zeros, the look back, unregistering */
 	STEP_END,
@@ -39,7 +40,8 @@ struct job {
 	unsigned tries;	  /* of STEP_COMPLETE */
 	uint32_t pending; /* pieces of work under way */
 	bool cancelled;
-	bool copied; /* the VM got what was in the resident memory */
+	bool copied;	    /* the VM got what was in the resident memory */
+	bitmap_word *loose; /* pages for STEP_LOOSE, or NULL */
 	struct side sides[N_SIDES];
 	char text[512]; /* why it failed */
 };

@@ -97,6 +97,17 @@ static int scan_touched(const struct recording *r, bitmap_word *touched)
 	return e;
 }
 
+/* Zeros are mapped without a page, and in long stretches: what VMs asked for is what counts. */
+static void mark_zeros(const struct recording *r, bitmap_word *touched)
+{
+	struct page_run run;
+
+	for (uint64_t gfn = 0; resident_next_zeros(r->s->resident, gfn, &run);
+	     gfn = run.gfn + run.n_pages)
+		for (uint64_t i = run.gfn; i < run.gfn + run.n_pages; i++)
+			bitmap_set(touched, i);
+}
+
 /* Return: pages known to be touched; with @ret the bitmap, which the caller frees, or NULL */
 static uint64_t touched_pages(const struct recording *r, bitmap_word **ret)
 {
@@ -111,6 +122,7 @@ static uint64_t touched_pages(const struct recording *r, bitmap_word **ret)
 	if (!touched || scan_touched(r, touched) < 0)
 		return counts.missed; /* without the right to look: faults alone */
 	found = bitmap_count(touched, n);
+	mark_zeros(r, touched);
 	if (ret)
 		*ret = take_ptr(touched);
 	return found;

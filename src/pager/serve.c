@@ -100,6 +100,7 @@ static void serve_zero(struct bring *w, const struct page_run *run)
 	int r;
 
 	bring_count(w->s->n.faults_zero, 1);
+	recording_need(w->s->recording, w->gfn, 1);
 	if (shared && end - first < SHORT_RUN) {
 		serve_short_zeros(w, first, end - first);
 		return;
@@ -128,6 +129,7 @@ static void serve_failed(struct bring *w)
 static void serve_resident(struct bring *w, struct bounce *b, const struct page_run *aliases)
 {
 	bring_count(w->s->n.faults_resident, 1);
+	recording_need(w->s->recording, w->gfn, 1);
 	if (aliases->n_pages && !bring_copy_aliases(w, b, aliases, false))
 		return;
 	if (w->s->mode == SESSION_OVERLAY) {

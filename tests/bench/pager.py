@@ -262,25 +262,43 @@ def ask_pager(d, op, **members):
     return p.call(op, **members)
 
 
+def answers(d):
+    """does its pager listen already?"""
+    try:
+        return ask_pager(d, "ping").get("ok")
+    except (OSError, ValueError):
+        return False
+
+
 def cold_host(d):
     """nothing of any image in memory: a new pager, and no page of a layer in the page cache"""
     from harness import wait_until
     old = pager_of(d)
     os.kill(old, 9)
-    wait_until(lambda: pager_of(d) not in (None, old), 20, "dormd starts a new pager")
+    wait_until(lambda: pager_of(d) not in (None, old) and answers(d), 20,
+               "dormd starts a new pager")
     for path in d.root.rglob("layers/*"):
         fd = os.open(path, os.O_RDONLY)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(fd)
 
 
-def wake_and_work(d, prefetch):
-    """a sandbox on a cold host does a little work; returns its session's statistics"""
+def set_times(d):
+    return {p: p.stat().st_mtime_ns for p in d.root.rglob("working-set")}
+
+
+def wake_and_work(d, prefetch, record=False):
+    """a sandbox on a cold host does a little work; returns its session's statistics. record: it
+    lives until what it needed has become the template's working set"""
+    from harness import wait_until
+    before = set_times(d)
     cold_host(d)
     ask_pager(d, "config", prefetch=prefetch)
     sandbox = d.create("base")
     d.exec(sandbox, "sh", "-c", "ls -lR /etc >/dev/null; sha256sum /bin/* >/dev/null")
     time.sleep(1)
+    if record:
+        wait_until(lambda: set_times(d) != before, 60, "the working set is refined")
     found = [s for s in ask_pager(d, "stats")["stats"]["sessions"]
              if sandbox in s["session"] or s["pid"] == d.vm_pid(sandbox)]
     d.api("DELETE", f"/sandboxes/{sandbox}")
@@ -297,8 +315,8 @@ def working_set(b):
             for metric in ("working_set_faults_gone", "working_set_unused"):
                 b.missing(metric, "this pager has no working sets yet")
             return
-        for _ in range(2):  # the recordings
-            wake_and_work(d, True)
+        for _ in range(2):
+            wake_and_work(d, True, record=True)
         without = [wake_and_work(d, False)["faults"] for _ in range(rounds)]
         woken = [wake_and_work(d, True) for _ in range(rounds)]
     gone = [100 * (1 - s["faults"] / f) for s, f in zip(woken, without)]
