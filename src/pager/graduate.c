@@ -224,10 +224,17 @@ static int leave(struct session *s)
 	return e;
 }
 
+/* Without us, pages of its own that it gives back would come again as the base's. */
+static bool must_stay(const struct session *s)
+{
+	return s->mode == SESSION_OVERLAY && s->can_remove;
+}
+
 static int complete(struct job *job, struct bounce *b)
 {
+	bool stays = job->s && must_stay(job->s);	      /* loaded, but never without us */
 	bool eager = job->s && job->s->mode == SESSION_EAGER; /* kept since it was opened */
-	bool mapped = job->s && !eager && job->s->mode != SESSION_COPY;
+	bool mapped = job->s && !eager && !stays && job->s->mode != SESSION_COPY;
 	int e;
 
 	if (mapped)
@@ -235,7 +242,7 @@ static int complete(struct job *job, struct bounce *b)
 	e = complete_pages(job, b);
 	if (e == 0 && mapped)
 		e = complete_zeros(job->s);
-	if (e == 0 && job->s && !eager)
+	if (e == 0 && job->s && !eager && !stays)
 		e = session_state(job->s) == SESSION_SERVING ? leave(job->s) : -ESRCH;
 	if (e && mapped)
 		resident_keep(job->r, false);

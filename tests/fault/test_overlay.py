@@ -142,6 +142,25 @@ def test_dropped_pages():
         finish([c])
 
 
+def test_removed_pages():
+    """with events for it, what was given back is zeros for ever, the base's pages too; and mappings
+    that change make the pager ask again"""
+    with Pager() as p:
+        base = image(content="62:25:50", codec="lz4")
+        a = p.client("base", base, mode="shared", load="full")
+        c = [overlay(p, f"c{i}", fork_of(base), remove=10, owned=60, regions=5, seed=i,
+                     load=("demand", "full")[i % 2], remove_events=True).wait_attached()
+             for i in range(4)]
+        for _ in range(3):
+            for x in c:
+                x.send("touch uniform 3000")
+            for x in c:
+                check(x.line().get("wrong") == 0, "wrong pages")
+        stats = p.wait_loaded("c1")
+        check(not stats["full"], "without the pager, what it drops would be the base's again")
+        finish([a, *c])
+
+
 def test_full_forks():
     """complete, while others fault on the same base; then neither the pager nor the files"""
     with Pager() as p:

@@ -29,6 +29,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "oracle.h"
+#include "sys/uffd.h"
 #include "touch.h"
 #include "vm-client.h"
 
@@ -235,6 +236,7 @@ enum {
 	OPT_LOAD,
 	OPT_NO_PREFETCH,
 	OPT_PRIVATE,
+	OPT_REMOVE_EVENTS,
 	OPT_REGIONS,
 	OPT_PAGE_SIZE_KIB,
 	OPT_TRACE,
@@ -267,6 +269,7 @@ static const struct option options[] = {
 	{"load", required_argument, NULL, OPT_LOAD},
 	{"no-prefetch", no_argument, NULL, OPT_NO_PREFETCH},
 	{"private", no_argument, NULL, OPT_PRIVATE},
+	{"remove-events", no_argument, NULL, OPT_REMOVE_EVENTS},
 	{"regions", required_argument, NULL, OPT_REGIONS},
 	{"page-size-kib", no_argument, NULL, OPT_PAGE_SIZE_KIB},
 	{"trace", required_argument, NULL, OPT_TRACE},
@@ -340,6 +343,9 @@ static int parse_session(int option, struct arguments *a)
 		return a->vm.n_regions > VM_CLIENT_MAX_REGIONS ? -EINVAL : 0;
 	case OPT_PAGE_SIZE_KIB:
 		a->vm.page_size_kib = true;
+		return 0;
+	case OPT_REMOVE_EVENTS:
+		a->vm.features |= UFFD_FEATURE_EVENT_REMOVE;
 		return 0;
 	default:
 		return 1;
