@@ -7,7 +7,7 @@ that others run from, load, or have only a part of; generations; the choice betw
 """
 import time
 
-from rig import PAGES, Pager, check, image, main
+from rig import PAGES, Pager, check, image, main, skip
 
 BUSY = dict(threads=3, owned=25, write=30, seed=11, chaos=True)
 FORK = ":99:12"
@@ -177,6 +177,28 @@ def test_full_forks():
         full.touch("shuffled 4000")
         finish([full])
         p.start()
+
+
+def test_evicted_base():
+    """the base's pages come and go under its forks, in a quarter of the memory that it needs"""
+    with Pager() as p:
+        limit = PAGES * 4096 // 4
+        if p.call("config", memory_limit=limit).get("memory_limit") != limit:
+            skip("this pager cannot limit its memory")
+        base = image(content="63:15:50", codec="lz4")
+        clients = [overlay(p, f"c{i}", fork_of(base, f":{100 * i + 99}:{10 + i}"), seed=i,
+                           keep_checking=True) for i in range(4)]
+        clients.append(p.begin("base", base, mode="shared", keep_checking=True, **BUSY))
+        for c in clients:
+            c.wait_attached()
+        for _ in range(2):
+            for c in clients:
+                c.send("touch uniform 6000")
+            for c in clients:
+                check(c.line().get("wrong") == 0, "wrong pages")
+        images = p.stats()["images"]
+        check(len(images) == 1 and images[0]["pages_evicted"] > PAGES, f"{images}")
+        finish(clients)
 
 
 def test_choice():
