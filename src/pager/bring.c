@@ -146,6 +146,10 @@ int bring_continue(struct bring *w)
 	while (last < end && can_continue(w, last))
 		last++;
 	r = continue_run(w, first, last - first, &continued);
+	if (r == 0 && !continued && session_repeats(w->s, w->gfn)) {
+		fail(w, "the VM's memory is not a mapping of its base's memory");
+		return -EFAULT;
+	}
 	if (r == 0 && !continued) /* it was there, or is not any more: look again */
 		session_wake(w->s, w->gfn, 1);
 	bring_put_result(w, r, "a page of the base");

@@ -7,7 +7,7 @@ that others run from, load, or have only a part of; generations; the choice betw
 """
 import time
 
-from rig import PAGES, Pager, check, image, main, skip
+from rig import PAGES, Pager, check, image, main, skip, wait_until
 
 BUSY = dict(threads=3, owned=25, write=30, seed=11, chaos=True)
 FORK = ":99:12"
@@ -199,6 +199,19 @@ def test_evicted_base():
         images = p.stats()["images"]
         check(len(images) == 1 and images[0]["pages_evicted"] > PAGES, f"{images}")
         finish(clients)
+
+
+def test_wrong_memory():
+    """a VM that maps something else than it was given is killed, rather than served for ever"""
+    with Pager() as p:
+        base = image(content="64:0:50")
+        w = overlay(p, "witness", fork_of(base)).wait_attached()
+        c = overlay(p, "wrong", fork_of(base), wrong_memory=True, chaos=None).wait_attached()
+        c.send("compare")
+        wait_until(lambda: p.session("wrong")["state"] == "failed", 20, "it has failed")
+        check("not a mapping" in p.session("wrong")["failure"], f"{p.session('wrong')}")
+        c.kill()
+        finish([w])
 
 
 def test_choice():

@@ -237,6 +237,7 @@ enum {
 	OPT_NO_PREFETCH,
 	OPT_PRIVATE,
 	OPT_REMOVE_EVENTS,
+	OPT_WRONG_MEMORY,
 	OPT_REGIONS,
 	OPT_PAGE_SIZE_KIB,
 	OPT_TRACE,
@@ -270,6 +271,7 @@ static const struct option options[] = {
 	{"no-prefetch", no_argument, NULL, OPT_NO_PREFETCH},
 	{"private", no_argument, NULL, OPT_PRIVATE},
 	{"remove-events", no_argument, NULL, OPT_REMOVE_EVENTS},
+	{"wrong-memory", no_argument, NULL, OPT_WRONG_MEMORY},
 	{"regions", required_argument, NULL, OPT_REGIONS},
 	{"page-size-kib", no_argument, NULL, OPT_PAGE_SIZE_KIB},
 	{"trace", required_argument, NULL, OPT_TRACE},
@@ -346,6 +348,9 @@ static int parse_session(int option, struct arguments *a)
 		return 0;
 	case OPT_REMOVE_EVENTS:
 		a->vm.features |= UFFD_FEATURE_EVENT_REMOVE;
+		return 0;
+	case OPT_WRONG_MEMORY:
+		a->vm.wrong_memory = true;
 		return 0;
 	default:
 		return 1;

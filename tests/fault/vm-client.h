@@ -46,6 +46,7 @@ struct vm_client_options {
 	bool is_private;
 	unsigned n_regions; /* 0: 1 */
 	uint64_t seed;	    /* where the regions lie */
+	bool wrong_memory;  /* map something else than what the pager gave */
 	uint64_t features;  /* of the userfaultfd, besides those of the mode */
 	bool page_size_kib; /* say it with the older name */
 };
