@@ -21,6 +21,14 @@
  *         50 %     179  2370  59  138   385  3469  92  192  378  3500 109   95  378  3469  92   97
  *         70 %     230  2791  85  155   352  3444  91  190  342  3472 117   94  327  3444  91   96
  *
+ * And of a real guest of 256 MiB with 30 MB of its own, on a cold disk: milliseconds of a wake up
+ * to its first answer, of reading its own 30 MB, and of the next sleep, which compares what was
+ * copied:
+ *
+ *                   the template is in memory      nothing is in memory
+ *     overlay       84  610   93                   112  623  104
+ *     shared       113  675   94                   115  638   94
+ *
  * So where the base is in memory, overlay is better as long as a quarter is the base's. Where it is
  * not, the first one that wakes pays up to a fifth more time, and all that follow are faster; who
  * will follow, nobody knows. Hence one rule, which does not ask what is in memory.
