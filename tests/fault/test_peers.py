@@ -45,6 +45,8 @@ def killed_clients(mode):
     dice = random.Random(17)
     with Pager("--linger", "0") as p:
         img, other = image(codec="zstd"), image(content="8:10:30")
+        if mode == "overlay":
+            img, other = (image(content=i.content + ":99:12", parent=i) for i in (img, other))
         before = p.fds()
         w = witness(p, other, mode=mode)
         w.touch("uniform 500")
@@ -285,6 +287,10 @@ def test_shared_killed_clients():
 
 def test_copy_killed_clients():
     killed_clients("copy")
+
+
+def test_overlay_killed_clients():
+    killed_clients("overlay")
 
 
 main(globals())
