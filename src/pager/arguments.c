@@ -9,10 +9,12 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "pager/evict.h"
 
 static const char usage[] =
 	"Usage: dorm-pager --image DIR|FILE --listen SOCKET [OPTION]...\n"
 	"       dorm-pager --socket PATH --run-dir DIR [OPTION]...\n"
+	"       dorm-pager --query SOCKET metrics|stats|config\n"
 	"Serve the page faults of virtual machines from snapshot images.\n"
 	"\n"
 	"Alone, for any Firecracker that is told to connect (mem_backend of type \"Uffd\"):\n"
@@ -27,6 +29,11 @@ static const char usage[] =
 	"For dormd:\n"
 	"  --socket PATH        listen here for whoever opens sessions\n"
 	"  --run-dir DIR        make the sockets for the virtual machines here\n"
+	"  --takeover           ask the pager that is running to make room, and go on with its\n"
+	"                       virtual machines\n"
+	"  --adopt-ms MS        time for the owner of a virtual machine that was taken back to "
+	"give\n"
+	"                       its image again, if it cannot be opened from here (30000)\n"
 	"  --no-userfaultfd     new sessions load everything before they start (also\n"
 	"                       DORM_PAGER_UFFD=off)\n"
 	"\n"
@@ -34,6 +41,10 @@ static const char usage[] =
 	"  --threads N          threads that serve faults, 1 to 64 (default: 2 to 4)\n"
 	"  --linger SECONDS     keep an image's memory so long after its last session (60)\n"
 	"  --linger-images N    and so many of them at most (8)\n"
+	"  --memory-limit SIZE  memory of all images together: 512M, 8G, 50% of the host's (none)\n"
+	"  --image-limit SIZE   and of each (none)\n"
+	"  --floor PERCENT      of an image's working set that stays in any case, 0 to 100 (25)\n"
+	"  --no-pressure        do not evict when the host is short of memory\n"
 	"  --handshake-ms MS    time for a virtual machine to hand over its memory (10000)\n"
 	"  --no-prefetch        do not load working sets (also DORM_PAGER_PREFETCH=off)\n"
 	"  --seccomp=enforce|log|off\n"
@@ -65,11 +76,17 @@ enum {
 	OPT_THREADS,
 	OPT_LINGER,
 	OPT_LINGER_IMAGES,
+	OPT_MEMORY_LIMIT,
+	OPT_IMAGE_LIMIT,
+	OPT_FLOOR,
+	OPT_NO_PRESSURE,
 	OPT_HANDSHAKE_MS,
 	OPT_NO_USERFAULTFD,
 	OPT_NO_PREFETCH,
 	OPT_SECCOMP,
 	OPT_TAKE_BACK,
+	OPT_TAKEOVER,
+	OPT_ADOPT_MS,
 	OPT_READY_FD,
 	OPT_HELP,
 	OPT_VERSION
@@ -86,11 +103,17 @@ static const struct option options[] = {
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"linger", required_argument, NULL, OPT_LINGER},
 	{"linger-images", required_argument, NULL, OPT_LINGER_IMAGES},
+	{"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
+	{"image-limit", required_argument, NULL, OPT_IMAGE_LIMIT},
+	{"floor", required_argument, NULL, OPT_FLOOR},
+	{"no-pressure", no_argument, NULL, OPT_NO_PRESSURE},
 	{"handshake-ms", required_argument, NULL, OPT_HANDSHAKE_MS},
 	{"no-userfaultfd", no_argument, NULL, OPT_NO_USERFAULTFD},
 	{"no-prefetch", no_argument, NULL, OPT_NO_PREFETCH},
 	{"seccomp", required_argument, NULL, OPT_SECCOMP},
 	{"take-back", required_argument, NULL, OPT_TAKE_BACK},
+	{"takeover", no_argument, NULL, OPT_TAKEOVER},
+	{"adopt-ms", required_argument, NULL, OPT_ADOPT_MS},
 	{"ready-fd", required_argument, NULL, OPT_READY_FD},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
@@ -142,6 +165,13 @@ static int seal_key(const char *source, struct arguments *a)
 	return 0;
 }
 
+static int limit(const char *text, uint64_t *ret)
+{
+	if (evict_parse(text, ret) < 0)
+		return complain("\"%s\" is not a limit: 0, or at least 1M, or 1%% to 100%%", text);
+	return 0;
+}
+
 static int parse_number(int option, struct arguments *a)
 {
 	uint64_t v = 0;
@@ -160,9 +190,21 @@ static int parse_number(int option, struct arguments *a)
 		r = number(optarg, 0, 100000, &v);
 		a->pager.max_lingering = (uint32_t)v;
 		return r;
+	case OPT_MEMORY_LIMIT:
+		return limit(optarg, &a->pager.memory_limit);
+	case OPT_IMAGE_LIMIT:
+		return limit(optarg, &a->pager.image_limit);
+	case OPT_FLOOR:
+		r = number(optarg, 0, 100, &v);
+		a->pager.floor_percent = (unsigned)v;
+		return r;
 	case OPT_HANDSHAKE_MS:
 		r = number(optarg, 1, 3600000, &v);
 		a->control.handshake_ms = (unsigned)v;
+		return r;
+	case OPT_ADOPT_MS:
+		r = number(optarg, 1, 3600000, &v);
+		a->control.adopt_ms = (unsigned)v;
 		return r;
 	case OPT_READY_FD:
 		r = number(optarg, 0, 1000000, &v);
@@ -198,8 +240,14 @@ static int parse_one(int option, struct arguments *a, struct said *said)
 		return yes_or_no("supervise", optarg, &said->supervise);
 	case OPT_TAKE_BACK:
 		return yes_or_no("take-back", optarg, &said->take_back);
+	case OPT_TAKEOVER:
+		a->control.takeover = true;
+		return 0;
 	case OPT_NO_USERFAULTFD:
 		a->pager.no_userfaultfd = true;
+		return 0;
+	case OPT_NO_PRESSURE:
+		a->pager.no_pressure = true;
 		return 0;
 	case OPT_NO_PREFETCH:
 		a->pager.no_prefetch = true;
@@ -222,6 +270,8 @@ static int check(struct arguments *a, const struct said *said)
 		return complain("--socket and --run-dir do not go with --image: a pager serves "
 				"one image alone, or what dormd opens (for statistics there is "
 				"--control)");
+	if (alone && (a->control.takeover || a->control.adopt_ms))
+		return complain("--takeover and --adopt-ms go with --socket and --run-dir only");
 	if (!alone && (a->listen || said->control || a->n_seal_keys || said->supervise == 1))
 		return complain("--listen, --control, --seal-key and --supervise=yes go with "
 				"--image only");
@@ -244,10 +294,12 @@ static bool is_off(const char *variable)
 
 int arguments_parse(int argc, char **argv, struct arguments *ret)
 {
-	struct arguments a = {
-		.pager = {.linger_ns = 60 * NSEC_PER_SEC, .max_lingering = 8, .slate_dirfd = -1},
-		.control = {.handshake_ms = 10000, .listener = -1, .keeper_sock = -1},
-		.ready_fd = -1};
+	struct arguments a = {.pager = {.linger_ns = 60 * NSEC_PER_SEC,
+					.max_lingering = 8,
+					.slate_dirfd = -1,
+					.floor_percent = EVICT_FLOOR},
+			      .control = {.handshake_ms = 10000, .listener = -1, .keeper_sock = -1},
+			      .ready_fd = -1};
 	struct said said = {.supervise = -1, .take_back = -1};
 	const char *env = getenv("DORM_PAGER_SECCOMP");
 	int option, r;

@@ -22,6 +22,7 @@
 #include "base/str.h"
 #include "image/working-set.h"
 #include "pager/bring.h"
+#include "pager/evict.h"
 #include "pager/graduate.h"
 #include "pager/job.h"
 #include "pager/recording.h"
@@ -34,6 +35,8 @@ static void want(struct side *side, uint64_t index)
 	struct frame_page pages[IMAGE_FRAME_PAGES];
 	uint32_t layer, frame;
 
+	if (side->favour)
+		resident_favour(side->favour, index);
 	if (bitmap_test(side->wanted, index))
 		return;
 	frames_name(side->frames, index, &layer, &frame);
@@ -104,6 +107,7 @@ static void want_set(struct job *job, const struct working_set *set)
 	struct working_set_walk walk = {.set = set, .image = image};
 	struct page_run run;
 
+	job->sides[SIDE_RESIDENT].favour = job->r;
 	while (working_set_next(&walk, &run)) {
 		if (run.layer != IMAGE_LAYER_ZERO)
 			want_run(job, &run);
@@ -112,6 +116,7 @@ static void want_set(struct job *job, const struct working_set *set)
 		if (job->loose)
 			want_loose(job, image, &run);
 	}
+	job->sides[SIDE_RESIDENT].favour = NULL;
 	job->step = STEP_LOOSE;
 }
 
@@ -261,7 +266,8 @@ static bool next_of(struct job *job, struct load *l)
 	l->done = loaded;
 	l->owner = job->p;
 	l->arg[ARG_JOB] = (uintptr_t)job;
-	job->pending++;
+	if (!job->pending++)
+		job->moved_ns = clock_now_ns();
 	return true;
 }
 
@@ -272,6 +278,8 @@ static void settle_job(struct job *job)
 
 	if (job->pending || job->state != JOB_LOADING)
 		return;
+	if (job->holding && (job->text[0] || job->cancelled))
+		job_let_go(job);
 	if (!job->text[0] && !job->cancelled &&
 	    (job->sides[SIDE_RESIDENT].n_wanted || job->sides[SIDE_DIRECT].n_wanted ||
 	     graduate_has_more(job)))
@@ -325,6 +333,13 @@ void job_fail(struct job *job, const char *text)
 
 	if (!job->text[0])
 		str_copy(job->text, sizeof(job->text), text);
+}
+
+void job_let_go(struct job *job)
+{
+	if (job->holding)
+		resident_keep(job->r, false);
+	job->holding = false;
 }
 
 /* One frame, decoded into @b->out or not. */
@@ -414,8 +429,10 @@ static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data,
 		graduate_copy_resident(job);
 	else
 		decode_all(job, l, &b, data, result);
+	evict_help(p, job->r);
 	pthread_mutex_lock(&p->jobs_lock);
 	job->pending--;
+	job->moved_ns = clock_now_ns();
 	settle_job(job);
 	pthread_mutex_unlock(&p->jobs_lock);
 	loader_kick(p->loader);
@@ -458,6 +475,7 @@ struct job *job_free(struct job *job)
 {
 	if (!job)
 		return NULL;
+	job_let_go(job);
 	free(job->sides[SIDE_RESIDENT].wanted);
 	free(job->sides[SIDE_DIRECT].wanted);
 	free(job->loose);
@@ -525,9 +543,21 @@ bool job_is_busy(struct pager *p, struct job *job)
 	return job->pending > 0;
 }
 
+uint64_t job_stalled_ns(struct pager *p, struct job *job)
+{
+	LOCK_SCOPE(&p->jobs_lock);
+
+	return job->pending ? clock_now_ns() - job->moved_ns : 0;
+}
+
 enum job_state job_state(const struct job *job)
 {
 	return job ? (enum job_state)__atomic_load_n(&job->state, __ATOMIC_ACQUIRE) : JOB_NONE;
+}
+
+enum job_what job_what(const struct job *job)
+{
+	return job ? job->what : JOB_NOTHING;
 }
 
 void job_count(struct job *job, uint64_t decoded, uint64_t inserted)

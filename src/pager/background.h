@@ -17,8 +17,10 @@
  *
  * How a session graduates. Frames first; then pages that share slots with others; then it is
  * declared that the resident memory must stay (resident_keep()) and looked through once more, since
- * frames may have been evicted behind the cursor; zeros are put wherever the VM's own range has to
- * have them; and at last the ranges are unregistered, which wakes whoever waits.
+ * frames may have been evicted behind the cursor: what is missing is loaded in a second round,
+ * which keeps what it has, unless the limits of resident memory (evict.h) forbid it; zeros are put
+ * wherever the VM's own range has to have them; and at last the ranges are unregistered, which
+ * wakes whoever waits.
  *
  * Threads: start and cancel belong to the control thread. Lock order: jobs_lock before pager.lock.
  */
@@ -58,6 +60,12 @@ struct job *job_free(struct job *job);
 bool job_is_busy(struct pager *p, struct job *job);
 
 enum job_state job_state(const struct job *job);
+
+/** job_stalled_ns() - for how long has no read of it come to an end while some are under way? */
+uint64_t job_stalled_ns(struct pager *p, struct job *job);
+
+/** job_what() - what it was asked to load */
+enum job_what job_what(const struct job *job);
 
 /** job_failure() - why it FAILED */
 const char *job_failure(const struct job *job);

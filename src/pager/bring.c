@@ -6,8 +6,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "pager/evict.h"
 #include "pager/loader.h"
 #include "pager/recording.h"
+#include "pager/watch.h"
 
 #define CONTINUE_RUNS 32u /* mapped at most besides the one that is waited for */
 
@@ -229,13 +231,22 @@ static void wake_direct(const struct bring *w, enum frame_wake wake, const struc
 		pager_wake(w->s, pages, n);
 }
 
+/* How often the hand of the clock will pass it: what was evicted and is needed again, most often;
+ * what was asked for, once; what was only thought to be useful, never. */
+static unsigned first_clock(const struct bring *w, enum frame_state state,
+			    const struct frame_page *pages, uint32_t n)
+{
+	if (state != FRAME_RESIDENT || w->gfn == UINT64_MAX)
+		return 0;
+	return n && bitmap_test_atomic(w->r->evicted, pages[0].gfn) ? FRAMES_CLOCK_MAX : 1;
+}
+
 void bring_settle(const struct bring *w, enum frame_state state, const struct frame_page *pages,
 		  uint32_t n)
 {
 	struct frames *f = bring_frames(w);
-	/* what was asked for gets a second chance; what was only thought to be useful does not */
-	unsigned clock = state == FRAME_RESIDENT && w->gfn != UINT64_MAX ? 1 : 0;
-	enum frame_wake wake = frames_settle(f, frames_index(f, w->layer, w->frame), state, clock);
+	enum frame_wake wake = frames_settle(f, frames_index(f, w->layer, w->frame), state,
+					     first_clock(w, state, pages, n));
 
 	if (w->direct)
 		wake_direct(w, wake, pages, n);
@@ -336,7 +347,7 @@ static void finish(struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 /* ARG_FRAME: layer in the upper half, then one bit: direct, then the frame. Layers are few and a
  * layer has at most 2^26 frames (IMAGE_MAX_PAGES / IMAGE_FRAME_PAGES). */
 enum { ARG_FRAME, ARG_GFN, ARG_READ_NS, ARG_PAGER };
-#define DIRECT_BIT (1ull << 31)
+#define DIRECT_BIT WATCH_MARK
 
 static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data, int result)
 {
@@ -353,6 +364,7 @@ static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data,
 	struct bounce b = {0};
 	uint32_t n = 0;
 
+	watch_end(s, w.read_ns, l->arg[ARG_FRAME]);
 	if (result == -ECANCELED) { /* we are ending: a successor wakes whoever waits */
 		loader_put(w.p->loader, l);
 		bring_settle(&w, FRAME_ABSENT, NULL, 0);
@@ -367,6 +379,7 @@ static void loaded(struct load *l, struct load_buffers *lb, const uint8_t *data,
 		result = image_decode_frame(bring_image(&w), w.layer, w.frame, data, b.out, &n,
 					    &problem);
 	finish(&w, &b, result, n, &problem);
+	evict_help(w.p, w.r);
 	pager_release(s);
 }
 
@@ -389,6 +402,7 @@ static bool hand_over(struct bring *w)
 	l->arg[ARG_GFN] = w->gfn;
 	l->arg[ARG_READ_NS] = w->read_ns;
 	l->arg[ARG_PAGER] = (uintptr_t)w->p;
+	watch_begin(w->s, w->read_ns, l->arg[ARG_FRAME]);
 	__atomic_fetch_add(&w->s->refs, 1, __ATOMIC_RELAXED); /* pager_release() in loaded() */
 	loader_submit(w->p->loader, l);
 	return true;
@@ -396,6 +410,7 @@ static bool hand_over(struct bring *w)
 
 void bring(struct bring *w, struct bounce *b)
 {
+	struct frame_page pages[IMAGE_FRAME_PAGES];
 	struct problem problem = PROBLEM_INIT;
 	uint32_t n = 0;
 	int e = image_read_frame_nowait(bring_image(w), w->layer, w->frame, b->scratch, b->out, &n,
@@ -405,9 +420,12 @@ void bring(struct bring *w, struct bounce *b)
 	if (e == -EAGAIN) {
 		if (hand_over(w))
 			return;
-		/* everything is busy: then this thread waits too, which slows the VMs down */
-		e = image_read_frame(bring_image(w), w->layer, w->frame, b->scratch, b->out, &n,
-				     &problem);
+		/* Everything is busy, perhaps for ever. This thread has others to serve: the VM
+		 * is to ask again in a moment (fault.c, rule 4). */
+		clock_sleep_ms(1);
+		n = image_frame_pages(bring_image(w), w->layer, w->frame, pages);
+		bring_settle(w, FRAME_ABSENT, pages, n);
+		return;
 	}
 	finish(w, b, e, n, &problem);
 }

@@ -23,8 +23,17 @@ struct control {
 		char session[SESSION_NAME_MAX + 1];
 	} waiting[CONTROL_MAX_CLIENTS]; /* for a session's memory to be complete */
 	struct door *doors;
+	int journal;		/* directory; journal.h */
+	bool handed_over;	/* a successor has it, and the sockets' names */
+	struct orphan *orphans; /* takeover.h, like what follows */
+	unsigned taken_back, lost;
+	uint64_t takeover_ns;
+	struct {
+		uint64_t descriptors_ns, images_ns, memory_ns;
+	} took;			  /* parts of that */
 	struct alone *alone;	  /* lets in VMs that nobody announced, or NULL */
 	uint64_t accept_after_ns; /* leave listening sockets alone until then */
+	uint64_t look_stuck_ns;	  /* when to look for stuck faults again */
 	bool stop;
 
 	struct pollfd polls[MAX_POLL];
@@ -33,6 +42,10 @@ struct control {
 
 /** control_forget() - a session whose VM is gone, or never came */
 void control_forget(struct control *c, struct door *d);
+
+/** control_hand_over() - to a successor: from now on nothing here touches VMs, sockets' names or
+ *  the journal; the loop ends */
+void control_hand_over(struct control *c);
 
 /** control_has_exited() - is the session's VM gone, or was there none? */
 bool control_has_exited(const struct session *s);

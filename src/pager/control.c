@@ -19,6 +19,11 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "pager/background.h"
+#include "pager/handover.h"
+#include "pager/journal.h"
+#include "pager/ledger.h"
+#include "pager/takeover.h"
+#include "pager/watch.h"
 
 #define ACCEPT_REST_MS 100 /* when there are no descriptors left */
 
@@ -69,25 +74,11 @@ static void remove_dead_sockets(const char *run_dir)
 		closedir(d);
 }
 
-/* The lock may be in the run directory, and guards what is removed from it. */
-static int prepare_run_dir(struct control *c, struct problem *problem)
-{
-	const char *run_dir = c->options.run_dir;
-	int r = run_dir ? file_mkdir_p(run_dir, 0700) : 0;
-
-	if (r < 0)
-		problem_errno(problem, r, "cannot make the directory %s", run_dir);
-	if (r == 0 && c->options.socket_path)
-		r = take_lock(c, problem);
-	if (r == 0 && run_dir)
-		remove_dead_sockets(run_dir);
-	return r;
-}
-
 /* The control socket: one that was given, one that is made here, or none. */
 static int open_socket(struct control *c, struct problem *problem)
 {
-	c->listener = c->options.listener;
+	if (c->listener < 0)
+		c->listener = c->options.listener;
 	if (c->listener < 0 && c->options.socket_path) {
 		c->listener = fd_unix_listen(c->options.socket_path, SOCK_SEQPACKET, 0600);
 		if (c->listener < 0) {
@@ -97,6 +88,44 @@ static int open_socket(struct control *c, struct problem *problem)
 		}
 	}
 	return c->listener < 0 ? 0 : fd_set_nonblock(c->listener, 1);
+}
+
+/* What takes long is done before the sessions stop being served by the other one. */
+static int prepare(struct control *c, struct takeover_images **images, struct problem *problem)
+{
+	const char *run_dir = c->options.run_dir;
+	int r = run_dir ? file_mkdir_p(run_dir, 0700) : 0;
+
+	if (r < 0)
+		problem_errno(problem, r, "cannot make the directory %s", run_dir);
+	if (r < 0 || !run_dir)
+		return r;
+	c->journal = journal_open(run_dir, problem);
+	if (c->journal < 0)
+		return c->journal;
+	if (!c->options.takeover || !c->options.socket_path)
+		return 0;
+	r = takeover_prepare(c->journal, images);
+	return r < 0 ? r : handover_ask(c->options.socket_path, problem, &c->listener);
+}
+
+/* The lock may be in the run directory, and guards what is in it. */
+static int begin(struct control *c, struct problem *problem)
+{
+	_cleanup_(takeover_images_freep) struct takeover_images *images = NULL;
+	int r = prepare(c, &images, problem);
+
+	if (r == 0 && c->options.socket_path)
+		r = take_lock(c, problem);
+	if (r < 0 || !c->options.run_dir)
+		return r;
+	r = journal_lock(c->journal, problem);
+	if (r < 0)
+		return r;
+	c->p->options.slate_dirfd = c->journal;
+	remove_dead_sockets(c->options.run_dir);
+	takeover_run(c, images);
+	return 0;
 }
 
 static alone_admit_fn admit;
@@ -112,10 +141,10 @@ int control_new(struct pager *p, const struct control_options *options, int sign
 	c->p = p;
 	c->options = *options;
 	c->signal_fd = signal_fd;
-	c->lock_fd = c->listener = -1;
+	c->lock_fd = c->listener = c->journal = -1;
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		c->clients[i] = c->waiting[i].fd = -1;
-	r = prepare_run_dir(c, problem);
+	r = begin(c, problem);
 	if (r == 0)
 		r = open_socket(c, problem);
 	if (r == 0 && options->alone)
@@ -143,14 +172,17 @@ struct control *control_free(struct control *c)
 		c->doors = d->next;
 		door_free(d);
 	}
+	takeover_free(c);
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
 		drop_client(c, i);
 	c->alone = alone_free(c->alone);
-	if (c->options.socket_path && c->listener >= 0)
+	if (c->options.socket_path && c->listener >= 0 && !c->handed_over)
 		(void)unlink(c->options.socket_path); /* gone already: as good */
 	if (c->listener != c->options.listener)
 		fd_close(c->listener);
 	fd_close(c->lock_fd);
+	c->p->options.slate_dirfd = -1;
+	fd_close(c->journal);
 	free(c);
 	return NULL;
 }
@@ -171,6 +203,8 @@ static void remove_door(struct control *c, struct door *victim)
 
 void control_forget(struct control *c, struct door *d)
 {
+	if (d->ledger)
+		ledger_end(d->ledger);
 	pager_retire(c->p, d->session);
 	remove_door(c, d);
 }
@@ -222,6 +256,42 @@ static void look_at_failed(struct control *c)
 	}
 }
 
+/* Faults that wait for a read that does not end, and background reads that do not. */
+static void look_at_stuck_session(struct control *c, struct session *s, uint64_t now_ns)
+{
+	struct watch_report w;
+
+	if (s->told_stuck || session_state(s) != SESSION_SERVING)
+		return;
+	watch_look(s, now_ns, WATCH_STUCK_NS, &w);
+	if (w.n_stuck)
+		log_warn("session=%s image=%s %u faults wait, the oldest for %llu ms, for layer %s "
+			 "frame %u: does its storage answer?",
+			 s->name, image_id(s->image), w.n_stuck,
+			 (unsigned long long)(w.oldest_ns / NSEC_PER_MSEC),
+			 image_layer_id(w.direct ? s->image : s->resident->image, w.layer),
+			 w.frame);
+	else if (s->job && job_stalled_ns(c->p, s->job) > WATCH_STUCK_NS)
+		log_warn("session=%s image=%s no read in the background has ended for %llu ms: "
+			 "does its storage answer?",
+			 s->name, image_id(s->image),
+			 (unsigned long long)(job_stalled_ns(c->p, s->job) / NSEC_PER_MSEC));
+	else
+		return;
+	s->told_stuck = true;
+}
+
+static void look_at_stuck(struct control *c)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	if (now_ns < c->look_stuck_ns)
+		return;
+	c->look_stuck_ns = now_ns + NSEC_PER_SEC;
+	for (struct door *d = c->doors; d; d = d->next)
+		look_at_stuck_session(c, d->session, now_ns);
+}
+
 static void door_event(struct control *c, struct door *d)
 {
 	struct problem problem = PROBLEM_INIT;
@@ -237,6 +307,24 @@ static void door_event(struct control *c, struct door *d)
 		log_info("session=%s image=%s pid=%d serving", d->session->name,
 			 image_id(d->session->resident->image), d->session->pid);
 	}
+}
+
+static void update_records(struct control *c)
+{
+	for (struct door *d = c->doors; d; d = d->next)
+		if (d->ledger)
+			ledger_update(d->ledger, d->session);
+}
+
+void control_hand_over(struct control *c)
+{
+	pager_quiesce(c->p);
+	update_records(c);
+	for (struct door *d = c->doors; d; d = d->next)
+		door_abandon(d);
+	c->lock_fd = fd_close(c->lock_fd);
+	c->journal = fd_close(c->journal);
+	c->handed_over = c->stop = true;
 }
 
 /* ---- clients ----------------------------------------------------------------------------------
@@ -453,7 +541,7 @@ static void serve_polls(struct control *c, nfds_t n)
 	for (nfds_t i = doors + 1; i < n; i += 2)
 		if (c->polls[i].revents)
 			vm_exited(c, c->poll_doors[i]);
-	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++)
+	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS && !c->stop; i++)
 		if (c->polls[POLL_CLIENTS + i].revents && client_ready(c, i) < 0)
 			drop_client(c, i);
 }
@@ -466,7 +554,10 @@ int control_run(struct control *c)
 		nfds_t n, n_doors;
 
 		look_at_failed(c);
+		takeover_tick(c);
+		update_records(c);
 		end_waits(c);
+		look_at_stuck(c);
 		for (struct door *d = c->doors; d; d = d->next)
 			if (door_expire(d))
 				log_warn("session=%s refused a handshake: it took too long",

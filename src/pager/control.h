@@ -24,12 +24,16 @@ struct control_options {
 	unsigned handshake_ms;	 /* how long a VM may take to say who it is */
 	int keeper_sock;	 /* of the supervisor (keeper.h); borrowed; -1: none */
 	const struct alone_options *alone; /* let in VMs that nobody announced; NULL: do not */
+	unsigned adopt_ms; /* how long an orphan waits for its image; 0: takeover.c's */
+	bool takeover;	   /* ask the pager that is running to make room */
 };
 
 struct control;
 
 /**
- * control_new() - listen on the control socket; from now on clients can connect
+ * control_new() - take back the sessions of an earlier pager; then listen on the control socket
+ * From now on clients can connect. With @options->takeover the pager that serves the socket, if
+ * there is one, is asked to hand over and end.
  * @p:         borrowed
  * @signal_fd: readable when the process should end; borrowed; -1: none
  * Return: 0; -EADDRINUSE when another pager serves this socket; negative errno; @problem says

@@ -11,21 +11,40 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "pager/ledger.h"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
 
+int door_new_inside(struct session *session, int conn, struct door **ret)
+{
+	struct door *d = calloc(1, sizeof(*d));
+
+	if (!d) {
+		fd_close(conn);
+		return -ENOMEM;
+	}
+	d->session = session;
+	d->listener = d->uffd = -1;
+	d->conn = conn;
+	*ret = d;
+	return 0;
+}
+
+void door_abandon(struct door *d)
+{
+	d->path[0] = 0;
+}
+
 int door_new(const char *run_dir, struct session *session, struct problem *problem,
 	     struct door **ret)
 {
-	_cleanup_(door_freep) struct door *d = calloc(1, sizeof(*d));
-	int n;
+	_cleanup_(door_freep) struct door *d = NULL;
+	int n = door_new_inside(session, -1, &d);
 
-	if (!d)
-		return -ENOMEM;
-	d->session = session;
-	d->listener = d->conn = d->uffd = -1;
+	if (n < 0)
+		return n;
 	n = snprintf(d->path, sizeof(d->path), "%s/vm-%s.sock", run_dir, session->name);
 	if (n < 0 || (size_t)n >= sizeof(d->path)) {
 		d->path[0] = 0;
@@ -43,21 +62,6 @@ int door_new(const char *run_dir, struct session *session, struct problem *probl
 	if (n < 0)
 		return n;
 	*ret = take_ptr(d);
-	return 0;
-}
-
-int door_new_inside(struct session *session, int conn, struct door **ret)
-{
-	struct door *d = calloc(1, sizeof(*d));
-
-	if (!d) {
-		fd_close(conn);
-		return -ENOMEM;
-	}
-	d->session = session;
-	d->listener = d->uffd = -1;
-	d->conn = conn;
-	*ret = d;
 	return 0;
 }
 
@@ -83,6 +87,7 @@ struct door *door_free(struct door *d)
 		return NULL;
 	drop_conn(d);
 	shut(d);
+	ledger_free(d->ledger);
 	free(d);
 	return NULL;
 }
@@ -132,7 +137,13 @@ static int attach(struct door *d, struct pager *p, const struct handshake *map,
 			      d->session->name);
 		return r;
 	}
-	return pager_attach(p, d->session, map, take_fd(d->uffd), pidfd, pid, problem);
+	/* first: once it is served, it must never be forgotten */
+	if (d->ledger)
+		ledger_attach(d->ledger, map, pid, d->uffd);
+	r = pager_attach(p, d->session, map, take_fd(d->uffd), pidfd, pid, problem);
+	if (r < 0 && d->ledger)
+		ledger_detach(d->ledger);
+	return r;
 }
 
 static int read_some(struct door *d, struct problem *problem)

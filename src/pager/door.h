@@ -29,8 +29,10 @@ struct door {
 	int conn;
 	int uffd; /* arrived, but the text is not complete yet */
 	struct buf text;
-	uint64_t deadline_ns; /* of the handshake under way */
-	bool told;	      /* its failure was logged */
+	uint64_t deadline_ns;  /* of the handshake under way */
+	bool told;	       /* its failure was logged */
+	bool returned;	       /* the session was taken back from an earlier pager */
+	struct ledger *ledger; /* its part of the journal; ledger.h */
 };
 
 /** door_new() - listen for the VM of @session. Return: 0; -ENAMETOOLONG; negative errno */
@@ -42,6 +44,9 @@ int door_new(const char *run_dir, struct session *session, struct problem *probl
  * Return: 0; -ENOMEM
  */
 int door_new_inside(struct session *session, int conn, struct door **ret);
+
+/** door_abandon() - leave the socket's name to a successor */
+void door_abandon(struct door *d);
 
 /** door_free() - close and unlink; the session is not touched */
 struct door *door_free(struct door *d);

@@ -43,7 +43,7 @@
 #include "pager/serve.h"
 #include "sys/uffd.h"
 
-#define EVENTS_PER_READ 4u /* the others stay for other threads */
+#define EVENTS_PER_READ SLATE_INBOX /* the others stay for other threads */
 #define READY_PER_WAIT	4
 
 struct fault_thread {
@@ -81,13 +81,17 @@ static int read_events(struct fault_thread *t, struct session *s, struct uffd_ms
 	return n;
 }
 
+/* What was read and not noted is found in the slate by whoever takes the VM over from us. */
 static int read_removals(struct fault_thread *t, struct session *s, struct uffd_msg *msgs)
 {
+	struct uffd_msg *inbox;
 	int n;
 
 	pthread_rwlock_wrlock(&s->remove_lock);
-	slate_begin(&s->slate);
-	n = read_events(t, s, msgs);
+	inbox = slate_begin(&s->slate);
+	n = read_events(t, s, inbox);
+	if (n > 0)
+		memcpy(msgs, inbox, (size_t)n * sizeof(*msgs));
 	slate_end(&s->slate);
 	pthread_rwlock_unlock(&s->remove_lock);
 	return n;

@@ -114,6 +114,11 @@ void frames_unpin(struct frames *f, uint64_t index)
 	(void)__atomic_fetch_sub(&f->words[index], PIN, __ATOMIC_RELEASE);
 }
 
+void frames_use(struct frames *f, uint64_t index)
+{
+	(void)__atomic_fetch_or(&f->words[index], CLOCK_MASK, __ATOMIC_RELAXED);
+}
+
 bool frames_take(struct frames *f, uint64_t index)
 {
 	const uint16_t care = (uint16_t) ~(CLOCK_MASK | WAITED | ALIAS);

@@ -78,6 +78,9 @@ bool frames_try(struct frames *f, uint64_t index);
 bool frames_pin(struct frames *f, uint64_t index);
 void frames_unpin(struct frames *f, uint64_t index);
 
+/** frames_use() - wind its clock up, as a claim that finds it RESIDENT does; it is pinned */
+void frames_use(struct frames *f, uint64_t index);
+
 /** frames_take() - RESIDENT and not pinned -> LOADING, to take it away. Return: was it? */
 bool frames_take(struct frames *f, uint64_t index);
 

@@ -8,9 +8,11 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "pager/bring.h"
+#include "pager/evict.h"
 #include "pager/recording.h"
 
 #define MAX_TRIES    200
+#define WARM_TRIES   3 /* nobody keeps what is only warmed: it may be evicted again and again */
 #define TRY_PAUSE_MS 10
 #define ZERO_TRIES   50
 #define ZERO_CHUNK   RESIDENT_WINDOW_PAGES
@@ -217,10 +219,14 @@ static int leave(struct session *s)
 {
 	int e;
 
-	__atomic_store_n(&s->full, 1, __ATOMIC_RELEASE); /* before anybody finds it unregistered */
+	/* before anybody finds it unregistered, also a pager that comes after us */
+	slate_set_full(&s->slate, true);
+	__atomic_store_n(&s->full, 1, __ATOMIC_RELEASE);
 	e = session_unregister(s);
-	if (e < 0)
+	if (e < 0) {
 		__atomic_store_n(&s->full, 0, __ATOMIC_RELEASE);
+		slate_set_full(&s->slate, false);
+	}
 	return e;
 }
 
@@ -230,41 +236,81 @@ static bool must_stay(const struct session *s)
 	return s->mode == SESSION_OVERLAY && s->can_remove;
 }
 
+/* Will it need the resident memory, all of it, for as long as it lives? */
+static bool is_mapped(const struct job *job)
+{
+	/* EAGER: it is kept since it was opened, and has no other way */
+	return job->s && job->s->mode != SESSION_EAGER && job->s->mode != SESSION_COPY &&
+	       !must_stay(job->s);
+}
+
+static bool has_room(const struct job *job)
+{
+	return job->what != JOB_FULL || !is_mapped(job) || job->holding ||
+	       evict_has_room(job->p, job->r);
+}
+
+static void fail_for_room(struct job *job)
+{
+	char text[512];
+
+	(void)snprintf(text, sizeof(text),
+		       "image %s does not fit into the limits of resident memory, so its memory "
+		       "cannot be made complete",
+		       image_id(job->r->image));
+	job_fail(job, text);
+}
+
 static int complete(struct job *job, struct bounce *b)
 {
-	bool stays = job->s && must_stay(job->s);	      /* loaded, but never without us */
-	bool eager = job->s && job->s->mode == SESSION_EAGER; /* kept since it was opened */
-	bool mapped = job->s && !eager && !stays && job->s->mode != SESSION_COPY;
+	bool stays = job->s && must_stay(job->s); /* loaded, but never without us */
+	bool mapped = is_mapped(job), eager = job->s && job->s->mode == SESSION_EAGER;
 	int e;
 
-	if (mapped)
+	if (mapped && !job->holding) {
 		resident_keep(job->r, true);
+		job->holding = true;
+	}
 	e = complete_pages(job, b);
 	if (e == 0 && mapped)
 		e = complete_zeros(job->s);
 	if (e == 0 && job->s && !eager && !stays)
 		e = session_state(job->s) == SESSION_SERVING ? leave(job->s) : -ESRCH;
-	if (e && mapped)
-		resident_keep(job->r, false);
+	if (e == 0)
+		job->holding = false; /* the session keeps it now: it is full */
 	return e;
+}
+
+/* What came was taken away again. A second round keeps what it loads. */
+static int may_try_again(struct job *job, char text[512])
+{
+	if (!job->s && job->tries > WARM_TRIES) {
+		(void)snprintf(text, 512,
+			       "image %s was evicted as fast as it was loaded: the limits of "
+			       "resident memory are too low for all of it",
+			       image_id(job->r->image));
+		return -ENOSPC;
+	}
+	return job->tries > MAX_TRIES ? -EBUSY : -EAGAIN;
 }
 
 static void complete_step(struct job *job, struct bounce *b)
 {
 	enum job_step next = STEP_END;
-	char text[512];
+	char text[512] = "";
 	int e = complete(job, b);
 
 	if (e == -EAGAIN) { /* evicted behind the cursor, or the VM changes its mappings */
 		next = STEP_WANT_ALL;
 		clock_sleep_ms(TRY_PAUSE_MS);
-		if (++job->tries > MAX_TRIES)
-			e = -EBUSY;
+		job->tries++;
+		e = may_try_again(job, text);
 	}
 	if (e < 0 && e != -EAGAIN) {
-		(void)snprintf(text, sizeof(text),
-			       "the memory of session %s could not be made complete: %s",
-			       job->s ? job->s->name : "(none)", strerrordesc_np(-e));
+		if (!text[0])
+			(void)snprintf(text, sizeof(text),
+				       "the memory of session %s could not be made complete: %s",
+				       job->s ? job->s->name : "(none)", strerrordesc_np(-e));
 		job_fail(job, text);
 	}
 	pthread_mutex_lock(&job->p->jobs_lock);
@@ -276,6 +322,10 @@ void graduate_step(struct job *job, struct bounce *b)
 {
 	if (!b)
 		return; /* the loader is ending */
+	if (!has_room(job)) {
+		fail_for_room(job);
+		return;
+	}
 	if (job->step == STEP_COMPLETE) {
 		complete_step(job, b);
 		return;

@@ -30,6 +30,14 @@ uint64_t histogram_value(uint32_t bucket)
 void histogram_add(struct histogram *h, uint64_t value)
 {
 	__atomic_fetch_add(&h->count[histogram_bucket(value)], 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&h->sum, value, __ATOMIC_RELAXED);
+}
+
+void histogram_merge(struct histogram *to, const struct histogram *from)
+{
+	for (uint32_t i = 0; i < HISTOGRAM_BUCKETS; i++)
+		to->count[i] += __atomic_load_n(&from->count[i], __ATOMIC_RELAXED);
+	to->sum += __atomic_load_n(&from->sum, __ATOMIC_RELAXED);
 }
 
 uint64_t histogram_percentile(const struct histogram *h, unsigned percent)

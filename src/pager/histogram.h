@@ -17,6 +17,7 @@
 
 struct histogram {
 	uint64_t count[HISTOGRAM_BUCKETS]; /* atomic */
+	uint64_t sum;			   /* atomic; of all values */
 };
 
 /** histogram_bucket() - the bucket that counts @value */
@@ -27,6 +28,9 @@ uint64_t histogram_value(uint32_t bucket);
 
 /** histogram_add() - count one @value */
 void histogram_add(struct histogram *h, uint64_t value);
+
+/** histogram_merge() - add all that @from has counted; @to is the caller's alone */
+void histogram_merge(struct histogram *to, const struct histogram *from);
 
 /** histogram_percentile() - a bound that @percent of the values do not exceed; 0 without values */
 uint64_t histogram_percentile(const struct histogram *h, unsigned percent);

@@ -14,6 +14,8 @@ struct side {
 	bool direct;	     /* into the VM itself */
 	bitmap_word *wanted; /* frames that are to come */
 	uint64_t n_wanted;   /* bits set */
+	struct resident
+		*favour; /* while a working set is being asked for: its frames are favoured */
 	uint64_t cursor;
 	uint64_t pages_total, pages_done; /* atomic to read */
 };
@@ -37,8 +39,10 @@ struct job {
 	enum job_state state; /* atomic to read */
 	enum job_step step;
 	enum load_priority priority;
-	unsigned tries;	  /* of STEP_COMPLETE */
-	uint32_t pending; /* pieces of work under way */
+	unsigned tries;	   /* of STEP_COMPLETE */
+	bool holding;	   /* it keeps the resident memory, and has to let go of it */
+	uint32_t pending;  /* pieces of work under way */
+	uint64_t moved_ns; /* when one of them began alone, or came to an end */
 	bool cancelled;
 	bool copied;	    /* the VM got what was in the resident memory */
 	bitmap_word *loose; /* pages for STEP_LOOSE, or NULL */
@@ -56,3 +60,6 @@ void job_fail(struct job *job, const char *text);
 
 /** job_count() - pages for the session's statistics */
 void job_count(struct job *job, uint64_t decoded, uint64_t inserted);
+
+/** job_let_go() - of the resident memory, if it keeps it; jobs_lock, or nobody else has the job */
+void job_let_go(struct job *job);

@@ -311,6 +311,7 @@ static void copy_histogram(const struct histogram *h, struct histogram *ret)
 {
 	for (uint32_t i = 0; i < HISTOGRAM_BUCKETS; i++)
 		ret->count[i] = get(&h->count[i]);
+	ret->sum = get(&h->sum);
 }
 
 static void slot_stats(struct loader *l, struct loader_stats *ret)

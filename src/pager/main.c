@@ -25,6 +25,8 @@
 #include "pager/activation.h"
 #include "pager/alone.h"
 #include "pager/arguments.h"
+#include "pager/evict.h"
+#include "pager/query.h"
 #include "pager/supervise.h"
 #include "sys/uffd.h"
 
@@ -178,6 +180,9 @@ static int serve(struct arguments *a, const struct opened *o, bool again, struct
 		return r;
 	say_ready(a->ready_fd, again);
 	say_what(a, p, o->image);
+	log_info("memory limit %llu MiB, of one image %llu MiB (0: none); pressure: %s",
+		 (unsigned long long)(a->pager.memory_limit >> 20),
+		 (unsigned long long)(a->pager.image_limit >> 20), evict_pressure_text(p));
 	r = control_run(c);
 	log_info("ending");
 	return r;
@@ -218,8 +223,11 @@ int main(int argc, char **argv)
 	struct arguments a;
 	struct opened opened = {.lock = -1};
 	struct problem problem = PROBLEM_INIT;
-	int r = arguments_parse(argc, argv, &a);
+	int r;
 
+	if (argc == 4 && !strcmp(argv[1], "--query"))
+		return query_run(argv[2], argv[3]);
+	r = arguments_parse(argc, argv, &a);
 	if (r)
 		return r > 0 ? 0 : 2;
 	log_init("dorm-pager", LOG_LEVEL_INFO);

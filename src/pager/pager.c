@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -13,6 +14,7 @@
 #include "base/fd.h"
 #include "image/image-base.h"
 #include "pager/background.h"
+#include "pager/evict.h"
 #include "pager/fault.h"
 #include "pager/loader.h"
 #include "pager/mode.h"
@@ -67,10 +69,13 @@ int pager_new(const struct pager_options *options, struct pager **ret)
 	p->options = *options;
 	if (!p->options.n_threads)
 		p->options.n_threads = default_threads();
-	p->epoll_fd = p->stop_fd = p->attention_fd = -1;
+	p->epoll_fd = p->stop_fd = p->attention_fd = p->budget.wake_fd = -1;
+	p->started_real_ns = clock_real_ns();
 	r = init_lock(&p->lock);
 	if (r == 0)
 		r = background_init(p);
+	if (r == 0)
+		r = evict_new(p, &p->evict);
 	if (r == 0)
 		r = init_fds(p);
 	if (r == 0)
@@ -99,13 +104,19 @@ static struct resident *free_resident(struct resident *r)
 	return resident_free(r);
 }
 
+void pager_quiesce(struct pager *p)
+{
+	fault_threads_stop(p, take_ptr(p->threads));
+	if (p->loader)
+		loader_quiesce(p->loader);
+	evict_stop(p->evict); /* a successor counts on what is there */
+}
+
 struct pager *pager_free(struct pager *p)
 {
 	if (!p)
 		return NULL;
-	fault_threads_stop(p, p->threads);
-	if (p->loader)
-		loader_quiesce(p->loader);
+	pager_quiesce(p);
 	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
 		p->slots[i] = free_session(p->slots[i]);
 	while (p->retired) {
@@ -121,6 +132,7 @@ struct pager *pager_free(struct pager *p)
 		free_resident(r);
 	}
 	loader_free(p->loader);
+	evict_free(p->evict);
 	background_deinit(p);
 	for (uint32_t i = 0; i < PAGER_MAX_HISTORY; i++)
 		json_decref(p->history[i]);
@@ -161,7 +173,9 @@ static void drop_resident(struct pager *p, struct resident *victim)
 	for (struct resident **r = &p->residents; *r; r = &(*r)->next) {
 		if (*r != victim)
 			continue;
+		evict_lock(p);
 		*r = victim->next;
+		evict_unlock(p);
 		free_resident(victim);
 		return;
 	}
@@ -200,6 +214,9 @@ static void audit_residents(struct pager *p)
 	char text[512];
 
 	for (struct resident *r = p->residents; r; r = r->next) {
+		bool idle = !r->n_sessions && job_state(r->job) != JOB_LOADING;
+
+		__atomic_store_n(&r->idle_ns, idle ? r->idle_since_ns : 0, __ATOMIC_RELEASE);
 		if (!r->n_sessions || resident_audit(r) != RESIDENT_E_POISONED)
 			continue;
 		resident_poison_text(r, text);
@@ -261,6 +278,16 @@ static int find_slot(const struct pager *p, const char *name, struct problem *pr
 	return -EAGAIN;
 }
 
+/* From here on it is counted, and may be evicted from. */
+static void add_resident(struct pager *p, struct resident *r)
+{
+	resident_join(r, &p->budget);
+	evict_lock(p);
+	r->next = p->residents;
+	p->residents = r;
+	evict_unlock(p);
+}
+
 /* New resident memory is idle: unless a session comes, a tick drops it. */
 static int need_resident(struct pager *p, struct image *image, struct problem *problem,
 			 struct resident **ret)
@@ -273,20 +300,19 @@ static int need_resident(struct pager *p, struct image *image, struct problem *p
 		if (e < 0)
 			return e;
 		r->idle_since_ns = clock_now_ns();
-		r->next = p->residents;
-		p->residents = r;
+		add_resident(p, r);
 	}
+	__atomic_store_n(&r->idle_ns, 0, __ATOMIC_RELEASE); /* the next tick may say otherwise */
 	*ret = r;
 	return 0;
 }
 
-static int start_loading(struct pager *p, struct session *s, const struct pager_request *q)
+static int start_loading(struct pager *p, struct session *s, const struct working_set *set,
+			 enum job_what what)
 {
-	enum job_what what = s->mode == SESSION_EAGER ? JOB_FULL : q->what;
-
 	if (what == JOB_NOTHING)
 		return 0;
-	return background_start(p, s, NULL, q->prefetch ? q->set : NULL, what);
+	return background_start(p, s, NULL, set, what);
 }
 
 /* One session of an image is enough, and two bits a page of many would add up. */
@@ -337,7 +363,8 @@ int pager_open(struct pager *p, const struct pager_request *q, struct problem *p
 	}
 	e = start_recording(s); /* before anything is brought for it */
 	if (e == 0)
-		e = start_loading(p, s, q);
+		e = start_loading(p, s, q->prefetch ? q->set : NULL,
+				  s->mode == SESSION_EAGER ? JOB_FULL : q->what);
 	if (e == 0 && s->recording && q->set)
 		recording_begin_with(s->recording, q->set);
 	if (e < 0) {
@@ -360,24 +387,108 @@ int pager_warm(struct pager *p, struct image *image, const struct working_set *s
 	return background_start(p, NULL, r, set, what);
 }
 
+static int serve(struct pager *p, struct session *s, struct problem *problem)
+{
+	struct epoll_event e = {.events = EPOLLIN, .data.u64 = s->handle};
+	int r;
+
+	loader_kick(p->loader); /* what had to wait for the VM's memory */
+	if (s->uffd < 0 || epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, s->uffd, &e) == 0)
+		return 0;
+	r = error_errno();
+	problem_errno(problem, r, "session %s: cannot wait for its faults", s->name);
+	pager_fail(p, s, problem ? problem->message : "cannot wait for its faults");
+	return r;
+}
+
 int pager_attach(struct pager *p, struct session *s, const struct handshake *map, int uffd,
 		 int pidfd, int pid, struct problem *problem)
 {
-	struct epoll_event e = {.events = EPOLLIN, .data.u64 = s->handle};
 	int r = session_attach(s, map, uffd, pidfd, pid, problem);
 
-	if (r < 0)
-		return r;
-	loader_kick(p->loader); /* what had to wait for the VM's memory */
-	if (uffd < 0)
-		return 0;
-	if (epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, s->uffd, &e) < 0) {
-		r = error_errno();
-		problem_errno(problem, r, "session %s: cannot wait for its faults", s->name);
-		pager_fail(p, s, problem ? problem->message : "cannot wait for its faults");
-		return r;
-	}
+	return r < 0 ? r : serve(p, s, problem);
+}
+
+/* ---- taking back ------------------------------------------------------------------------------
+ */
+
+struct resident *pager_find_memory(struct pager *p, uint64_t dev, uint64_t ino)
+{
+	struct stat st;
+
+	for (struct resident *r = p->residents; r; r = r->next)
+		if (fstat(r->memfd, &st) == 0 && st.st_dev == dev && st.st_ino == ino)
+			return r;
+	return NULL;
+}
+
+int pager_take_memory(struct pager *p, struct image *image, int memfd, struct problem *problem,
+		      struct resident **ret)
+{
+	struct resident *r;
+	int e = resident_take_back(image, memfd, problem, &r);
+
+	if (e < 0)
+		return e;
+	r->idle_since_ns = clock_now_ns();
+	add_resident(p, r);
+	*ret = r;
 	return 0;
+}
+
+static int make_returned(struct pager *p, const struct pager_return *q, struct problem *problem,
+			 struct session **ret)
+{
+	struct session_options o = q->options;
+	int slot = find_slot(p, o.name, problem), e = slot < 0 ? slot : 0;
+
+	if (e == 0 && !o.resident)
+		e = need_resident(p, o.image, problem, &o.resident);
+	if (e < 0) {
+		free(o.own);
+		if (o.slate)
+			slate_deinit(o.slate);
+		return e;
+	}
+	e = session_new(&o, problem, ret);
+	if (e < 0)
+		return e;
+	enter(p, *ret, (uint32_t)slot);
+	if ((*ret)->mode == SESSION_EAGER || q->full)
+		(*ret)->full = 1;
+	if ((*ret)->full && (*ret)->mode != SESSION_COPY)
+		resident_keep(o.resident, true);
+	return 0;
+}
+
+int pager_take_session(struct pager *p, const struct pager_return *q, struct problem *problem,
+		       struct session **ret)
+{
+	struct session *s = NULL;
+	int e = make_returned(p, q, problem, &s);
+
+	if (e < 0) {
+		fd_close(q->uffd);
+		fd_close(q->pidfd);
+		return e;
+	}
+	if (q->map)
+		e = session_resume(s, q->map, q->uffd, q->pidfd, q->pid, problem);
+	if (e == 0)
+		e = start_loading(p, s, q->set, q->what);
+	if (e < 0) {
+		pager_retire(p, s);
+		return e;
+	}
+	*ret = s;
+	return 0;
+}
+
+int pager_serve_taken(struct pager *p, struct session *s, struct problem *problem)
+{
+	if (s->uffd >= 0)
+		session_wake(s, 0, image_n_pages(s->image));
+	return serve(p, s, problem);
 }
 
 void pager_stop_serving(struct pager *p, struct session *s)
@@ -390,12 +501,12 @@ void pager_stop_serving(struct pager *p, struct session *s)
 
 static json_t *stats_of(struct session *s);
 
-static void remember(struct pager *p, struct session *s)
+void pager_note(struct pager *p, json_t *stats)
 {
 	json_t **entry = &p->history[p->n_history++ % PAGER_MAX_HISTORY];
 
 	json_decref(*entry);
-	*entry = stats_of(s);
+	*entry = stats;
 }
 
 void pager_retire(struct pager *p, struct session *s)
@@ -404,9 +515,32 @@ void pager_retire(struct pager *p, struct session *s)
 	if (s->job)
 		background_cancel(p, s->job);
 	leave(p, s);
-	remember(p, s);
+	pager_note(p, stats_of(s));
 	s->next = p->retired;
 	p->retired = s;
+}
+
+static void add_totals(struct pager_totals *t, const struct session *s)
+{
+	const uint64_t *from = (const uint64_t *)&s->n;
+	uint64_t *to = (uint64_t *)&t->n;
+
+	static_assert(sizeof(s->n) % sizeof(*from) == 0, "counters are numbers and nothing else");
+	for (size_t i = 0; i < sizeof(s->n) / sizeof(*from); i++)
+		to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+	histogram_merge(&t->service_ns, &s->service_ns);
+	histogram_merge(&t->queue_ns, &s->queue_ns);
+}
+
+void pager_totals(struct pager *p, enum session_mode mode, struct pager_totals *ret)
+{
+	*ret = p->ended[mode];
+	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
+		if (p->slots[i] && p->slots[i]->mode == mode)
+			add_totals(ret, p->slots[i]);
+	for (const struct session *s = p->retired; s; s = s->next)
+		if (s->mode == mode)
+			add_totals(ret, s);
 }
 
 static void free_retired(struct pager *p)
@@ -424,6 +558,7 @@ static void free_retired(struct pager *p)
 			resident_keep(s->resident, false);
 		if (--s->resident->n_sessions == 0)
 			s->resident->idle_since_ns = clock_now_ns();
+		add_totals(&p->ended[s->mode], s);
 		free_session(s);
 	}
 }
@@ -504,14 +639,14 @@ static json_int_t get(const uint64_t *counter)
 
 static json_t *resident_stats(const struct resident *r)
 {
-	return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:o}", "image_id",
+	return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:o}", "image_id",
 			 image_id(r->image), "n_pages", (json_int_t)r->n_pages, "resident_pages",
 			 get(&r->present_pages), "sessions", (int)r->n_sessions, "frames_loaded",
 			 get(&r->frames_loaded), "bytes_read", get(&r->bytes_read),
 			 "pages_inserted", get(&r->inserted_pages), "pages_evicted",
 			 get(&r->evicted_pages), "pages_refaulted", get(&r->refaulted_pages),
-			 "kept_by", (int)__atomic_load_n(&r->n_kept, __ATOMIC_RELAXED), "load",
-			 job_stats(r->job));
+			 "kept_by", (int)__atomic_load_n(&r->n_kept, __ATOMIC_RELAXED),
+			 "favoured_frames", get(&r->favoured_frames), "load", job_stats(r->job));
 }
 
 json_t *pager_image_stats(struct pager *p, const char *id)
@@ -520,6 +655,26 @@ json_t *pager_image_stats(struct pager *p, const char *id)
 		if (!strcmp(image_id(r->image), id))
 			return resident_stats(r);
 	return NULL;
+}
+
+/* By mode and kind, of all sessions ever. */
+static json_t *fault_stats(struct pager *p)
+{
+	json_t *o = json_object();
+
+	for (int mode = SESSION_SHARED; mode < SESSION_N_MODES; mode++) {
+		struct pager_totals t;
+
+		pager_totals(p, (enum session_mode)mode, &t);
+		(void)json_object_set_new(
+			o, session_mode_name((enum session_mode)mode),
+			json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "stored",
+				  get(&t.n.faults_stored), "joined", get(&t.n.faults_joined),
+				  "resident", get(&t.n.faults_resident), "zero",
+				  get(&t.n.faults_zero), "copied", get(&t.n.faults_copied),
+				  "continued", get(&t.n.faults_continued)));
+	}
+	return o;
 }
 
 json_t *pager_stats(struct pager *p)
@@ -531,8 +686,8 @@ json_t *pager_stats(struct pager *p)
 			(void)json_array_append_new(sessions, stats_of(p->slots[i]));
 	for (struct resident *r = p->residents; r; r = r->next)
 		(void)json_array_append_new(images, resident_stats(r));
-	return json_pack("{s:i, s:o, s:o}", "pid", (int)getpid(), "sessions", sessions, "images",
-			 images);
+	return json_pack("{s:i, s:o, s:o, s:o, s:o}", "pid", (int)getpid(), "sessions", sessions,
+			 "images", images, "faults", fault_stats(p), "eviction", evict_stats(p));
 }
 
 /* ---- fault threads ----------------------------------------------------------------------------

@@ -17,7 +17,11 @@
  *   - Retired sessions wait in @retired until their references are gone; only the control thread
  *     frees. No fault thread ever waits for another, and none frees memory.
  *
- * Lock order: pager.lock, then session.failure_lock or resident.failure_lock. A fault thread holds
+ * A fourth kind evicts (evict.h), alone or with a fault thread that has to help. It finds resident
+ * memory in @residents under @evict's lock, which the control thread takes to change that list.
+ *
+ * Lock order: jobs_lock, evict's lock, a resident's evict_lock, pager.lock, then
+ * session.failure_lock or resident.failure_lock. A fault thread holds
  * pager.lock (for reading) only to look up, to wake and to fail sessions, never while it reads or
  * inserts pages.
  */
@@ -36,6 +40,7 @@
 
 struct loader;
 struct job;
+struct evict;
 
 struct pager_options {
 	unsigned n_threads;	/* 0: as many as this machine suggests */
@@ -44,6 +49,10 @@ struct pager_options {
 	int slate_dirfd;	/* where sessions' slates lie; -1: in memory only. Borrowed */
 	bool no_userfaultfd;	/* new sessions are EAGER unless they ask for something else */
 	bool no_prefetch;	/* new sessions do not load working sets */
+	uint64_t memory_limit;	/* bytes of resident memory of all images; 0: none (evict.h) */
+	uint64_t image_limit;	/* and of each; 0: none */
+	unsigned floor_percent; /* of a working set that is never evicted; see evict.c */
+	bool no_pressure;	/* do not evict when the host is short of memory */
 };
 
 struct fault_thread;
@@ -61,12 +70,20 @@ struct pager {
 	pthread_mutex_t jobs_lock; /* background.h */
 	struct job *jobs;	   /* jobs_lock: those that have something to load */
 
+	struct evict *evict;
+	struct resident_budget budget;
+
 	/* the control thread's */
-	struct resident *residents;
+	struct resident *residents; /* changed with evict's lock */
 	struct session *retired;
 	json_t *history[PAGER_MAX_HISTORY]; /* ring of session_stats() */
 	uint64_t n_history;		    /* ever */
 	struct fault_thread *threads;
+	uint64_t started_real_ns;
+	struct pager_totals {
+		struct session_counters n;
+		struct histogram service_ns, queue_ns;
+	} ended[SESSION_N_MODES]; /* of sessions that are forgotten */
 };
 
 /* ---- the control thread -----------------------------------------------------------------------
@@ -116,6 +133,47 @@ int pager_warm(struct pager *p, struct image *image, const struct working_set *s
 int pager_attach(struct pager *p, struct session *s, const struct handshake *map, int uffd,
 		 int pidfd, int pid, struct problem *problem);
 
+/** pager_find_memory() - the resident memory whose memfd has this inode, or NULL */
+struct resident *pager_find_memory(struct pager *p, uint64_t dev, uint64_t ino);
+
+/** pager_take_memory() - resident_take_back(); idle until a session comes. Same results */
+int pager_take_memory(struct pager *p, struct image *image, int memfd, struct problem *problem,
+		      struct resident **ret);
+
+/* A session that a pager before us had. */
+struct pager_return {
+	struct session_options options; /* @resident NULL: of @image, made if need be */
+	const struct handshake *map;	/* NULL: it has no VM yet, and is LISTENING again */
+	int uffd;			/* consumed in every case, as @pidfd; -1: it is full */
+	int pidfd;
+	int pid;
+	bool full;
+	const struct working_set *set; /* what is to be loaded again, as in a request */
+	enum job_what what;
+};
+
+/**
+ * pager_take_session() - make a session of what another pager left; it is not served yet
+ * Return: as pager_open() and session_resume()
+ */
+int pager_take_session(struct pager *p, const struct pager_return *q, struct problem *problem,
+		       struct session **ret);
+
+/**
+ * pager_serve_taken() - wake its VM's threads, which ask again, and serve it
+ * Return: 0; negative errno, and it has failed
+ */
+int pager_serve_taken(struct pager *p, struct session *s, struct problem *problem);
+
+/** pager_note() - statistics of a session that is no more, for pager_session_stats(); consumed */
+void pager_note(struct pager *p, json_t *stats);
+
+/**
+ * pager_quiesce() - no thread of ours touches a VM or memory any more; nothing is lost by it
+ * After this only pager_free() makes sense.
+ */
+void pager_quiesce(struct pager *p);
+
 /** pager_stop_serving() - the session's events are left alone from now on; its descriptors stay */
 void pager_stop_serving(struct pager *p, struct session *s);
 
@@ -137,6 +195,9 @@ json_t *pager_session_stats(struct pager *p, const char *name);
 
 /** pager_image_stats() - of resident memory. Return: new reference; NULL: there is none */
 json_t *pager_image_stats(struct pager *p, const char *image_id);
+
+/** pager_totals() - of all sessions of a mode that there ever were */
+void pager_totals(struct pager *p, enum session_mode mode, struct pager_totals *ret);
 
 /** pager_stats() - the object of pager/client.h. Return: new reference; NULL without memory */
 json_t *pager_stats(struct pager *p);

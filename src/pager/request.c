@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* request.c - what clients of the control socket can ask for (docs/format-pager.md, section 1) */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,7 +15,11 @@
 #include "image/working-set.h"
 #include "pager/background.h"
 #include "pager/control-internal.h"
+#include "pager/evict.h"
+#include "pager/metrics.h"
+#include "pager/ledger.h"
 #include "pager/recording.h"
+#include "pager/takeover.h"
 #include "sys/memfd.h"
 
 /* The key ring that came as the second descriptor, if the request speaks of one: or neither. */
@@ -34,6 +39,7 @@ static int get_keys(const json_t *request, const int fds[WIRE_MAX_FDS], struct p
 /* What a request names: an image, and what is known of it. */
 struct named {
 	struct image *image;
+	bool wants_base; /* in */
 	struct image *base;
 	struct working_set set; /* n_pages 0: none */
 };
@@ -91,8 +97,7 @@ static int open_named(const json_t *request, const char *what, const int fds[WIR
 		return -EINVAL;
 	}
 	if (dirfd >= 0)
-		open_hints(what, dirfd, keys, json_is_true(json_object_get(request, "private")),
-			   ret);
+		open_hints(what, dirfd, keys, ret->wants_base, ret);
 	return 0; /* of the keys only the layers' own are here now, inside the image */
 }
 
@@ -141,18 +146,46 @@ static int get_what(struct control *c, const json_t *request, const struct named
 			wanted && n->set.n_pages ? JOB_WORKING_SET : JOB_NOTHING, problem);
 }
 
-static int open_session(struct control *c, const struct pager_request *q, struct problem *problem,
-			struct door **ret)
+/* The journal's files of that name are the new session's; an older one may not be quite over. */
+static int begin_record(struct control *c, struct door *d, int dirfd)
+{
+	for (struct door *o = c->doors; o; o = o->next)
+		if (o->ledger && !strcmp(o->session->name, d->session->name))
+			ledger_yield(o->ledger);
+	return ledger_new(c->journal, d->session, dirfd, &d->ledger);
+}
+
+/* Whoever asks for the name of a session that we have from an earlier pager, and no VM has come to,
+ * has not got the answer when it asked that one, or gave it up. */
+static void replace_returned(struct control *c, const char *name)
+{
+	for (struct door *d = c->doors; d; d = d->next) {
+		if (!d->returned || session_state(d->session) != SESSION_LISTENING ||
+		    strcmp(d->session->name, name) != 0)
+			continue;
+		control_forget(c, d);
+		return;
+	}
+}
+
+static int open_session(struct control *c, const struct pager_request *q, int dirfd,
+			struct problem *problem, struct door **ret)
 {
 	struct session *s;
-	struct door *d;
-	int r = pager_open(c->p, q, problem, &s);
+	struct door *d = NULL;
+	int r;
 
+	replace_returned(c, q->name);
+	takeover_offer(c, q->image);
+	r = pager_open(c->p, q, problem, &s);
 	if (r < 0)
 		return r;
 	r = door_new(c->options.run_dir, s, problem, &d);
+	if (r == 0)
+		r = begin_record(c, d, dirfd);
 	if (r < 0) {
 		pager_retire(c->p, s);
+		door_free(d);
 		return r;
 	}
 	d->next = c->doors;
@@ -177,11 +210,34 @@ static json_t *open_reply(const struct door *d, uint64_t working_set_pages)
 			 (json_int_t)working_set_pages);
 }
 
+static int adopt(struct control *c, struct orphan *o, const struct named *n,
+		 struct problem *problem, json_t **reply)
+{
+	struct session *s;
+	int r = takeover_adopt(c, o, n->image, n->base, n->set.n_pages ? &n->set : NULL, problem,
+			       &s);
+
+	if (r < 0)
+		return r;
+	*reply = json_pack("{s:b, s:b, s:s, s:s, s:s, s:I}", "ok", 1, "adopted", 1, "image_id",
+			   image_id(s->image), "mode", session_mode_name(s->mode), "why", s->why,
+			   "working_set_pages", (json_int_t)n->set.n_pages);
+	log_info("session=%s image=%s pid=%d adopted, serving", s->name, image_id(s->image),
+		 s->pid);
+	return 0;
+}
+
+static bool is_word(const json_t *value, const char *word)
+{
+	return json_is_string(value) && !strcmp(json_string_value(value), word);
+}
+
 static int op_open(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
 		   struct problem *problem, json_t **reply, int *reply_fd)
 {
 	_cleanup_(named_deinit) struct named n = {0};
 	struct pager_request q = {.name = json_string_value(json_object_get(request, "session"))};
+	struct orphan *orphan;
 	uint64_t n_pages;
 	struct door *d;
 	int r, mode, what;
@@ -195,11 +251,17 @@ static int op_open(struct control *c, const json_t *request, const int fds[WIRE_
 		problem_set(problem, 400, "open: \"session\" must be a name of [a-z0-9._-]");
 		return -EINVAL;
 	}
+	orphan = takeover_find(c, q.name);
+	n.wants_base = json_is_true(json_object_get(request, "private")) ||
+		       is_word(json_object_get(request, "mode"), "overlay") ||
+		       (orphan && takeover_needs_base(orphan));
 	r = get_pages(request, "open", problem, &n_pages);
 	if (r == 0)
 		r = open_named(request, "open", fds, n_pages, problem, &n);
 	if (r)
 		return r;
+	if (orphan)
+		return adopt(c, orphan, &n, problem, reply);
 	mode = get_word(request, "mode", mode_words, SESSION_AUTO, problem);
 	what = mode < 0 ? mode : get_what(c, request, &n, problem);
 	if (what < 0)
@@ -211,7 +273,7 @@ static int op_open(struct control *c, const json_t *request, const int fds[WIRE_
 	q.mode = (enum session_mode)mode;
 	q.what = (enum job_what)what;
 	q.exclusive = json_is_true(json_object_get(request, "private"));
-	r = open_session(c, &q, problem, &d);
+	r = open_session(c, &q, fds[0], problem, &d);
 	if (r < 0)
 		return r;
 	if (d->session->mode != SESSION_COPY) {
@@ -314,6 +376,27 @@ static int get_switch(const json_t *request, const char *member, bool *off, stru
 	return 0;
 }
 
+/* Bytes as a number, or text as the options have it; absent leaves it alone. Return: 0; -EINVAL */
+static int get_limit(const json_t *request, const char *member, uint64_t *bytes,
+		     struct problem *problem)
+{
+	const json_t *value = json_object_get(request, member);
+	const json_int_t n = json_integer_value(value);
+
+	if (!value)
+		return 0;
+	if (json_is_string(value) && evict_parse(json_string_value(value), bytes) == 0)
+		return 0;
+	if (json_is_integer(value) && (n == 0 || n >= (json_int_t)EVICT_MIN_LIMIT)) {
+		*bytes = (uint64_t)n;
+		return 0;
+	}
+	problem_set(problem, 400, "\"%s\" must be 0 or at least %llu bytes", member,
+		    (unsigned long long)EVICT_MIN_LIMIT);
+	problem_hint(problem, "a number of bytes, or text: \"2G\", \"50%%\" of this host's memory");
+	return -EINVAL;
+}
+
 static int op_config(struct control *c, const json_t *request, struct problem *problem,
 		     json_t **reply)
 {
@@ -322,23 +405,46 @@ static int op_config(struct control *c, const json_t *request, struct problem *p
 
 	if (r == 0)
 		r = get_switch(request, "prefetch", &o.no_prefetch, problem);
+	if (r == 0)
+		r = get_limit(request, "memory_limit", &o.memory_limit, problem);
+	if (r == 0)
+		r = get_limit(request, "image_limit", &o.image_limit, problem);
 	if (r < 0)
 		return r;
+	if (o.memory_limit != c->p->options.memory_limit ||
+	    o.image_limit != c->p->options.image_limit)
+		evict_limits(c->p, o.memory_limit, o.image_limit);
 	c->p->options = o;
-	*reply = json_pack("{s:b, s:b, s:b}", "ok", 1, "userfaultfd", !o.no_userfaultfd, "prefetch",
-			   !o.no_prefetch);
+	*reply = json_pack("{s:b, s:b, s:b, s:I, s:I}", "ok", 1, "userfaultfd", !o.no_userfaultfd,
+			   "prefetch", !o.no_prefetch, "memory_limit", (json_int_t)o.memory_limit,
+			   "image_limit", (json_int_t)o.image_limit);
 	return 0;
+}
+
+static int op_metrics(struct control *c, json_t **reply)
+{
+	_cleanup_buf_ struct buf text = {0};
+	int r = metrics_text(c->p, &text);
+
+	if (r == 0)
+		*reply = json_pack("{s:b, s:s}", "ok", 1, "text", text.data);
+	return r;
 }
 
 static int op_close(struct control *c, const json_t *request, struct problem *problem)
 {
 	const char *name = json_string_value(json_object_get(request, "session"));
 	struct session *s = name ? pager_find(c->p, name) : NULL;
+	struct orphan *orphan = takeover_find(c, name);
 
+	if (orphan)
+		takeover_close(c, orphan);
 	for (struct door *d = c->doors; s && d; d = d->next) {
 		if (d->session != s)
 			continue;
 		pager_stop_serving(c->p, s);
+		if (d->ledger)
+			ledger_end(d->ledger);
 		log_info("session=%s closed", name);
 		if (control_has_exited(s))
 			control_forget(c, d);
@@ -351,12 +457,25 @@ static int op_session(struct control *c, const json_t *request, struct problem *
 		      json_t **reply)
 {
 	const char *name = json_string_value(json_object_get(request, "session"));
-	json_t *stats = name ? pager_session_stats(c->p, name) : NULL;
+	struct orphan *orphan = takeover_find(c, name);
+	json_t *stats = orphan ? takeover_stats(orphan)
+			: name ? pager_session_stats(c->p, name)
+			       : NULL;
 
 	if (!stats) {
 		problem_set(problem, 404, "no session %s is open or remembered", name ? name : "?");
 		return -ENOENT;
 	}
+	*reply = json_pack("{s:b, s:o}", "ok", 1, "stats", stats);
+	return 0;
+}
+
+static int op_stats(struct control *c, json_t **reply)
+{
+	json_t *stats = pager_stats(c->p);
+
+	if (stats)
+		takeover_add_stats(c, stats);
 	*reply = json_pack("{s:b, s:o}", "ok", 1, "stats", stats);
 	return 0;
 }
@@ -384,13 +503,25 @@ int request_serve(struct control *c, const json_t *request, const int fds[WIRE_M
 		return op_image(c, request, problem, reply);
 	if (!strcmp(op, "config"))
 		return op_config(c, request, problem, reply);
-	if (!strcmp(op, "stats")) {
-		*reply = json_pack("{s:b, s:o}", "ok", 1, "stats", pager_stats(c->p));
+	if (!strcmp(op, "metrics"))
+		return op_metrics(c, reply);
+	if (!strcmp(op, "stats"))
+		return op_stats(c, reply);
+	if (!strcmp(op, "ping")) {
+		*reply = json_pack("{s:b, s:i, s:s, s:b}", "ok", 1, "pid", (int)getpid(), "version",
+				   DORM_VERSION, "takes_back", 1);
 		return 0;
 	}
-	if (!strcmp(op, "ping")) {
-		*reply = json_pack("{s:b, s:i, s:s}", "ok", 1, "pid", (int)getpid(), "version",
-				   DORM_VERSION);
+	if (!strcmp(op, "handover")) {
+		if (c->journal < 0) {
+			problem_set(problem, 400, "handover: this pager keeps no journal");
+			return -EOPNOTSUPP;
+		}
+		log_info("making room for another pager");
+		/* a copy of the control socket: who connects now waits for the successor */
+		*reply_fd = fcntl(c->listener, F_DUPFD_CLOEXEC, 0);
+		control_hand_over(c);
+		*reply = json_pack("{s:b, s:i}", "ok", 1, "pid", (int)getpid());
 		return 0;
 	}
 	if (!strcmp(op, "shutdown")) {

@@ -20,11 +20,21 @@
  *     several may try at once, all with the same content, and EEXIST is the same question.
  *  3. allocated pages <= claimed_pages. claimed_pages grows before an insertion and shrinks after
  *     it by what did not happen. The audit reads the allocated pages first: what it read had been
- *     claimed by then and claims of pages that are there are never taken back. So the comparison
- *     has no false alarms, and finds a page of invariant 2 that no fault has led to yet. Eviction
- *     takes claims back, so it says when it begins and ends, and the audit leaves its figures alone
- *     if there was one meanwhile. Memory that VMs keep without us (n_kept) is complete but for
- *     zeros, and whatever a touch adds to it is right: then the claims follow.
+ *     claimed by then and claims of pages that are there are never taken back, but by eviction. So
+ *     the comparison finds a page of invariant 2 that no fault has led to yet, and when it finds
+ *     one it looks again, with evictions locked out, until it is sure. That takes more than one
+ *     look, because the kernel's own figure may lag behind an eviction: while another thread has
+ *     put a page into the file but not yet counted it, the one that was just taken away stays
+ *     counted instead (mm/shmem.c, shmem_recalc_inode()). Each look corrects that as soon as
+ *     there is no such thread; a foreign page stays. Memory that VMs keep without us (n_kept) is
+ *     complete but for zeros, and whatever a touch adds to it is right: then the claims follow.
+ *  4. A set bit of @present means that the page is there, and pages are evicted only by bits. For
+ *     owners' pages that holds because their frame is LOADING from before the first insertion (or
+ *     the hole) until after the last bit. Aliases and zeros are inserted by anybody at any time;
+ *     @loose_lock keeps that apart from their eviction. Without it: thread A inserts and is held
+ *     up; B finds the page there and sets its bit; it is evicted; A sets the bit of a page that
+ *     is gone, and a VM that graduates by it reads zeros. Besides, a hole that is being punched
+ *     can swallow a page twice.
  *
  * Worked example: layer 0, frame 5 decodes to 16 pages; the image uses indexes 0-3 as gfn 80-83 and
  * 6-15 as gfn 86-95 (a later layer replaced two). Thread A faults on gfn 90: claim ABSENT ->
@@ -47,11 +57,13 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
@@ -59,6 +71,7 @@
 #include "sys/uffd.h"
 
 #define MEMORY_TRIES 5	  /* waits of 1, 4, 16, 64 and 256 ms when the host is out of memory */
+#define AUDIT_TRIES  50	  /* a millisecond apart */
 #define AGAIN_TRIES  1000 /* nobody changes our own mapping; a bound all the same */
 
 int bounce_init(struct bounce *b)
@@ -94,7 +107,8 @@ static int make_tables(struct resident *r)
 	r->present = bitmap_new(r->n_pages);
 	r->evicted = bitmap_new(r->n_pages);
 	r->zeros = bitmap_new((r->n_pages + RESIDENT_BLOCK_PAGES - 1) / RESIDENT_BLOCK_PAGES);
-	return r->present && r->evicted && r->zeros ? 0 : -ENOMEM;
+	r->favoured = bitmap_new(MAX(r->frames.n, (uint64_t)1));
+	return r->present && r->evicted && r->zeros && r->favoured ? 0 : -ENOMEM;
 }
 
 static int make_memory(struct resident *r)
@@ -133,6 +147,7 @@ static int make(struct image *image, int memfd, struct problem *problem, struct 
 	r->n_pages = image_n_pages(image);
 	pthread_mutex_init(&r->failure_lock, NULL);
 	pthread_mutex_init(&r->evict_lock, NULL);
+	pthread_rwlock_init(&r->loose_lock, NULL);
 	e = make_tables(r);
 	if (e == 0)
 		e = make_memory(r);
@@ -169,6 +184,7 @@ static int find_present(struct resident *r)
 	if (to < end && from < 0 && errno != ENXIO)
 		return error_errno();
 	r->claimed_pages = r->present_pages;
+	r->loose_pages = r->present_pages; /* at most; which of them is for eviction to find out */
 	return 0;
 }
 
@@ -213,10 +229,18 @@ int resident_take_back(struct image *image, int memfd, struct problem *problem,
 	return 0;
 }
 
+void resident_join(struct resident *r, struct resident_budget *b)
+{
+	r->budget = b;
+	__atomic_fetch_add(&b->pages, r->present_pages, __ATOMIC_RELAXED);
+}
+
 struct resident *resident_free(struct resident *r)
 {
 	if (!r)
 		return NULL;
+	if (r->budget)
+		__atomic_fetch_sub(&r->budget->pages, r->present_pages, __ATOMIC_RELAXED);
 	if (r->base)
 		munmap(r->base, r->n_pages * DORM_PAGE_SIZE);
 	fd_close(r->uffd);
@@ -225,8 +249,10 @@ struct resident *resident_free(struct resident *r)
 	free(r->present);
 	free(r->evicted);
 	free(r->zeros);
+	free(r->favoured);
 	pthread_mutex_destroy(&r->failure_lock);
 	pthread_mutex_destroy(&r->evict_lock);
+	pthread_rwlock_destroy(&r->loose_lock);
 	image_unref(r->image);
 	free(r);
 	return NULL;
@@ -255,6 +281,21 @@ static int check_present(struct resident *r, struct bounce *b, uint64_t gfn, con
 	return RESIDENT_E_POISONED;
 }
 
+/* @n pages more: is it time for somebody to evict? One atomic addition when it is not. */
+static void spend(struct resident *r, uint64_t n, uint64_t present)
+{
+	struct resident_budget *b = r->budget;
+	uint64_t total = __atomic_add_fetch(&b->pages, n, __ATOMIC_RELAXED);
+	uint64_t limit = __atomic_load_n(&b->limit, __ATOMIC_RELAXED);
+	uint64_t image_limit = __atomic_load_n(&b->image_limit, __ATOMIC_RELAXED);
+
+	if ((!limit || total <= resident_mark(limit)) &&
+	    (!image_limit || present <= resident_mark(image_limit)))
+		return;
+	if (!__atomic_exchange_n(&b->woken, 1, __ATOMIC_ACQ_REL))
+		(void)eventfd_write(b->wake_fd, 1); /* full: it has been told often enough */
+}
+
 /* These pages are there: says so, and counts those that nobody had said of. */
 static void mark_present(struct resident *r, uint64_t gfn, uint64_t n_pages, bool inserted)
 {
@@ -264,8 +305,12 @@ static void mark_present(struct resident *r, uint64_t gfn, uint64_t n_pages, boo
 		n += !bitmap_set_atomic(r->present, i);
 		again += inserted && bitmap_test_atomic(r->evicted, i);
 	}
-	if (n)
-		__atomic_fetch_add(&r->present_pages, n, __ATOMIC_RELAXED);
+	if (n) {
+		uint64_t present = __atomic_add_fetch(&r->present_pages, n, __ATOMIC_RELAXED);
+
+		if (r->budget)
+			spend(r, n, present);
+	}
 	if (again)
 		__atomic_fetch_add(&r->refaulted_pages, again, __ATOMIC_RELAXED);
 }
@@ -329,10 +374,25 @@ static int insert(struct resident *r, struct bounce *b, uint64_t gfn, uint64_t n
 	return e;
 }
 
+/* Pages that belong to no frame. */
+static int insert_loose(struct resident *r, struct bounce *b, uint64_t gfn, uint64_t n_pages,
+			const uint8_t *src, uint64_t *ret_inserted)
+{
+	uint64_t inserted = 0;
+	int e;
+
+	pthread_rwlock_rdlock(&r->loose_lock);
+	e = insert(r, b, gfn, n_pages, src, &inserted);
+	pthread_rwlock_unlock(&r->loose_lock);
+	__atomic_fetch_add(&r->loose_pages, inserted, __ATOMIC_RELAXED);
+	*ret_inserted += inserted;
+	return e;
+}
+
 int resident_insert_zeros(struct resident *r, uint64_t gfn, uint64_t n_pages,
 			  uint64_t *ret_inserted)
 {
-	return insert(r, NULL, gfn, n_pages, NULL, ret_inserted);
+	return insert_loose(r, NULL, gfn, n_pages, NULL, ret_inserted);
 }
 
 uint32_t resident_run(const struct frame_page *pages, uint32_t n, uint32_t i)
@@ -397,26 +457,34 @@ int resident_copy_aliases(struct resident *r, struct bounce *b, const struct pag
 	const uint8_t *src = (uint8_t *)b->out + part->slot % IMAGE_FRAME_PAGES * DORM_PAGE_SIZE;
 	int e = decoded ? 0 : read_owners(r, b, part);
 
-	return e < 0 ? e : insert(r, b, part->gfn, part->n_pages, src, ret_inserted);
+	return e < 0 ? e : insert_loose(r, b, part->gfn, part->n_pages, src, ret_inserted);
 }
 
 /* ---- eviction ---------------------------------------------------------------------------------
  */
 
-/*
- * Punching first and clearing the bit afterwards makes the bits lag behind, on the side that does
- * no harm: whoever believes a bit that is still set asks the kernel, and is told. Whoever inserts
- * an alias between the two loses its bit; then the page is there, counted, and not known to be
- * until somebody inserts it again. Owners' pages cannot be met by that: their frame is LOADING
- * here.
- */
+static void account(struct resident *r, uint64_t freed)
+{
+	__atomic_fetch_sub(&r->claimed_pages, freed, __ATOMIC_SEQ_CST);
+	__atomic_fetch_sub(&r->present_pages, freed, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&r->evicted_pages, freed, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&r->evictions, 1, __ATOMIC_RELAXED);
+	if (r->budget)
+		__atomic_fetch_sub(&r->budget->pages, freed, __ATOMIC_RELAXED);
+}
+
+static bool punch_hole(struct resident *r, uint64_t gfn, uint64_t n_pages)
+{
+	return fallocate(r->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			 (off_t)(gfn * DORM_PAGE_SIZE), (off_t)(n_pages * DORM_PAGE_SIZE)) == 0;
+}
+
+/* Nobody inserts these meanwhile, and whoever did has set the bits. So the bits are exact here. */
 static uint64_t punch(struct resident *r, uint64_t gfn, uint64_t n_pages)
 {
 	uint64_t freed = 0;
 
-	__atomic_fetch_add(&r->evictions_begun, 1, __ATOMIC_SEQ_CST);
-	if (fallocate(r->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		      (off_t)(gfn * DORM_PAGE_SIZE), (off_t)(n_pages * DORM_PAGE_SIZE)) < 0)
+	if (!punch_hole(r, gfn, n_pages))
 		n_pages = 0; /* they stay, and are right */
 	for (uint64_t i = gfn; i < gfn + n_pages; i++) {
 		if (!bitmap_clear_atomic(r->present, i))
@@ -424,10 +492,7 @@ static uint64_t punch(struct resident *r, uint64_t gfn, uint64_t n_pages)
 		(void)bitmap_set_atomic(r->evicted, i);
 		freed++;
 	}
-	__atomic_fetch_sub(&r->claimed_pages, freed, __ATOMIC_SEQ_CST);
-	__atomic_fetch_sub(&r->present_pages, freed, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&r->evicted_pages, freed, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&r->evictions_done, 1, __ATOMIC_SEQ_CST);
+	account(r, freed);
 	return freed;
 }
 
@@ -453,21 +518,41 @@ bool resident_evict(struct resident *r, uint64_t index, uint64_t *ret_freed,
 	return true;
 }
 
+/* Whoever inserts such pages has the lock for reading: if it is not free, they are in use. */
+static uint64_t punch_loose(struct resident *r, uint64_t gfn)
+{
+	uint64_t freed;
+
+	if (pthread_rwlock_trywrlock(&r->loose_lock) != 0)
+		return 0;
+	freed = punch(r, gfn, 1);
+	pthread_rwlock_unlock(&r->loose_lock);
+	__atomic_fetch_sub(&r->loose_pages, freed, __ATOMIC_RELAXED);
+	return freed;
+}
+
 uint64_t resident_evict_loose(struct resident *r, uint64_t gfn, uint64_t n_pages)
 {
 	uint64_t freed = 0, end = gfn + n_pages;
-	struct page_run run;
+	struct page_run run = {0};
 	LOCK_SCOPE(&r->evict_lock);
 
 	for (; gfn < end && !r->n_kept; gfn++) {
 		if (!resident_has(r, gfn))
 			continue;
-		image_lookup(r->image, gfn, &run);
+		if (gfn >= run.gfn + run.n_pages)
+			image_lookup(r->image, gfn, &run);
 		if (run.layer == IMAGE_LAYER_ZERO ||
 		    image_owner(r->image, run.layer, run.slot + (gfn - run.gfn)) != gfn)
-			freed += punch(r, gfn, 1);
+			freed += punch_loose(r, gfn);
 	}
 	return freed;
+}
+
+void resident_favour(struct resident *r, uint64_t index)
+{
+	if (!bitmap_set_atomic(r->favoured, index))
+		__atomic_fetch_add(&r->favoured_frames, 1, __ATOMIC_RELAXED);
 }
 
 /* ---- zero pages -------------------------------------------------------------------------------
@@ -578,21 +663,46 @@ void resident_keep(struct resident *r, bool keep)
 	__atomic_fetch_add(&r->n_kept, keep ? 1 : -1, __ATOMIC_SEQ_CST);
 }
 
-int resident_audit(struct resident *r)
+/* Return: pages that the memfd has and nobody claimed; negative errno */
+static int64_t excess(const struct resident *r)
 {
-	uint64_t begun = __atomic_load_n(&r->evictions_begun, __ATOMIC_SEQ_CST);
-	bool still = begun == __atomic_load_n(&r->evictions_done, __ATOMIC_SEQ_CST);
 	uint64_t allocated, claimed;
 	int e = memfd_allocated_pages(r->memfd, &allocated);
 
 	if (e < 0)
 		return e;
 	claimed = __atomic_load_n(&r->claimed_pages, __ATOMIC_SEQ_CST);
-	still = still && begun == __atomic_load_n(&r->evictions_begun, __ATOMIC_SEQ_CST);
-	if (allocated > claimed && __atomic_load_n(&r->n_kept, __ATOMIC_SEQ_CST))
-		__atomic_fetch_add(&r->claimed_pages, allocated - claimed, __ATOMIC_SEQ_CST);
-	else if (allocated > claimed && still)
+	return allocated > claimed ? (int64_t)(allocated - claimed) : 0;
+}
+
+/* It looked as if. Nothing is evicted from here on, and what is wrong will stay so. */
+static int audit_again(struct resident *r)
+{
+	LOCK_SCOPE(&r->evict_lock);
+	int64_t n = excess(r);
+
+	for (unsigned i = 0; i < AUDIT_TRIES && n > 0 && !r->n_kept; i++) {
+		clock_sleep_ms(1);
+		n = excess(r);
+	}
+	if (n > 0 && r->n_kept)
+		__atomic_fetch_add(&r->claimed_pages, (uint64_t)n, __ATOMIC_SEQ_CST);
+	else if (n > 0)
 		__atomic_store_n(&r->poisoned, true, __ATOMIC_RELEASE);
+	return n < 0 ? (int)n : 0;
+}
+
+int resident_audit(struct resident *r)
+{
+	int64_t n = excess(r);
+	int e = 0;
+
+	if (__atomic_load_n(&r->poisoned, __ATOMIC_ACQUIRE))
+		return RESIDENT_E_POISONED;
+	if (n > 0)
+		e = audit_again(r);
+	if (n < 0 || e < 0)
+		return n < 0 ? (int)n : e;
 	return __atomic_load_n(&r->poisoned, __ATOMIC_ACQUIRE) ? RESIDENT_E_POISONED : 0;
 }
 

@@ -48,6 +48,21 @@ struct bounce {
 struct session;
 struct job;
 
+/* What all resident memory of a process may be; evict.h. All but @wake_fd are atomic. */
+struct resident_budget {
+	uint64_t pages; /* that are there, in all memory that joined */
+	uint64_t limit; /* pages; 0: none */
+	uint64_t image_limit;
+	int wake_fd;   /* eventfd: written by the insertion that passes a mark */
+	uint8_t woken; /* it was, and nobody has looked yet */
+};
+
+/* Above this, whoever evicts begins; above the limit, whoever inserts has to help. */
+static inline uint64_t resident_mark(uint64_t limit)
+{
+	return limit - limit / 32;
+}
+
 struct resident {
 	struct image *image;
 	uint64_t n_pages;
@@ -57,8 +72,7 @@ struct resident {
 	struct frames frames;
 
 	bitmap_word
-		*present; /* per page: it is in the memfd; atomic bits. May lag behind insertion,
-			     and for aliases and zeros behind eviction; see resident_evict() */
+		*present; /* per page: it is in the memfd; atomic bits. May lag behind insertion */
 	uint64_t present_pages; /* atomic: bits set */
 
 	bitmap_word *zeros; /* per block: a VM had zero pages of it installed; atomic bits */
@@ -67,10 +81,12 @@ struct resident {
 	uint64_t claimed_pages;	 /* atomic: inserted or just being inserted; see resident_audit() */
 	uint64_t inserted_pages; /* atomic: ever */
 	uint64_t evicted_pages;	 /* atomic: ever */
-	uint64_t refaulted_pages; /* atomic: inserted again after they had been evicted */
-	bitmap_word *evicted;	  /* per page: was here before; atomic bits */
-	uint64_t evictions_begun, evictions_done; /* atomic; see resident_audit() */
-	pthread_mutex_t evict_lock;
+	uint64_t refaulted_pages;    /* atomic: inserted again after they had been evicted */
+	bitmap_word *evicted;	     /* per page: was here before; atomic bits */
+	uint64_t loose_pages;	     /* atomic: aliases and zeros that are there, or more */
+	uint64_t evictions;	     /* atomic: holes punched */
+	pthread_rwlock_t loose_lock; /* for reading: insert aliases or zeros; see invariant 4 */
+	pthread_mutex_t evict_lock;  /* before loose_lock */
 	uint32_t n_kept; /* atomic, changed under evict_lock: VMs that need all of it without asking
 			    us. While there are any, nothing is evicted */
 	uint64_t frames_loaded; /* atomic */
@@ -89,6 +105,19 @@ struct resident {
 	struct session *sessions;
 	uint32_t n_sessions;
 	uint64_t idle_since_ns;
+
+	struct resident_budget *budget; /* NULL: nobody counts */
+	uint64_t idle_ns;		/* atomic: since when nobody uses it; 0: somebody does */
+	bitmap_word *favoured;	  /* per frame: of a working set; atomic bits, never cleared */
+	uint64_t favoured_frames; /* atomic: bits set */
+	struct resident_hand {	  /* evict.c's, under its lock */
+		uint64_t frame;	  /* where the clock's hand is */
+		uint64_t gfn;	  /* and that of the loose pages */
+		uint64_t vain;	  /* frames passed since it took one away */
+		int64_t credit;
+		uint64_t favoured; /* frames that are favoured and there, as of the last count */
+		uint8_t exhausted; /* up to which level; 0: not */
+	} hand;
 };
 
 int bounce_init(struct bounce *b);
@@ -164,6 +193,17 @@ static inline bool resident_has(const struct resident *r, uint64_t gfn)
 bool resident_evict(struct resident *r, uint64_t index, uint64_t *ret_freed,
 		    enum frame_wake *ret_wake);
 
+/** resident_join() - count it in @b, which outlives it; before any other thread knows it */
+void resident_join(struct resident *r, struct resident_budget *b);
+
+/** resident_favour() - the frame is of a working set: the last to be evicted */
+void resident_favour(struct resident *r, uint64_t index);
+
+static inline bool resident_is_favoured(const struct resident *r, uint64_t index)
+{
+	return bitmap_test_atomic(r->favoured, index);
+}
+
 /** resident_keep() - from now on (or no longer) a VM needs all of it without asking us */
 void resident_keep(struct resident *r, bool keep);
 
@@ -202,7 +242,7 @@ void resident_failure(struct resident *r, uint32_t layer, uint32_t frame, char o
 /**
  * resident_audit() - does the memfd hold exactly what was put there?
  * A VMM that touches the memfd through a mapping without userfaultfd makes pages of zeros in it,
- * which would be every other VM's pages too.
+ * which would be every other VM's pages too. Takes 50 ms when it finds something.
  * Return: 0; RESIDENT_E_POISONED (and @r->poisoned is set); negative errno
  */
 int resident_audit(struct resident *r);

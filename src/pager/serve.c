@@ -35,6 +35,7 @@
 #include <string.h>
 
 #include "pager/bring.h"
+#include "pager/evict.h"
 #include "pager/recording.h"
 #include "sys/uffd.h"
 
@@ -197,6 +198,7 @@ static void serve_copy(struct bring *w, struct bounce *b, const struct page_run 
 	if (frames_pin(&r->frames, index)) {
 		bring_count(w->s->n.faults_resident, 1);
 		bring_count(w->s->n.faults_copied, 1);
+		frames_use(&r->frames, index);
 		(void)bring_copy(w, NULL);
 		frames_unpin(&r->frames, index);
 		return;
@@ -253,4 +255,5 @@ void serve_fault(struct pager *p, struct session *s, struct bounce *b, const str
 		serve_zero(&w, &run);
 	else
 		serve_stored(&w, b, &run);
+	evict_help(p, w.r);
 }

@@ -10,9 +10,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "pager/watch.h"
 #include "sys/uffd.h"
 
 static const char *const state_names[] = {"listening", "serving", "failed", "closed"};
@@ -67,7 +69,13 @@ int session_new(const struct session_options *o, struct problem *problem, struct
 
 	if (!s) {
 		free(o->own);
+		if (o->slate)
+			slate_deinit(o->slate);
 		return -ENOMEM;
+	}
+	if (o->slate) {
+		s->slate = *o->slate;
+		*o->slate = (struct slate){0};
 	}
 	str_copy(s->name, sizeof(s->name), o->name);
 	str_copy(s->why, sizeof(s->why), o->why);
@@ -80,7 +88,7 @@ int session_new(const struct session_options *o, struct problem *problem, struct
 	r = init_lock(&s->remove_lock);
 	if (r == 0 && (s->mode == SESSION_COPY || s->mode == SESSION_OVERLAY))
 		r = frames_init(&s->direct, s->image);
-	if (r == 0)
+	if (r == 0 && !s->slate.header)
 		r = make_slate(s, o->slate_dirfd, problem);
 	if (r < 0)
 		return r;
@@ -392,14 +400,25 @@ bool session_repeats(struct session *s, uint64_t gfn)
 {
 	uint64_t *slot = &s->repeats[gfn % SESSION_REPEAT_SLOTS];
 	uint64_t seen = __atomic_load_n(slot, __ATOMIC_RELAXED);
+	/* what was evicted since may well have been this page: begin anew */
+	uint64_t evictions = __atomic_load_n(&s->resident->evictions, __ATOMIC_RELAXED);
+	uint64_t key = gfn << 16 | (evictions & 0xffff);
 
-	seen = seen >> 16 == gfn ? seen + 1 : gfn << 16 | 1;
+	seen = seen >> 16 == key ? seen + 1 : key << 16 | 1;
 	__atomic_store_n(slot, seen, __ATOMIC_RELAXED);
 	return (seen & 0xffff) > SESSION_REPEAT_MAX;
 }
 
 /* ---- attaching --------------------------------------------------------------------------------
  */
+
+/* What cannot be known is taken for possible. */
+static bool may_remove(int uffd)
+{
+	uint64_t features = uffd_features(uffd);
+
+	return !features || (features & UFFD_FEATURE_EVENT_REMOVE);
+}
 
 /* Whatever the descriptor is, after this it is a userfaultfd that answers, over these regions. */
 static int check_uffd(struct session *s, struct problem *problem)
@@ -452,20 +471,28 @@ static int preinstall_zeros(struct session *s)
 	return r == -EAGAIN ? 0 : r; /* the mappings are being changed: no need to insist */
 }
 
+/* From here on session_fail() knows whom to kill; if it was earlier, nobody serves this VM. */
+static void go_live(struct session *s, int pidfd)
+{
+	uint8_t listening = SESSION_LISTENING;
+	LOCK_SCOPE(&s->failure_lock);
+
+	s->pidfd = pidfd;
+	if (!__atomic_compare_exchange_n(&s->state, &listening, SESSION_SERVING, false,
+					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		(void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+}
+
 int session_attach(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
 		   struct problem *problem)
 {
-	uint8_t listening = SESSION_LISTENING;
-	uint64_t features;
 	int r;
 
 	s->map = *map;
 	s->uffd = uffd;
 	s->pid = pid;
 	r = check_uffd(s, problem);
-	features = r == 0 && uffd >= 0 ? uffd_features(uffd) : 0;
-	/* what cannot be known is taken for possible */
-	s->can_remove = uffd >= 0 && (!features || (features & UFFD_FEATURE_EVENT_REMOVE));
+	s->can_remove = r == 0 && uffd >= 0 && may_remove(uffd);
 	if (r == 0 && uffd >= 0 && s->mode == SESSION_SHARED) {
 		r = preinstall_zeros(s);
 		if (r < 0)
@@ -478,14 +505,55 @@ int session_attach(struct session *s, const struct handshake *map, int uffd, int
 		s->pid = 0;
 		return r;
 	}
-	/* from here on session_fail() knows whom to kill; if it was earlier, nobody serves this VM
-	 */
-	pthread_mutex_lock(&s->failure_lock);
-	s->pidfd = pidfd;
-	if (!__atomic_compare_exchange_n(&s->state, &listening, SESSION_SERVING, false,
-					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		(void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-	pthread_mutex_unlock(&s->failure_lock);
+	go_live(s, pidfd);
+	return 0;
+}
+
+/* ---- taking back ------------------------------------------------------------------------------
+ */
+
+/* Events that our predecessor had read when it died. Faults among them are asked again. */
+static int note_inbox(struct session *s, struct problem *problem)
+{
+	const struct uffd_msg *m = s->slate.header->inbox;
+
+	for (unsigned i = 0; slate_is_reading(&s->slate) && i < SLATE_INBOX; i++) {
+		switch (m[i].event) {
+		case 0:
+		case UFFD_EVENT_PAGEFAULT:
+		case UFFD_EVENT_UNMAP:
+			break;
+		case UFFD_EVENT_REMOVE:
+			session_remove(s, m[i].arg.remove.start, m[i].arg.remove.end);
+			break;
+		default:
+			problem_set(problem, 500, "session %s: the VM forked, or moved its memory",
+				    s->name);
+			return -EINVAL;
+		}
+	}
+	slate_end(&s->slate);
+	return 0;
+}
+
+int session_resume(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
+		   struct problem *problem)
+{
+	int r;
+
+	s->map = *map;
+	s->uffd = uffd;
+	s->pid = pid;
+	s->can_remove = uffd >= 0 && may_remove(uffd);
+	r = note_inbox(s, problem);
+	if (r == 0 && uffd >= 0)
+		r = fd_set_nonblock(uffd, 1);
+	if (r < 0) {
+		fd_close(pidfd);
+		s->uffd = fd_close(uffd);
+		return r;
+	}
+	go_live(s, pidfd);
 	return 0;
 }
 
@@ -508,6 +576,7 @@ json_t *session_stats(struct session *s)
 {
 	json_int_t stored = get(&s->n.faults_stored), resident = get(&s->n.faults_resident);
 	json_int_t zero = get(&s->n.faults_zero), joined = get(&s->n.faults_joined);
+	struct watch_report waits;
 	LOCK_SCOPE(&s->failure_lock);
 	json_t *o =
 		json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b, s:s?}", "session", s->name,
@@ -535,5 +604,8 @@ json_t *session_stats(struct session *s)
 	add(o, "service_ns_p99", (json_int_t)histogram_percentile(&s->service_ns, 99));
 	add(o, "queue_ns_p50", (json_int_t)histogram_percentile(&s->queue_ns, 50));
 	add(o, "queue_ns_p99", (json_int_t)histogram_percentile(&s->queue_ns, 99));
+	watch_look(s, clock_now_ns(), WATCH_STUCK_NS, &waits);
+	add(o, "stuck_faults", waits.n_stuck);
+	add(o, "oldest_fault_ns", (json_int_t)waits.oldest_ns);
 	return o;
 }

@@ -89,6 +89,15 @@ struct session_counters {
 	uint64_t bytes_read;
 };
 
+/* Reads that somebody in the VM waits for; watch.h. More of them at once than there are places are
+ * not watched: the older ones are. */
+#define SESSION_WAITS 16u
+
+struct session_wait {
+	uint64_t since_ns; /* atomic; 0: free, 1: being filled in */
+	uint64_t what;	   /* atomic; layer in the upper half, frame and a mark in the lower */
+};
+
 #define SESSION_REPEAT_SLOTS 64u
 #define SESSION_REPEAT_MAX   256u
 
@@ -121,10 +130,13 @@ struct session {
 	struct job *job;	     /* background.h: loads its memory; the engine's lock */
 	uint8_t full;		     /* atomic: it needs us no more */
 
-	/* What session_repeats() counts: gfn in the upper 48 bits, how often in the lower 16. */
+	/* What session_repeats() counts: gfn in the upper 32 bits, then 16 of the number of
+	 * evictions, and how often in the lower 16. */
 	uint64_t repeats[SESSION_REPEAT_SLOTS]; /* atomic */
 
 	struct session_counters n;
+	struct session_wait waits[SESSION_WAITS];
+	bool told_stuck; /* the control thread's */
 	struct histogram service_ns;
 	struct histogram queue_ns; /* of faults whose frame had to wait for the disk */
 
@@ -143,6 +155,7 @@ struct session_options {
 	struct resident *resident; /* borrowed, outlives it; of @image, or of the base in OVERLAY */
 	bitmap_word *own;	   /* OVERLAY: consumed in every case */
 	int slate_dirfd;	   /* where its slate lies; -1: in memory only */
+	struct slate *slate;	   /* consumed in every case; NULL: a new one */
 };
 
 /** session_new() - in state LISTENING */
@@ -157,6 +170,15 @@ DEFINE_CLEANUP(struct session *, session_free)
  * Return: 0, and the state is SERVING; -EINVAL, @problem says why; negative errno
  */
 int session_attach(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
+		   struct problem *problem);
+
+/**
+ * session_resume() - a VM whose memory was handed over to a pager before us
+ * Notes what that one read and did not note. Its threads go on waiting until they are woken.
+ * @uffd, @pidfd: consumed in every case; @uffd -1 when the session is full
+ * Return: 0, and the state is SERVING; -EINVAL, @problem says why; negative errno
+ */
+int session_resume(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
 		   struct problem *problem);
 
 static inline enum session_state session_state(const struct session *s)
@@ -227,7 +249,8 @@ int session_unregister(struct session *s);
 /**
  * session_repeats() - a fault on a page that is there: has that happened too often to be chance?
  * Threads of a VM may be late, each once: what is there stays. A VM that faults on it again and
- * again has something else mapped there than the image's memory, and would go on for ever.
+ * again has something else mapped there than the image's memory, and would go on for ever. Only
+ * what happens between two evictions counts, since those make honest VMs come back.
  */
 bool session_repeats(struct session *s, uint64_t gfn);
 

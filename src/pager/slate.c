@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pager/slate.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -13,6 +14,9 @@
 
 #define MAGIC	"DORMSLT"
 #define VERSION 1u
+
+static_assert(sizeof(struct slate_header) == 64 + SLATE_INBOX * sizeof(struct uffd_msg),
+	      "the format is as documented, and bitmaps are aligned");
 
 static size_t bitmap_bytes(uint64_t n_pages)
 {
@@ -33,6 +37,7 @@ static int map(int fd, uint64_t n_pages, struct slate *ret)
 
 	if (p == MAP_FAILED)
 		return error_errno();
+	(void)mlock(p, sizeof(struct slate_header)); /* the inbox is written by the kernel */
 	*ret = (struct slate){.header = (void *)p,
 			      .removed = (void *)(p + sizeof(struct slate_header)),
 			      .n_pages = n_pages,

@@ -10,9 +10,14 @@
  *   removed     the VM gave the page back: it reads as zeros from then on
  *   installed   the page was put into the VM's own memory (UFFDIO_COPY). Set after the copy
  *
- * `reading` is not zero while an event is between the kernel and these bitmaps: see slate_begin().
+ * An event that was read is told to nobody else. So the kernel writes events into the slate itself,
+ * its inbox, and from there they are noted: whoever comes after a process that died between the two
+ * finds `reading` set, and in the inbox what was read. Noting an event twice does no harm. (The
+ * kernel takes the event from its list and writes it in one system call; a process that is killed
+ * in it dies after that.)
  * Format: docs/format-pager.md, "Journal". Bits are atomic, any thread.
  */
+#include <linux/userfaultfd.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -20,13 +25,18 @@
 #include "base/mem.h"
 #include "base/problem.h"
 
+#define SLATE_INBOX 4u /* events */
+
 struct slate_header {
 	uint8_t magic[8]; /* "DORMSLT\0" */
 	uint32_t version; /* 1 */
-	uint32_t reading; /* atomic: how many threads are between reading events and noting them */
+	uint32_t reading; /* atomic: not 0 while a thread is between reading events and noting them
+			   */
 	uint64_t n_pages;
 	uint64_t has_removed; /* atomic: there is a bit in @removed */
-	uint8_t reserved[32];
+	uint32_t full;	      /* atomic: all of the memory is in the VM, it is being left alone */
+	uint8_t reserved[28];
+	struct uffd_msg inbox[SLATE_INBOX]; /* event 0: nothing was read into it */
 };
 
 struct slate {
@@ -49,16 +59,36 @@ int slate_open(int dirfd, const char *name, uint64_t n_pages, struct problem *pr
 
 void slate_deinit(struct slate *s);
 
-/** slate_begin() / slate_end() - around the reading of events that may be removals: if the process
- *  dies between them, such an event may be lost, and the slate says so */
-static inline void slate_begin(struct slate *s)
+/** slate_begin() / slate_end() - around the reading of events that may be removals; one thread at a
+ *  time. Return: where to have the kernel write SLATE_INBOX events */
+static inline struct uffd_msg *slate_begin(struct slate *s)
 {
-	__atomic_fetch_add(&s->header->reading, 1, __ATOMIC_SEQ_CST);
+	for (unsigned i = 0; i < SLATE_INBOX; i++)
+		s->header->inbox[i].event = 0;
+	__atomic_store_n(&s->header->reading, 1, __ATOMIC_SEQ_CST);
+	return s->header->inbox;
 }
 
 static inline void slate_end(struct slate *s)
 {
-	__atomic_fetch_sub(&s->header->reading, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&s->header->reading, 0, __ATOMIC_SEQ_CST);
+}
+
+/** slate_is_reading() - did the process that had it die between the two? */
+static inline bool slate_is_reading(const struct slate *s)
+{
+	return __atomic_load_n(&s->header->reading, __ATOMIC_ACQUIRE) != 0;
+}
+
+/** slate_set_full() - from now on the VM is left alone, or not after all */
+static inline void slate_set_full(struct slate *s, bool full)
+{
+	__atomic_store_n(&s->header->full, full, __ATOMIC_SEQ_CST);
+}
+
+static inline bool slate_is_full(const struct slate *s)
+{
+	return __atomic_load_n(&s->header->full, __ATOMIC_ACQUIRE) != 0;
 }
 
 static inline bool slate_has_removed(const struct slate *s)

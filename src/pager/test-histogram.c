@@ -35,4 +35,19 @@ static void test_percentiles(void **state)
 	assert_in_range(histogram_percentile(&h, 100), 1000000, 1250000);
 }
 
-TEST_MAIN(cmocka_unit_test(test_buckets), cmocka_unit_test(test_percentiles))
+static void test_merge(void **state)
+{
+	struct histogram a = {0}, b = {0};
+
+	histogram_add(&a, 3);
+	histogram_add(&b, 3);
+	histogram_add(&b, 1000);
+	histogram_merge(&a, &b);
+	assert_int_equal(a.count[3], 2);
+	assert_int_equal(a.count[histogram_bucket(1000)], 1);
+	assert_int_equal(a.sum, 1006);
+	assert_int_equal(b.sum, 1003);
+}
+
+TEST_MAIN(cmocka_unit_test(test_buckets), cmocka_unit_test(test_percentiles),
+	  cmocka_unit_test(test_merge))

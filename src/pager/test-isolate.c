@@ -216,7 +216,8 @@ static void test_privileges(void **state)
 	char output[512], want[512];
 
 	for (int take_back = 0; take_back < 2; take_back++) {
-		uint64_t keep = 1ull << CAP_KILL | (uint64_t)take_back << CAP_SYS_PTRACE;
+		uint64_t keep = 1ull << CAP_KILL | (uint64_t)take_back << CAP_SYS_PTRACE |
+				(uint64_t)take_back << CAP_CHECKPOINT_RESTORE;
 
 		o.take_back = take_back;
 		assert_int_equal(in_child(&o, show, output), 0);

@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "image/page-map.h"
+#include "pager/wire.h"
 #include "sys/uffd.h"
 
 #define SIZE (TEST_PAGES * DORM_PAGE_SIZE)
@@ -342,7 +343,60 @@ static uint64_t scribble(uint8_t *memory, uint64_t seed)
 	return bad;
 }
 
-static uint64_t obey(uint8_t *memory, int uffd, uint64_t order, uint64_t arg)
+/* ---- churning ---- */
+
+#define MAX_STALLS 16384
+
+static uint8_t given_back[TEST_PAGES];
+static uint64_t stalls[MAX_STALLS], n_stalls, churn_seed = 1;
+
+enum told { TOLD_NOBODY, TOLD_SHARED, TOLD_COPY };
+
+/*
+ * Give a page back and look at it again, and at the time that it took. Behind a mapping of the
+ * image's memory there is the image's page still, if it was loaded.
+ */
+static uint64_t churn_one(uint8_t *memory, uint64_t gfn, enum told told)
+{
+	static const uint8_t zeros[DORM_PAGE_SIZE];
+	uint64_t t0 = clock_now_ns(), ns;
+	bool bad = differs(memory, gfn);
+
+	if (given_back[gfn] && (bad || told == TOLD_COPY))
+		bad = memcmp(memory + gfn * DORM_PAGE_SIZE, zeros, DORM_PAGE_SIZE) != 0;
+	if (madvise(memory + gfn * DORM_PAGE_SIZE, DORM_PAGE_SIZE, MADV_DONTNEED) < 0)
+		return 1;
+	given_back[gfn] = told != TOLD_NOBODY;
+	ns = clock_now_ns() - t0;
+	if (ns > 1000000 && n_stalls < MAX_STALLS)
+		stalls[n_stalls++] = ns;
+	return bad;
+}
+
+static uint64_t churn(uint8_t *memory, uint64_t ms, enum told told)
+{
+	uint64_t deadline = deadline_after_ms(ms), bad = 0;
+
+	while (!deadline_passed(deadline))
+		for (int i = 0; i < 16; i++)
+			bad += churn_one(memory, next_random(&churn_seed) % TEST_PAGES, told);
+	return bad;
+}
+
+static int compare_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static uint64_t stall(uint64_t percent)
+{
+	qsort(stalls, n_stalls, sizeof(stalls[0]), compare_u64);
+	return n_stalls ? stalls[(n_stalls - 1) * percent / 100] / 1000 : 0;
+}
+
+static uint64_t obey(uint8_t *memory, int uffd, enum told told, uint64_t order, uint64_t arg)
 {
 	uint64_t bad = 0;
 
@@ -362,23 +416,47 @@ static uint64_t obey(uint8_t *memory, int uffd, uint64_t order, uint64_t arg)
 		for (size_t i = 0; i < DORM_PAGE_SIZE; i++)
 			bad += memory[arg * DORM_PAGE_SIZE + i] != 0;
 		return bad;
+	case VM_CHURN:
+		return churn(memory, arg, told);
+	case VM_STALL:
+		return stall(arg);
 	default:
 		return (uint64_t)-fd_set_nonblock(uffd, 0);
 	}
 }
 
-static void be_a_machine(const struct pager_session *session, uint64_t features, int orders,
-			 int answers)
+/* Memory of its own (copy mode), or a mapping of the image's; with a userfaultfd or without. */
+static uint8_t *make_memory(const struct pager_session *session, bool eager, uint64_t features,
+			    int *ret_uffd)
 {
-	uint8_t *memory =
-		mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, session->memory_fd, 0);
-	int uffd = uffd_new(features);
+	int flags = MAP_PRIVATE | (session->memory_fd < 0 ? MAP_ANONYMOUS : 0);
+	uint8_t *memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, flags, session->memory_fd, 0);
+
+	*ret_uffd = -1;
+	if (memory == MAP_FAILED)
+		_exit(99);
+	if (eager)
+		return memory;
+	*ret_uffd = uffd_new(features);
+	if (*ret_uffd < 0 ||
+	    uffd_register(*ret_uffd, (uintptr_t)memory, SIZE, UFFDIO_REGISTER_MODE_MISSING) < 0)
+		_exit(99);
+	return memory;
+}
+
+static void be_a_machine(const struct pager_session *session, bool eager, uint64_t features,
+			 int orders, int answers)
+{
+	enum told told = !(features & UFFD_FEATURE_EVENT_REMOVE) ? TOLD_NOBODY
+			 : session->memory_fd < 0		 ? TOLD_COPY
+								 : TOLD_SHARED;
 	uint64_t order[2], answer;
 	char text[512];
+	int uffd;
+	uint8_t *memory = make_memory(session, eager, features, &uffd);
 
-	if (memory == MAP_FAILED || uffd < 0 ||
-	    uffd_register(uffd, (uintptr_t)memory, SIZE, UFFDIO_REGISTER_MODE_MISSING) < 0)
-		_exit(99);
+	if (session->memory_fd >= 0)
+		close(session->memory_fd);
 	/* two regions, the second half of memory first, as a VMM with a hole below 4 GiB has them
 	 */
 	(void)snprintf(
@@ -387,14 +465,38 @@ static void be_a_machine(const struct pager_session *session, uint64_t features,
 		"{\"base_host_virt_addr\":%llu,\"size\":%lu,\"offset\":0,\"page_size_kib\":4}]",
 		(unsigned long long)(uintptr_t)memory + SIZE / 2, SIZE / 2, SIZE / 2,
 		(unsigned long long)(uintptr_t)memory, SIZE / 2);
-	if (vm_connect(session->socket_path, text, strlen(text), uffd, 1) < 0)
+	if (vm_connect(session->socket_path, text, strlen(text), uffd, !eager) < 0)
 		_exit(98);
 	while (fd_read_full(orders, order, sizeof(order)) == 0) {
-		answer = obey(memory, uffd, order[0], order[1]);
+		answer = obey(memory, uffd, told, order[0], order[1]);
 		if (fd_write_full(answers, &answer, sizeof(answer)) < 0)
 			break;
 	}
 	_exit(0);
+}
+
+static void start_machine(struct rig *r, struct vm *vm, const struct pager_session *session,
+			  bool eager, uint64_t features)
+{
+	int orders[2], answers[2];
+
+	assert_int_equal(pipe2(orders, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(answers, O_CLOEXEC), 0);
+	vm->orders = orders[1];
+	vm->answers = answers[0];
+	vm->pid = fork();
+	assert_true(vm->pid >= 0);
+	if (vm->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(orders[1]);
+		close(answers[0]);
+		be_a_machine(session, eager, features, orders[0], answers[1]);
+	}
+	close(orders[0]);
+	close(answers[1]);
+	if (session->memory_fd >= 0)
+		close(session->memory_fd);
+	rig_wait_state(r, vm->name, "serving");
 }
 
 static void start(struct rig *r, struct vm *vm, const char *name, int image_dirfd,
@@ -402,28 +504,67 @@ static void start(struct rig *r, struct vm *vm, const char *name, int image_dirf
 {
 	struct problem problem = PROBLEM_INIT;
 	struct pager_session session;
-	int orders[2], answers[2];
 	int e = pager_client_open(r->client, name, image_dirfd, keys, TEST_PAGES, soon(), &problem,
 				  &session);
 
 	if (e)
 		fail_msg("open: %d %s", e, problem.message);
-	assert_int_equal(pipe2(orders, O_CLOEXEC), 0);
-	assert_int_equal(pipe2(answers, O_CLOEXEC), 0);
-	*vm = (struct vm){.orders = orders[1], .answers = answers[0]};
+	*vm = (struct vm){0};
 	str_copy(vm->name, sizeof(vm->name), name);
-	vm->pid = fork();
-	assert_true(vm->pid >= 0);
-	if (vm->pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(orders[1]);
-		close(answers[0]);
-		be_a_machine(&session, features, orders[0], answers[1]);
-	}
-	close(orders[0]);
-	close(answers[1]);
-	close(session.memory_fd);
-	rig_wait_state(r, name, "serving");
+	start_machine(r, vm, &session, false, features);
+}
+
+int rig_open_raw(struct rig *r, const char *name, int image_dirfd, const struct vm_options *o,
+		 json_t **ret, int *ret_fd)
+{
+	json_auto_t *request = json_pack("{s:s, s:s, s:I, s:b, s:s*, s:s*}", "op", "open",
+					 "session", name, "n_pages", (json_int_t)TEST_PAGES, "keys",
+					 o->keys != NULL, "mode", o->mode, "load", o->load);
+	json_auto_t *reply = NULL;
+	int sock = fd_unix_connect(r->socket, SOCK_SEQPACKET), fds[2] = {image_dirfd, -1}, e = 0;
+
+	assert_true(sock >= 0);
+	if (o->keys)
+		assert_int_equal(keyring_to_fd(o->keys, &fds[1]), 0);
+	assert_int_equal(wire_send(sock, request, fds, o->keys ? 2 : 1), 0);
+	fd_close(fds[1]);
+	assert_true(fd_poll(sock, POLLIN, soon()) > 0);
+	assert_int_equal(wire_receive(sock, &reply, fds), 0);
+	close(sock);
+	if (!json_is_true(json_object_get(reply, "ok")))
+		e = wire_result(json_string_value(json_object_get(reply, "code")));
+	if (ret_fd)
+		*ret_fd = fds[0];
+	else
+		fd_close(fds[0]);
+	if (ret)
+		*ret = json_incref(reply);
+	return e;
+}
+
+void vm_attach(struct rig *r, struct vm *vm, const struct vm_options *o)
+{
+	bool eager = o->mode && !strcmp(o->mode, "eager");
+
+	start_machine(r, vm, &vm->session, eager, o->features);
+}
+
+void vm_start_as(struct rig *r, struct vm *vm, const char *name, int image_dirfd,
+		 const struct vm_options *o)
+{
+	json_auto_t *reply = NULL;
+	const char *path;
+	int fd;
+
+	*vm = (struct vm){0};
+	assert_int_equal(rig_open_raw(r, name, image_dirfd, o, &reply, &fd), 0);
+	path = json_string_value(json_object_get(reply, "socket"));
+	assert_non_null(path);
+	str_copy(vm->session.socket_path, sizeof(vm->session.socket_path), path);
+	vm->session.memory_fd = fd;
+	str_copy(vm->name, sizeof(vm->name), name);
+	if (!o->late)
+		vm_attach(r, vm, o);
 }
 
 void vm_start(struct rig *r, struct vm *vm, const char *name, int image_dirfd, uint64_t features)

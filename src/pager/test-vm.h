@@ -11,6 +11,10 @@
  * every third page; answer: pages that do not hold what was written DISCARD gfn
  * madvise(MADV_DONTNEED) on one page; answer: 0 IS_ZERO gfn    answer: 0 when the page is all zeros
  *     BLOCKING       make the userfaultfd blocking; answer: 0
+ *     CHURN ms       for so long, read pages at random and give them back; answer: pages that held
+ *                    neither the model nor, once they were given back with somebody told, zeros
+ *     STALL percent  how long the reads of all CHURNs took that took more than a millisecond;
+ *                    answer: that percentile, in microseconds
  */
 #include <signal.h>
 #include <stdbool.h>
@@ -24,7 +28,16 @@
 
 #define TEST_PAGES 4096u /* 16 MiB of guest memory */
 
-enum vm_order { VM_COMPARE, VM_READ, VM_SCRIBBLE, VM_DISCARD, VM_IS_ZERO, VM_BLOCKING };
+enum vm_order {
+	VM_COMPARE,
+	VM_READ,
+	VM_SCRIBBLE,
+	VM_DISCARD,
+	VM_IS_ZERO,
+	VM_BLOCKING,
+	VM_CHURN,
+	VM_STALL
+};
 
 struct rig {
 	char dir[64];
@@ -38,6 +51,7 @@ struct vm {
 	int orders;
 	int answers;
 	char name[32];
+	struct pager_session session; /* of vm_attach() */
 };
 
 extern uint8_t *test_model; /* TEST_PAGES pages: text, noise, long and short runs of zeros */
@@ -101,6 +115,27 @@ void vm_start(struct rig *r, struct vm *vm, const char *name, int image_dirfd, u
 /** vm_start_sealed() - the same with an image that needs @keys */
 void vm_start_sealed(struct rig *r, struct vm *vm, const char *name, int image_dirfd,
 		     const struct keyring *keys);
+
+/* How a session is to be, beyond an image; all zero: as vm_start() */
+struct vm_options {
+	const char *mode; /* "shared"... */
+	const char *load; /* "demand"... */
+	uint64_t features;
+	const struct keyring *keys;
+	bool late; /* leave it to vm_attach() to start the machine */
+};
+
+/** vm_start_as() - open a session in a mode and start a machine that fits */
+void vm_start_as(struct rig *r, struct vm *vm, const char *name, int image_dirfd,
+		 const struct vm_options *options);
+
+/** vm_attach() - the second half of vm_start_as() */
+void vm_attach(struct rig *r, struct vm *vm, const struct vm_options *options);
+
+/** rig_open_raw() - an "open" of one's own making. Return: 0 or what the pager answered; the reply
+ *  in @ret, its descriptor in @ret_fd; both may be NULL */
+int rig_open_raw(struct rig *r, const char *name, int image_dirfd, const struct vm_options *options,
+		 json_t **ret, int *ret_fd);
 
 /** vm_send() - give an order; vm_answer() - wait for what it answers. Return: false when too late
  */

@@ -122,11 +122,64 @@ static void test_without_privilege(void **state)
 	assert_int_equal(status, 0);
 }
 
+static uint64_t vm_flags(const void *at)
+{
+	char line[256], want[32], flags[256] = "";
+	FILE *f = fopen("/proc/self/smaps", "re");
+	bool here = false;
+
+	(void)snprintf(want, sizeof(want), "%lx-", (unsigned long)(uintptr_t)at);
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, want, strlen(want)))
+			here = true;
+		if (here && !strncmp(line, "VmFlags:", 8)) {
+			strcpy(flags, line);
+			break;
+		}
+	}
+	fclose(f);
+	return (strstr(flags, " um") ? UFFDIO_REGISTER_MODE_MISSING : 0) |
+	       (strstr(flags, " uw") ? UFFDIO_REGISTER_MODE_WP : 0);
+}
+
+/* Whose is it? Asking changes nothing, whatever the answer. */
+static void test_owns(void **state)
+{
+	_cleanup_fd_ int a = uffd_new(UFFD_FEATURE_PAGEFAULT_FLAG_WP), b = uffd_new(0);
+	const uint64_t both = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
+	char *p = mmap(NULL, 3 * SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uintptr_t of_a, of_b, of_none;
+
+	assert_true(a >= 0 && b >= 0 && p != MAP_FAILED);
+	of_a = (uintptr_t)p;
+	of_b = of_a + SIZE;
+	of_none = of_b + SIZE;
+	assert_int_equal(uffd_register(a, of_a, SIZE, both), 0);
+	assert_int_equal(uffd_register(b, of_b, SIZE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	for (int again = 0; again < 2; again++) {
+		assert_int_equal(uffd_owns(a, of_a), 1);
+		assert_int_equal(uffd_owns(b, of_a), 0);
+		assert_int_equal(uffd_owns(a, of_b), 0);
+		assert_int_equal(uffd_owns(b, of_b + SIZE - DORM_PAGE_SIZE), 1);
+		assert_int_equal(uffd_owns(a, of_none), 0);
+		assert_int_equal(uffd_owns(b, of_none), 0);
+		assert_int_equal(vm_flags((void *)of_a), both);
+		assert_int_equal(vm_flags((void *)of_b), UFFDIO_REGISTER_MODE_MISSING);
+		assert_int_equal(vm_flags((void *)of_none), 0);
+	}
+	assert_int_equal(uffd_unregister(a, of_a, SIZE), 0);
+	assert_int_equal(uffd_owns(a, of_a), 0);
+	assert_int_equal(vm_flags((void *)of_a), 0);
+	assert_int_equal(uffd_unregister(b, of_b, SIZE), 0);
+	munmap(p, 3 * SIZE);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_shared_fill),
-					   cmocka_unit_test(test_zeropage),
-					   cmocka_unit_test(test_without_privilege)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_shared_fill), cmocka_unit_test(test_zeropage),
+		cmocka_unit_test(test_owns), cmocka_unit_test(test_without_privilege)};
 	int fd = uffd_new(0);
 
 	if (fd < 0) {

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sys/uffd.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/mem.h"
 
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
@@ -184,4 +187,26 @@ int uffd_wake(int fd, uint64_t addr, uint64_t len)
 	struct uffdio_range range = {.start = addr, .len = len};
 
 	return ioctl(fd, UFFDIO_WAKE, &range) < 0 ? error_errno() : 0;
+}
+
+/*
+ * Two questions that change nothing. A copy from where nothing can be read: it fails with EFAULT
+ * where there is a registered page, whosever, and with ENOENT where there is none. Then a
+ * registration: it is refused (EBUSY) when the page is another userfaultfd's, and finds nothing to
+ * do when the page is registered with this one for that already, maybe among other things.
+ */
+int uffd_owns(int fd, uint64_t addr)
+{
+	void *nothing = mmap(NULL, DORM_PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t done;
+	int r;
+
+	if (nothing == MAP_FAILED)
+		return error_errno();
+	r = uffd_copy(fd, addr, nothing, DORM_PAGE_SIZE, &done);
+	munmap(nothing, DORM_PAGE_SIZE);
+	/* EAGAIN: its mappings are being changed, which only a userfaultfd with events can say */
+	if (r != -EFAULT && r != -EEXIST && r != -EAGAIN)
+		return 0;
+	return uffd_register(fd, addr, DORM_PAGE_SIZE, UFFDIO_REGISTER_MODE_MISSING) == 0;
 }

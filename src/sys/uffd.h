@@ -84,6 +84,12 @@ int uffd_continue(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done);
  */
 int uffd_unregister(int fd, uint64_t addr, uint64_t len);
 
+/**
+ * uffd_owns() - is the page at @addr registered for missing pages with this very userfaultfd?
+ * Of the address space that it was made in. Changes nothing there. Return: 1, 0; negative errno
+ */
+int uffd_owns(int fd, uint64_t addr);
+
 /** uffd_features() - UFFD_FEATURE_* that its maker enabled; 0 when that cannot be known */
 uint64_t uffd_features(int fd);
 

@@ -33,12 +33,22 @@ def stalls_of(touched, kills):
     return stalls
 
 
+def image_of(i, mode, pages):
+    """each of them for two clients; in overlay mode a fork of the same for all, with pages of its own"""
+    codec = ("none", "zstd")[i % 2]
+    if mode != "overlay":
+        return image(pages, f"{20 + i}:20:50", codec=codec)
+    return image(pages, f"20:20:50:{90 + i}:12", codec=codec, parent=image(pages, "20:20:50", codec="none"))
+
+
 def client_options(i, mode, seconds):
     """the memory of every second one is its own image; copy mode gives pages back, and so has
     something to fault for as long as it likes"""
     mode = mode or ("shared", "copy")[i % 2]
     give_back = {"owned": 50, "write": 20, "remove": 15} if mode == "copy" else {"owned": 10,
                                                                                "write": 30}
+    if mode == "overlay":
+        give_back["private"] = True
     return dict(mode=mode, threads=2, seed=i, seconds=seconds, rate=1500, trace="uniform",
                 keep_checking=True, timeout=int(seconds + 30), regions=1 + i % 4, **give_back)
 
@@ -56,8 +66,7 @@ def kill_pager(kills, mode=None, n_clients=8, pages=PAGES, pause=(0.05, 0.4)):
     if not can_take_over():
         skip("dorm-pager --help does not mention --takeover: nobody takes sessions back yet")
     dice = random.Random(kills)
-    images = [image(pages, f"{20 + i}:20:50", codec=("none", "zstd")[i % 2])
-              for i in range(n_clients // 2)]
+    images = [image_of(i, mode, pages) for i in range(n_clients // 2)]
     seconds = kills * (sum(pause) / 2 + 0.15) + 1
     with Pager() as p:
         clients = [p.begin(f"c{i}", images[i // 2], **client_options(i, mode, seconds))

@@ -133,6 +133,28 @@ def demand_first(mode):
         check(c.close() == 0, "vm-client failed")
 
 
+def stuck(mode):
+    """a read that takes longer than anybody waits is told of: in the statistics, and in the log"""
+    with Pager(faults="delay=13000") as p:
+        img = image(pages=2048)
+        img.drop_cache()
+        c = p.client("c", img, mode=mode, seed=3)
+        if "stuck_faults" not in p.session("c"):
+            skip("this pager does not watch its reads")
+        p.switch.touch()
+        c.send("touch shuffled 3")
+        wait_until(lambda: p.session("c")["oldest_fault_ns"] > 1e9, 10, "a fault waits")
+        check(p.session("c")["stuck_faults"] == 0, "stuck after a second")
+        wait_until(lambda: p.session("c")["stuck_faults"], 12, "it is stuck")
+        wait_until(lambda: "does its storage answer" in p.tail(), 3, "the log says so")
+        p.switch.unlink()
+        check(c.line().get("wrong") == 0, "wrong pages")
+        stats = p.session("c")
+        check(not stats["stuck_faults"] and not stats["oldest_fault_ns"], f"still stuck: {stats}")
+        c.compare()
+        check(c.close() == 0, "vm-client failed")
+
+
 CASES = (short_reads, not_in_page_cache, one_error, all_errors, some_errors, no_memory,
          mappings_change, slow, demand_first)
 
@@ -144,5 +166,6 @@ def bind(case, mode):
 for _mode in MODES:
     for _case in CASES:
         globals()[f"test_{_mode}_{_case.__name__}"] = bind(_case, _mode)
+test_shared_stuck = bind(stuck, "shared")
 
 main(globals())

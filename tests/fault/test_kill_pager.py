@@ -33,6 +33,10 @@ def test_copy():
     run("copy", KILLS)
 
 
+def test_overlay():
+    run("overlay", KILLS)
+
+
 def test_both():
     run(None, KILLS)
 

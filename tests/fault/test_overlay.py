@@ -7,7 +7,7 @@ that others run from, load, or have only a part of; generations; the choice betw
 """
 import time
 
-from rig import PAGES, Pager, check, image, main, skip, wait_until
+from rig import PAGES, Pager, check, has_option, image, main, skip, wait_until
 
 BUSY = dict(threads=3, owned=25, write=30, seed=11, chaos=True)
 FORK = ":99:12"
@@ -212,6 +212,36 @@ def test_wrong_memory():
         check("not a mapping" in p.session("wrong")["failure"], f"{p.session('wrong')}")
         c.kill()
         finish([w])
+
+
+def test_killed_pager():
+    """a new pager goes on with forks and their base, whichever was there first"""
+    if not has_option("--takeover"):
+        skip("nobody takes sessions back yet")
+    with Pager() as p:
+        base = image(content="65:20:50", codec="zstd", pages=4 * PAGES)
+        clients = [overlay(p, f"c{i}", fork_of(base, f":{100 * i + 99}:{10 + i}", pages=4 * PAGES),
+                           seed=i, seconds=4, rate=1500, threads=2, load="demand",
+                           keep_checking=True, timeout=60) for i in range(5)]
+        clients.append(p.begin("base", base, mode="shared", seed=9, seconds=4, rate=1500, threads=2,
+                               keep_checking=True, timeout=60))
+        for c in clients:
+            c.wait_attached()
+        for c in clients:
+            c.send("touch")
+        for _ in range(6):
+            time.sleep(0.5)
+            p.kill()
+            p.start()
+        for c in clients:
+            answer = c.line()
+            check(answer.get("wrong") == 0, f"wrong pages: {answer}"[:300])
+        late = overlay(p, "late", fork_of(base, pages=4 * PAGES)).wait_attached()
+        sessions = {s["session"]: s for s in p.stats()["sessions"]}
+        for i in range(5):
+            check(sessions[f"c{i}"]["mode"] == "overlay", f"{sessions}")
+        check(len(p.stats()["images"]) == 1, f"one memory: {p.stats()['images']}")
+        finish([*clients, late])
 
 
 def test_choice():

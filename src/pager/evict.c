@@ -1,0 +1,620 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Eviction
+ *
+ * Every page here can be had again from its layer, and whoever has written to one has a copy of its
+ * own. So pages are taken away by punching holes into the memfd: they vanish from the VMs that have
+ * them mapped, and come back by a fault (a refault).
+ *
+ * When. Three marks for a limit L, of the host or of an image:
+ *
+ *     L            above it, a thread that brought pages in takes as many away (evict_help())
+ *     L - L / 32   above it, the thread here is woken, by one write to an eventfd
+ *     L - L / 16   down to here it evicts, and then sleeps again
+ *
+ * So resident memory stays at or below L but for what is on its way in: a frame for each thread
+ * that loads, and one background read. (And some more while the thread here has the lock but no
+ * processor: whoever has to help waits HELP_MS for it and no longer, since faults come first.)
+ *
+ * Under pressure (psi.h) a sixteenth of all resident memory is
+ * evicted for each event; events come at most once in the window of the trigger, for as long as
+ * there is pressure. Without a trigger, MemAvailable is looked at once a second.
+ *
+ * Who goes first
+ *  1. An image over its own limit pays for it, and only it.
+ *  2. Memory without sessions, oldest first, without a second chance. It stays in the list, empty,
+ *     until its time is up.
+ *  3. Otherwise images give in proportion to what they have: each gets credit by its size, the one
+ *     with the most is next and pays with the credit of all (the smooth weighted round of nginx).
+ *     Within an image a hand goes round over its frames and takes those whose clock has run down
+ *     (frames.h). How much a frame has on its clock: 3 when it was needed again after it had been
+ *     evicted, or was asked for by a second VM; 1 when a fault asked for it; 0 when it was only
+ *     thought to be useful. A page that is mapped is used without our knowing; so being needed
+ *     again is the evidence there is. Pages that belong to no frame (aliases, zeros) have no clock:
+ *     a second hand sweeps them at the same pace.
+ *  4. Frames of a working set are favoured: passed over until nothing else is left, in any image.
+ *     Then they go by the clock too, but a share of each working set stays, the floor (25 %): it
+ *     would be the first to be read again. Should the floors together be more than half of the
+ *     limit, they are lowered until they are half. Whoever wants a limit gets it.
+ *  5. Memory that is kept (resident_keep(): VMs that need all of it and do not ask us) never goes.
+ *     If that is more than the limit, the limit does not hold; it is counted (stalls), and nobody
+ *     tries again for a tenth of a second.
+ *
+ * Worked example: limit 1 GiB, image A 700 MiB with sessions, B 200 MiB with sessions, C 100 MiB
+ * that lingers. A fault in A passes 992 MiB. C goes first, until 960 MiB are reached: 32 MiB of it.
+ * Once C is empty, of every 90 MiB A gives 70 and B 20.
+ *
+ * Everything below runs under one lock, for a batch of frames at a time. It keeps the list of
+ * residents and their hands; the control thread takes it to change the list, faults only above the
+ * limits. Wakes are given under it: a fault that found the frame being taken away left a mark, and
+ * has to look again.
+ */
+#include "pager/evict.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "pager/bring.h"
+#include "sys/psi.h"
+
+#define BATCH_FRAMES   32u   /* evicted with the lock held once */
+#define BATCH_STEPS    4096u /* and looked at */
+#define HELP_PAGES     (2 * IMAGE_FRAME_PAGES)
+#define HELP_TRIES     4
+#define HELP_MS	       5 /* wait for the lock for so long */
+#define PRESSURE_SHARE 16
+#define PRESSURE_MIN   1024u /* pages; less helps nobody */
+#define REST_MS	       100   /* when nothing can be evicted */
+#define LOOK_MS	       1000  /* between looks at MemAvailable */
+#define NICE	       10
+
+/* What is fair game. */
+enum level { SPARE_FAVOURED, TAKE_FAVOURED, N_LEVELS };
+
+struct evict {
+	struct pager *p;
+	pthread_mutex_t lock;
+	pthread_t thread;
+	bool started;
+	int stop_fd;
+	struct psi psi;
+	bool looks;   /* at MemAvailable */
+	bool watches; /* PSI tells */
+	unsigned floor_percent;
+	char text[256];		 /* which of these, for the log */
+	enum level level;	 /* lock */
+	uint64_t rest_until_ns;	 /* atomic: nothing can be evicted, do not try before */
+	struct evict_counters n; /* atomic */
+};
+
+/* Evict until no more than this is there. */
+struct goal {
+	uint64_t pages;		/* of all images; UINT64_MAX: any number */
+	uint64_t image_pages;	/* of each */
+	enum evict_cause cause; /* for @pages */
+};
+
+#define get(_field)	  __atomic_load_n(&(_field), __ATOMIC_RELAXED)
+#define count(_field, _n) ((void)__atomic_fetch_add(&(_field), (_n), __ATOMIC_RELAXED))
+
+/* ---- one image --------------------------------------------------------------------------------
+ */
+
+/* Frames of the working sets of @r that stay in any case. */
+static uint64_t floor_of(const struct evict *e, const struct resident *r)
+{
+	const uint64_t limit = get(e->p->budget.limit), percent = e->floor_percent;
+	uint64_t all = 0, own = get(r->favoured_frames) * percent / 100;
+
+	for (const struct resident *o = e->p->residents; o; o = o->next)
+		all += get(o->favoured_frames) * percent / 100 * IMAGE_FRAME_PAGES;
+	if (limit && all > limit / 2)
+		own = own * (limit / 2) / all;
+	return own;
+}
+
+static uint64_t count_favoured(const struct resident *r)
+{
+	uint64_t n = 0;
+
+	for (uint64_t i = bitmap_next(r->favoured, r->frames.n, 0); i < r->frames.n;
+	     i = bitmap_next(r->favoured, r->frames.n, i + 1))
+		n += frames_state(&r->frames, i) == FRAME_RESIDENT;
+	return n;
+}
+
+static void wake(struct evict *e, struct resident *r, uint64_t index, enum frame_wake whom)
+{
+	struct frame_page pages[IMAGE_FRAME_PAGES];
+	uint32_t layer, frame;
+
+	if (whom == WAKE_ALL) {
+		pager_wake_memory(e->p, r);
+	} else if (whom == WAKE_FRAME) {
+		frames_name(&r->frames, index, &layer, &frame);
+		pager_wake_all(e->p, r, pages, image_frame_pages(r->image, layer, frame, pages));
+	}
+}
+
+/* The hand is at a frame. Return: was it evicted? */
+static bool look_at(struct evict *e, struct resident *r, uint64_t i, uint64_t floor,
+		    uint64_t *freed)
+{
+	bool favoured = resident_is_favoured(r, i);
+	enum frame_wake whom = WAKE_NOBODY;
+
+	if (frames_state(&r->frames, i) != FRAME_RESIDENT)
+		return false;
+	if (!get(r->idle_ns)) {
+		if (favoured && e->level == SPARE_FAVOURED)
+			return false;
+		if (favoured && r->hand.favoured <= floor) {
+			count(e->n.floor_hits, 1);
+			return false;
+		}
+		if (frames_tick(&r->frames, i))
+			return false;
+	}
+	if (!resident_evict(r, i, freed, &whom))
+		return false;
+	r->hand.favoured -= favoured && r->hand.favoured;
+	wake(e, r, i, whom);
+	return true;
+}
+
+/* The loose pages that belong to so many steps of the other hand. */
+static uint64_t sweep_loose(struct resident *r, uint64_t steps)
+{
+	const uint64_t frames = MAX(r->frames.n, (uint64_t)1);
+	uint64_t n = MIN((r->n_pages * steps + frames - 1) / frames, r->n_pages - r->hand.gfn);
+	uint64_t freed = 0;
+
+	if (get(r->loose_pages))
+		freed = resident_evict_loose(r, r->hand.gfn, n);
+	r->hand.gfn = (r->hand.gfn + n) % r->n_pages;
+	return freed;
+}
+
+/* Return: pages freed */
+static uint64_t turn(struct evict *e, struct resident *r)
+{
+	const uint64_t n = r->frames.n, floor = floor_of(e, r);
+	uint64_t freed = 0, steps = 0;
+	unsigned taken = 0;
+
+	if (e->level == TAKE_FAVOURED && !r->hand.vain)
+		r->hand.favoured = count_favoured(r);
+	for (; steps < MIN(n, (uint64_t)BATCH_STEPS) && taken < BATCH_FRAMES; steps++) {
+		r->hand.frame = r->hand.frame + 1 < n ? r->hand.frame + 1 : 0;
+		taken += look_at(e, r, r->hand.frame, floor, &freed);
+	}
+	freed += sweep_loose(r, MAX(steps, (uint64_t)1));
+	r->hand.vain = freed ? 0 : r->hand.vain + MAX(steps, (uint64_t)1);
+	/* so often round that every clock has run down, and nothing: this image has no more */
+	if (r->hand.vain > (FRAMES_CLOCK_MAX + 2) * (n + 1))
+		r->hand.exhausted = (uint8_t)(e->level + 1);
+	return freed;
+}
+
+/* ---- which image ------------------------------------------------------------------------------
+ */
+
+static bool can_give(const struct evict *e, const struct resident *r)
+{
+	return get(r->present_pages) && !get(r->n_kept) && r->hand.exhausted <= e->level;
+}
+
+static struct resident *most_above(struct evict *e, uint64_t image_pages)
+{
+	struct resident *best = NULL;
+
+	for (struct resident *r = e->p->residents; r; r = r->next)
+		if (can_give(e, r) && get(r->present_pages) > image_pages &&
+		    (!best || get(r->present_pages) > get(best->present_pages)))
+			best = r;
+	return best;
+}
+
+static struct resident *longest_idle(struct evict *e)
+{
+	struct resident *best = NULL;
+
+	for (struct resident *r = e->p->residents; r; r = r->next)
+		if (can_give(e, r) && get(r->idle_ns) &&
+		    (!best || get(r->idle_ns) < get(best->idle_ns)))
+			best = r;
+	return best;
+}
+
+static struct resident *by_credit(struct evict *e)
+{
+	struct resident *best = NULL;
+	int64_t sum = 0;
+
+	for (struct resident *r = e->p->residents; r; r = r->next) {
+		if (!can_give(e, r)) {
+			r->hand.credit = 0;
+			continue;
+		}
+		r->hand.credit += (int64_t)get(r->present_pages);
+		sum += (int64_t)get(r->present_pages);
+		if (!best || r->hand.credit > best->hand.credit)
+			best = r;
+	}
+	if (best)
+		best->hand.credit -= sum;
+	return best;
+}
+
+static struct resident *choose(struct evict *e, const struct goal *g, enum evict_cause *ret)
+{
+	struct resident *r = most_above(e, g->image_pages);
+
+	*ret = r ? EVICT_IMAGE_LIMIT : g->cause;
+	if (!r && get(e->p->budget.pages) > g->pages)
+		r = longest_idle(e);
+	if (!r && get(e->p->budget.pages) > g->pages)
+		r = by_credit(e);
+	return r;
+}
+
+static bool is_reached(const struct evict *e, const struct goal *g)
+{
+	if (get(e->p->budget.pages) > g->pages)
+		return false;
+	for (const struct resident *r = e->p->residents; r; r = r->next)
+		if (get(r->present_pages) > g->image_pages && !get(r->n_kept))
+			return false;
+	return true;
+}
+
+/* Nothing else is left: look at everything again, with other eyes. */
+static void raise_level(struct evict *e)
+{
+	e->level++;
+	for (struct resident *r = e->p->residents; r; r = r->next)
+		r->hand.vain = 0;
+}
+
+/* With the lock: one batch. Return: pages freed; UINT64_MAX: there is no more to do, or to take */
+static uint64_t step(struct evict *e, const struct goal *g)
+{
+	enum evict_cause cause;
+	struct resident *r;
+	uint64_t freed;
+
+	if (is_reached(e, g))
+		return UINT64_MAX;
+	while (!(r = choose(e, g, &cause))) {
+		if (e->level + 1 == N_LEVELS) {
+			count(e->n.stalls, 1);
+			__atomic_store_n(&e->rest_until_ns, deadline_after_ms(REST_MS),
+					 __ATOMIC_RELAXED);
+			return UINT64_MAX;
+		}
+		raise_level(e);
+	}
+	freed = turn(e, r);
+	count(e->n.pages[cause], freed);
+	return freed;
+}
+
+/* ---- the thread -------------------------------------------------------------------------------
+ */
+
+/* What there is to take may have changed since the last time. With the lock. */
+static void begin(struct evict *e)
+{
+	e->level = SPARE_FAVOURED;
+	for (struct resident *r = e->p->residents; r; r = r->next) {
+		r->hand.exhausted = 0;
+		r->hand.vain = 0;
+	}
+}
+
+static void pursue(struct evict *e, const struct goal *g)
+{
+	uint64_t begun_ns = clock_now_ns(), freed = 0;
+
+	pthread_mutex_lock(&e->lock);
+	begin(e);
+	pthread_mutex_unlock(&e->lock);
+	while (freed != UINT64_MAX) {
+		pthread_mutex_lock(&e->lock);
+		freed = step(e, g);
+		pthread_mutex_unlock(&e->lock);
+	}
+	count(e->n.busy_ns, clock_now_ns() - begun_ns);
+}
+
+static uint64_t low_mark(uint64_t limit)
+{
+	return limit ? limit - limit / 16 : UINT64_MAX;
+}
+
+static bool is_above(const struct evict *e, uint64_t limit, uint64_t image_limit)
+{
+	const struct goal g = {.pages = limit ? resident_mark(limit) : UINT64_MAX,
+			       .image_pages =
+				       image_limit ? resident_mark(image_limit) : UINT64_MAX};
+	bool above;
+
+	pthread_mutex_lock((pthread_mutex_t *)&e->lock);
+	above = !is_reached(e, &g);
+	pthread_mutex_unlock((pthread_mutex_t *)&e->lock);
+	return above;
+}
+
+static void relieve(struct evict *e, bool pressure)
+{
+	const struct resident_budget *b = &e->p->budget;
+	uint64_t limit = get(b->limit), image_limit = get(b->image_limit), pages = get(b->pages);
+	struct goal g = {.pages = low_mark(limit),
+			 .image_pages = low_mark(image_limit),
+			 .cause = EVICT_LIMIT};
+
+	if (is_above(e, limit, image_limit))
+		pursue(e, &g);
+	if (!pressure)
+		return;
+	count(e->n.events, 1);
+	if (pages < PRESSURE_MIN)
+		return;
+	g.pages = pages - MAX(pages / PRESSURE_SHARE, (uint64_t)PRESSURE_MIN);
+	g.cause = EVICT_PRESSURE;
+	pursue(e, &g);
+}
+
+enum { POLL_STOP, POLL_WAKE, POLL_PSI, N_POLL = POLL_PSI + PSI_MAX_FDS };
+
+/* Return: is the host short of memory? */
+static bool wait_for_work(struct evict *e, struct pollfd polls[N_POLL])
+{
+	bool rests = !deadline_passed(get(e->rest_until_ns)), pressure = false;
+	eventfd_t n;
+
+	for (unsigned i = 0; i < PSI_MAX_FDS; i++)
+		polls[POLL_PSI + i] =
+			(struct pollfd){.fd = i < e->psi.n ? e->psi.fds[i] : -1, .events = POLLPRI};
+	polls[POLL_STOP] = (struct pollfd){.fd = e->stop_fd, .events = POLLIN};
+	polls[POLL_WAKE] =
+		(struct pollfd){.fd = rests ? -1 : e->p->budget.wake_fd, .events = POLLIN};
+	if (poll(polls, N_POLL, rests ? REST_MS : e->looks ? LOOK_MS : -1) < 0)
+		return false;
+	for (unsigned i = e->psi.n; i-- > 0;) {
+		pressure |= (polls[POLL_PSI + i].revents & POLLPRI) != 0;
+		if (polls[POLL_PSI + i].revents & (POLLERR | POLLNVAL))
+			psi_drop(&e->psi, i);
+	}
+	if (!rests) {
+		(void)eventfd_read(e->p->budget.wake_fd, &n); /* EAGAIN: it was something else */
+		__atomic_store_n(&e->p->budget.woken, 0, __ATOMIC_SEQ_CST); /* then look */
+	}
+	return pressure || (e->looks && psi_is_short());
+}
+
+static void *run(void *arg)
+{
+	struct evict *e = arg;
+	struct pollfd polls[N_POLL];
+
+	(void)setpriority(PRIO_PROCESS, 0, NICE); /* of this thread; faults come first */
+	for (;;) {
+		bool pressure = wait_for_work(e, polls);
+
+		if (polls[POLL_STOP].revents)
+			return NULL;
+		relieve(e, pressure);
+	}
+}
+
+static int start(struct evict *e)
+{
+	sigset_t all, before;
+	int r;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = -pthread_create(&e->thread, NULL, run, e);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	e->started = r == 0;
+	return error_trace(r);
+}
+
+static void watch_pressure(struct evict *e)
+{
+	if (e->p->options.no_pressure) {
+		str_copy(e->text, sizeof(e->text), "not watched");
+		return;
+	}
+	e->looks = psi_open(&e->psi) < 0;
+	e->watches = !e->looks;
+	if (e->looks)
+		(void)snprintf(e->text, sizeof(e->text), "MemAvailable, once a second (%s)",
+			       e->psi.text);
+	else
+		str_copy(e->text, sizeof(e->text), e->psi.text);
+}
+
+int evict_new(struct pager *p, struct evict **ret)
+{
+	struct evict *e = calloc(1, sizeof(*e));
+	int r;
+
+	if (!e)
+		return -ENOMEM;
+	e->p = p;
+	e->floor_percent = p->options.floor_percent;
+	pthread_mutex_init(&e->lock, NULL);
+	e->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	p->budget.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	*ret = e;
+	if (e->stop_fd < 0 || p->budget.wake_fd < 0)
+		return error_errno();
+	watch_pressure(e);
+	evict_limits(p, p->options.memory_limit, p->options.image_limit);
+	r = start(e);
+	return r;
+}
+
+void evict_stop(struct evict *e)
+{
+	if (!e || !e->started)
+		return;
+	(void)eventfd_write(e->stop_fd, 1);
+	pthread_join(e->thread, NULL);
+	e->started = false;
+}
+
+struct evict *evict_free(struct evict *e)
+{
+	if (!e)
+		return NULL;
+	evict_stop(e);
+	psi_close(&e->psi);
+	fd_close(e->stop_fd);
+	e->p->budget.wake_fd = fd_close(e->p->budget.wake_fd);
+	pthread_mutex_destroy(&e->lock);
+	free(e);
+	return NULL;
+}
+
+/* ---- others -----------------------------------------------------------------------------------
+ */
+
+void evict_lock(struct pager *p)
+{
+	pthread_mutex_lock(&p->evict->lock);
+}
+
+void evict_unlock(struct pager *p)
+{
+	pthread_mutex_unlock(&p->evict->lock);
+}
+
+void evict_help_now(struct pager *p)
+{
+	struct evict *e = p->evict;
+	uint64_t limit = get(p->budget.limit), image_limit = get(p->budget.image_limit);
+	const struct goal g = {.pages = limit ? limit : UINT64_MAX,
+			       .image_pages = image_limit ? image_limit : UINT64_MAX,
+			       .cause = EVICT_LIMIT};
+	uint64_t freed = 0, n;
+
+	if (!deadline_passed(get(e->rest_until_ns)))
+		return;
+	/* the thread that has it has a low priority, and may have to wait for a processor: others
+	 * need this one more than the limit needs to be exact */
+	if (deadline_lock(&e->lock, deadline_after_ms(HELP_MS)) < 0)
+		return;
+	for (int i = 0; i < HELP_TRIES && freed < HELP_PAGES; i++) {
+		n = step(e, &g);
+		if (n == UINT64_MAX)
+			break;
+		freed += n;
+	}
+	pthread_mutex_unlock(&e->lock);
+	count(e->n.helped, freed);
+}
+
+static uint64_t pages_of(uint64_t bytes)
+{
+	return bytes / DORM_PAGE_SIZE + (bytes % DORM_PAGE_SIZE != 0);
+}
+
+void evict_limits(struct pager *p, uint64_t memory_limit, uint64_t image_limit)
+{
+	__atomic_store_n(&p->budget.limit, pages_of(memory_limit), __ATOMIC_RELAXED);
+	__atomic_store_n(&p->budget.image_limit, pages_of(image_limit), __ATOMIC_RELAXED);
+	__atomic_store_n(&p->evict->rest_until_ns, 0, __ATOMIC_RELAXED);
+	(void)eventfd_write(p->budget.wake_fd, 1);
+}
+
+bool evict_has_room(struct pager *p, const struct resident *r)
+{
+	uint64_t limit = get(p->budget.limit), image_limit = get(p->budget.image_limit);
+	uint64_t need = image_stored_pages(r->image);
+
+	if (get(r->n_kept))
+		return true; /* it stays as it is */
+	if (image_limit && need > image_limit)
+		return false;
+	evict_lock(p);
+	for (const struct resident *o = p->residents; o; o = o->next)
+		if (o != r && get(o->n_kept))
+			need += get(o->present_pages);
+	evict_unlock(p);
+	return !limit || need <= limit;
+}
+
+int evict_parse(const char *text, uint64_t *ret)
+{
+	_cleanup_free_ char *number = NULL;
+	const size_t len = strlen(text);
+	uint64_t v;
+
+	if (!len || text[len - 1] != '%') {
+		if (str_to_bytes(text, &v) < 0)
+			return -EINVAL;
+	} else {
+		number = strndup(text, len - 1);
+		if (!number || str_to_u64(number, &v) < 0 || v < 1 || v > 100)
+			return -EINVAL;
+		v = (uint64_t)sysconf(_SC_PHYS_PAGES) / 100 * v * DORM_PAGE_SIZE;
+	}
+	if (v && v < EVICT_MIN_LIMIT)
+		return -EINVAL;
+	*ret = v;
+	return 0;
+}
+
+const char *evict_pressure_text(const struct pager *p)
+{
+	return p->evict->text;
+}
+
+bool evict_is_watching(const struct pager *p)
+{
+	return p->evict->watches;
+}
+
+void evict_counters(const struct pager *p, struct evict_counters *ret)
+{
+	const struct evict_counters *n = &p->evict->n;
+
+	for (int i = 0; i < EVICT_N_CAUSES; i++)
+		ret->pages[i] = get(n->pages[i]);
+	ret->helped = get(n->helped);
+	ret->floor_hits = get(n->floor_hits);
+	ret->stalls = get(n->stalls);
+	ret->events = get(n->events);
+	ret->busy_ns = get(n->busy_ns);
+}
+
+json_t *evict_stats(const struct pager *p)
+{
+	struct evict_counters n;
+
+	evict_counters(p, &n);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}",
+			 "resident_pages", (json_int_t)get(p->budget.pages), "memory_limit_pages",
+			 (json_int_t)get(p->budget.limit), "image_limit_pages",
+			 (json_int_t)get(p->budget.image_limit), "pages_limit",
+			 (json_int_t)n.pages[EVICT_LIMIT], "pages_image_limit",
+			 (json_int_t)n.pages[EVICT_IMAGE_LIMIT], "pages_pressure",
+			 (json_int_t)n.pages[EVICT_PRESSURE], "pages_helped", (json_int_t)n.helped,
+			 "floor_hits", (json_int_t)n.floor_hits, "stalls", (json_int_t)n.stalls,
+			 "pressure_events", (json_int_t)n.events, "busy_ns", (json_int_t)n.busy_ns,
+			 "pressure", evict_pressure_text(p));
+}
