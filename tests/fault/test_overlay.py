@@ -193,7 +193,7 @@ def test_evicted_base():
             c.wait_attached()
         for _ in range(2):
             for c in clients:
-                c.send("touch uniform 6000")
+                c.send("touch uniform 3000")
             for c in clients:
                 check(c.line().get("wrong") == 0, "wrong pages")
         images = p.stats()["images"]
