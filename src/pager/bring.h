@@ -67,8 +67,13 @@ bool bring_copy_aliases(struct bring *w, struct bounce *b, const struct page_run
  */
 int bring_copy(struct bring *w, const uint8_t *src);
 
-/** bring_continue() - map the page that is waited for, and what can be had around it (OVERLAY) */
+/** bring_continue() - map the page that is waited for, and those around it without a gap (OVERLAY)
+ */
 int bring_continue(struct bring *w);
+
+/** bring_continue_rest() - and then what lies in the same 2 MiB, on the other side of pages that
+ * are the VM's own, zero, or not here: that saves an event for each of them */
+void bring_continue_rest(struct bring *w);
 
 static inline void bring_served(const struct bring *w)
 {
