@@ -606,6 +606,9 @@ static json_t *stats_of(struct session *s)
 
 	if (!o)
 		return NULL;
+	if (s->mode == SESSION_EAGER) /* it never needs us, but its VM must not begin before this */
+		(void)json_object_set_new(o, "full",
+					  json_boolean(job_state(s->job) != JOB_LOADING));
 	recording_counts(s->recording, &prefetched, &used);
 	(void)json_object_set_new(o, "prefetched_pages", json_integer((json_int_t)prefetched));
 	(void)json_object_set_new(o, "prefetched_used_pages", json_integer((json_int_t)used));
