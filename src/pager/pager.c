@@ -363,7 +363,8 @@ int pager_warm(struct pager *p, struct image *image, const struct working_set *s
 int pager_attach(struct pager *p, struct session *s, const struct handshake *map, int uffd,
 		 int pidfd, int pid, struct problem *problem)
 {
-	struct epoll_event e = {.events = EPOLLIN, .data.u64 = s->handle};
+	/* once per fault and not as long as there is one, which would wake all threads for it */
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.u64 = s->handle};
 	int r = session_attach(s, map, uffd, pidfd, pid, problem);
 
 	if (r < 0)
