@@ -194,6 +194,7 @@ static void serve_copy(struct bring *w, struct bounce *b, const struct page_run 
 	if (frames_pin(&r->frames, index)) {
 		bring_count(w->s->n.faults_resident, 1);
 		bring_count(w->s->n.faults_copied, 1);
+		w->at_hand = true;
 		(void)bring_copy(w, NULL);
 		frames_unpin(&r->frames, index);
 		return;
