@@ -221,7 +221,8 @@ static bool next_copy(struct job *job, struct load *l)
 	struct side *side = &job->sides[SIDE_DIRECT];
 
 	if (!job->s || job->s->mode != SESSION_COPY || job->copied ||
-	    session_state(job->s) != SESSION_SERVING || !job->r->present_pages)
+	    session_state(job->s) != SESSION_SERVING ||
+	    !__atomic_load_n(&job->r->present_pages, __ATOMIC_RELAXED))
 		return false;
 	job->copied = true; /* one pass over all of it, in one piece of work */
 	l->len = 0;
