@@ -105,13 +105,24 @@ static int copy_rest(struct bring *w, const uint8_t *src)
 	return r;
 }
 
+/*
+ * A page that is at hand costs a copy and memory of the VM's own, and a fault on it a few times as
+ * much time. So the rest of a frame is worth being copied when accesses lie together, which is when
+ * the VM has a page nearby already. What had to be waited for is not asked for twice.
+ */
+static bool wants_rest(const struct bring *w)
+{
+	return w->gfn == UINT64_MAX || !w->at_hand || slate_is_near(&w->s->slate, w->gfn);
+}
+
 int bring_copy(struct bring *w, const uint8_t *src)
 {
+	bool rest = wants_rest(w);
 	int r = w->gfn == UINT64_MAX ? 0 : copy_focus(w, src);
 
 	if (w->gfn != UINT64_MAX)
 		bring_put_result(w, r, "a page");
-	return r ? r : copy_rest(w, src);
+	return r || !rest ? r : copy_rest(w, src);
 }
 
 /*
@@ -417,6 +428,7 @@ void bring(struct bring *w, struct bounce *b)
 					&problem);
 
 	bring_count(w->s->n.faults_stored, 1);
+	w->at_hand = e != -EAGAIN;
 	if (e == -EAGAIN) {
 		if (hand_over(w))
 			return;

@@ -19,6 +19,7 @@ struct bring {
 	uint64_t gfn; /* the page that is waited for; UINT64_MAX: none */
 	uint32_t layer, frame;
 	uint64_t read_ns; /* when its event was read */
+	bool at_hand;	  /* the frame can be had again without a read from the disk */
 };
 
 /** bring() - see above. @b: the calling thread's */
@@ -60,7 +61,8 @@ bool bring_copy_aliases(struct bring *w, struct bounce *b, const struct page_run
 			bool decoded);
 
 /**
- * bring_copy() - copy a frame's pages into the VM of @w: the page that is waited for first
+ * bring_copy() - copy a frame's pages into the VM of @w: the page that is waited for first, and
+ * of what is at hand not more than that unless the VM has pages nearby
  * Pages that are not the VM's own (OVERLAY), and those that it has, are left out.
  * @src: the decoded frame; NULL: from the resident memory, where the caller has pinned it
  * Return: 0; as session_copy()

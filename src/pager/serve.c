@@ -199,6 +199,8 @@ static void serve_copy(struct bring *w, struct bounce *b, const struct page_run 
 		bring_count(w->s->n.faults_resident, 1);
 		bring_count(w->s->n.faults_copied, 1);
 		frames_use(&r->frames, index);
+		w->at_hand = true;
+		recording_need(w->s->recording, w->gfn, 1); /* nothing else tells, in this mode */
 		(void)bring_copy(w, NULL);
 		frames_unpin(&r->frames, index);
 		return;
