@@ -30,20 +30,29 @@
 /* ---- beginning --------------------------------------------------------------------------------
  */
 
+/* Alone it may be that the last one was killed just now, and is not quite gone. */
+static uint64_t lock_deadline(const struct control *c)
+{
+	return deadline_after_ms(c->options.alone ? ALONE_LOCK_MS : 0);
+}
+
 static int take_lock(struct control *c, struct problem *problem)
 {
 	_cleanup_free_ char *path = str_printf("%s.lock", c->options.socket_path);
+	uint64_t deadline_ns = lock_deadline(c);
+	int r;
 
 	if (!path)
 		return -ENOMEM;
 	c->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (c->lock_fd < 0) {
-		int r = error_errno();
-
+		r = error_errno();
 		problem_errno(problem, r, "cannot open %s", path);
 		return r;
 	}
-	if (flock(c->lock_fd, LOCK_EX | LOCK_NB) == 0)
+	while ((r = flock(c->lock_fd, LOCK_EX | LOCK_NB)) < 0 && !deadline_passed(deadline_ns))
+		(void)poll(NULL, 0, 10);
+	if (r == 0)
 		return 0;
 	problem_set(problem, 409, "another dorm-pager serves %s", c->options.socket_path);
 	problem_hint(problem, "stop it, or choose another --socket");
@@ -109,10 +118,9 @@ static int prepare(struct control *c, struct takeover_images **images, struct pr
 	return r < 0 ? r : handover_ask(c->options.socket_path, problem, &c->listener);
 }
 
-/* Alone it may be that the last one was killed just now, and is not quite gone. */
 static int lock_journal(struct control *c, struct problem *problem)
 {
-	uint64_t deadline_ns = deadline_after_ms(c->options.alone ? ALONE_LOCK_MS : 0);
+	uint64_t deadline_ns = lock_deadline(c);
 	int r;
 
 	while ((r = journal_lock(c->journal, problem)) == -EADDRINUSE &&

@@ -223,6 +223,8 @@ static void take_journal(struct control *c, struct takeover_images *images)
 	}
 	for (size_t i = 0; i < n; i++)
 		takeover_count_name(c, entries[i].name);
+	if (c->n_named && !c->keeps_memory && c->options.keeper_sock >= 0)
+		takeover_keep_memory(c, NULL); /* a supervisor that does not know the numbers */
 	for (int round = 0; round < 4; round++)
 		for (size_t i = 0; i < n; i++)
 			if (round_of(&entries[i]) == round)
