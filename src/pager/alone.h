@@ -29,7 +29,7 @@
 
 #define ALONE_MAX_SHAKING   32u
 #define ALONE_MAX_LISTENERS 4u
-#define ALONE_LOCK_MS	    1000u /* how long one that was killed may take to be gone */
+#define ALONE_LOCK_MS	    5000u /* how long one that was killed may take to be gone */
 #define ALONE_MAX_POLL	    (ALONE_MAX_SHAKING + ALONE_MAX_LISTENERS)
 
 /* A VM that handed over its memory. */

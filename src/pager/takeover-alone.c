@@ -172,8 +172,10 @@ static int check_image(const struct control *c, const struct journal_entry *e,
 	if (e->mode == SESSION_COPY && !strcmp(e->image_id, image_id(image)) &&
 	    e->n_pages == image_n_pages(image))
 		return 0;
-	problem_set(problem, 409, "it runs from image %s, not from %s", e->image_id,
-		    image_id(image));
+	problem_set(problem, 409,
+		    "it runs from %llu pages of image %s in mode %s, not from %llu of %s",
+		    (unsigned long long)e->n_pages, e->image_id, session_mode_name(e->mode),
+		    (unsigned long long)image_n_pages(image), image_id(image));
 	return -ESTALE;
 }
 
@@ -205,10 +207,13 @@ static int check_uffd(struct taking *t, struct problem *problem)
 static int take(struct control *c, struct kept *k, struct taking *t, struct problem *problem)
 {
 	struct session *s;
-	int r = k->fds[FD_SLATE] < 0 || !uffd_is(k->fds[FD_UFFD]) ? -EBADF : 0;
+	int r;
 
-	if (r == 0)
-		r = check_process(k, t->e, problem);
+	if (k->fds[FD_SLATE] < 0 || !uffd_is(k->fds[FD_UFFD])) {
+		problem_set(problem, 500, "its descriptors were not kept");
+		return -EBADF;
+	}
+	r = check_process(k, t->e, problem);
 	if (r == 0)
 		r = check_image(c, t->e, problem);
 	if (r == 0)
@@ -239,6 +244,7 @@ static void take_vm(struct control *c, struct kept *k, struct journal_entry *e)
 	int pidfd, r = journal_decode(k->json, strlen(k->json), &problem, e);
 
 	if (r != 0 || e->pid == 0 || strcmp(e->name, k->name) != 0) {
+		problem_set(&problem, 500, "its record is not that of a VM of this name");
 		*e = (struct journal_entry){.mode = SESSION_COPY};
 		str_copy(e->name, sizeof(e->name), k->name);
 		r = -EBADMSG;
