@@ -12,6 +12,11 @@
  * there, the image's resident memory. It is worth keeping because what is in it need not be read
  * and decoded again, not because a VM would depend on it: these have their memory to themselves.
  *
+ * And one that nobody takes anything out of: "pressure" has the descriptors that tell when the host
+ * is short of memory (psi.h). The last one of these that is closed waits for an RCU grace period,
+ * on a busy host the longest part of a worker's death, and all VMs would wait for that. As the
+ * supervisor has them, too, it is the one that waits, once the next worker has put its own.
+ *
  * What is believed: the record is from a worker that VMs talked to, and that died of something. So
  * it is decoded like one of the journal; the process is that of the pidfd, and started when it
  * did; the userfaultfd is registered at all regions; the slate has the image's number of pages;
@@ -30,13 +35,15 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "pager/evict.h"
 #include "pager/keeper.h"
 #include "pager/takeover-internal.h"
 #include "sys/pidfd.h"
 #include "sys/proc.h"
 #include "sys/uffd.h"
 
-#define RECORD_ALONE "alone"
+#define RECORD_ALONE	"alone"
+#define RECORD_PRESSURE "pressure"
 
 enum { FD_UFFD, FD_PIDFD, FD_SLATE, FD_CONN, N_FDS };
 static_assert(N_FDS <= KEEPER_MAX_FDS, "a record has room for them");
@@ -119,6 +126,15 @@ void takeover_keep_memory(struct control *c, const struct resident *memory)
 		c->memory_ino = st.st_ino;
 	}
 	put_alone(c, c->keeps_memory ? memory->memfd : -1);
+}
+
+void takeover_keep_pressure(struct control *c)
+{
+	int fds[KEEPER_MAX_FDS];
+	size_t n = evict_watched(c->p, fds, ARRAY_SIZE(fds));
+
+	/* what is not kept is only closed later */
+	(void)keeper_put(c->options.keeper_sock, RECORD_PRESSURE, "{}", fds, n);
 }
 
 static void take_alone(struct control *c, struct kept *k)
@@ -277,7 +293,7 @@ void takeover_kept(struct control *c)
 		if (!strcmp(k->name, RECORD_ALONE))
 			take_alone(c, k);
 	for (struct kept *k = list.first; e && k; k = k->next)
-		if (strcmp(k->name, RECORD_ALONE) != 0)
+		if (str_has_prefix(k->name, "vm-"))
 			take_vm(c, k, e);
 	list_deinit(&list);
 }

@@ -74,6 +74,9 @@ void takeover_count_name(struct control *c, const char *name);
 /** takeover_kept() - take back what the supervisor keeps; nothing is served yet */
 void takeover_kept(struct control *c);
 
+/** takeover_keep_pressure() - what must not be closed by a worker that is dying */
+void takeover_keep_pressure(struct control *c);
+
 /* ---- orphan.c ---- */
 
 /** orphan_new() - @why: the image could not be opened. Return: 0; -ENOMEM */

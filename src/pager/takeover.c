@@ -249,6 +249,8 @@ void takeover_run(struct control *c, struct takeover_images *images)
 		take_journal(c, images);
 	serve_all(c);
 	c->takeover_ns = clock_now_ns() - t0;
+	if (c->options.alone && c->options.keeper_sock >= 0)
+		takeover_keep_pressure(c);
 	if (c->taken_back || c->lost)
 		log_info("%u sessions taken back in %.1f ms (descriptors %.1f, images %.1f, "
 			 "memory %.1f), %u lost",

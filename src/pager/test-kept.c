@@ -166,7 +166,7 @@ static int count(void *data, const char *name, const char *json, int *fds, size_
 {
 	unsigned *n = data;
 
-	*n += strcmp(name, "alone") != 0;
+	*n += !strncmp(name, "vm-", 3);
 	return 0;
 }
 
