@@ -389,7 +389,8 @@ int pager_warm(struct pager *p, struct image *image, const struct working_set *s
 
 static int serve(struct pager *p, struct session *s, struct problem *problem)
 {
-	struct epoll_event e = {.events = EPOLLIN, .data.u64 = s->handle};
+	/* once per fault and not as long as there is one, which would wake all threads for it */
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.u64 = s->handle};
 	int r;
 
 	loader_kick(p->loader); /* what had to wait for the VM's memory */
@@ -598,6 +599,12 @@ int pager_tick(struct pager *p)
 /* ---- statistics -------------------------------------------------------------------------------
  */
 
+/* A session that was taken back has no job: it was complete. */
+static bool is_complete(const struct job *job)
+{
+	return job_state(job) == JOB_DONE || job_state(job) == JOB_NONE;
+}
+
 static json_t *stats_of(struct session *s)
 {
 	json_t *o = session_stats(s);
@@ -606,6 +613,8 @@ static json_t *stats_of(struct session *s)
 
 	if (!o)
 		return NULL;
+	if (s->mode == SESSION_EAGER) /* it never needs us, but its VM must not begin before this */
+		(void)json_object_set_new(o, "full", json_boolean(is_complete(s->job)));
 	recording_counts(s->recording, &prefetched, &used);
 	(void)json_object_set_new(o, "prefetched_pages", json_integer((json_int_t)prefetched));
 	(void)json_object_set_new(o, "prefetched_used_pages", json_integer((json_int_t)used));
