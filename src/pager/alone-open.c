@@ -7,11 +7,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
@@ -51,16 +53,19 @@ static int take_lock(const char *path, struct problem *problem, int *ret)
 {
 	_cleanup_free_ char *name = str_printf("%s.lock", path);
 	_cleanup_fd_ int fd = name ? open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+	uint64_t deadline_ns = deadline_after_ms(ALONE_LOCK_MS);
+	int r;
 
 	if (!name)
 		return -ENOMEM;
 	if (fd < 0) {
-		int r = error_errno();
-
+		r = error_errno();
 		problem_errno(problem, r, "cannot open %s", name);
 		return r;
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+	while ((r = flock(fd, LOCK_EX | LOCK_NB)) < 0 && !deadline_passed(deadline_ns))
+		(void)poll(NULL, 0, 10); /* one that was killed just now is not quite gone */
+	if (r < 0) {
 		problem_set(problem, 409, "another dorm-pager listens on %s", path);
 		problem_hint(problem, "stop it, or choose another --listen");
 		return -EADDRINUSE;

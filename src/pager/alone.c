@@ -13,6 +13,8 @@
 #include "pager/alone.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -24,6 +26,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "sys/pidfd.h"
 #include "sys/uffd.h"
 
 #ifndef SO_PEERPIDFD
@@ -37,6 +40,9 @@ struct shaking {
 	int uffd;
 	int pidfd;
 	int pid;
+	bool certain;  /* that @pidfd is of the process that connected */
+	bool ended;    /* the connection, by the other side */
+	bool has_uffd; /* it gave a userfaultfd */
 	uint64_t deadline_ns;
 	struct buf text;
 };
@@ -124,6 +130,8 @@ static int peer_process(struct shaking *s)
 	len = sizeof(s->pidfd);
 	if (getsockopt(s->conn, SOL_SOCKET, SO_PEERPIDFD, &s->pidfd, &len) < 0)
 		s->pidfd = (int)syscall(SYS_pidfd_open, cred.pid, 0); /* CLOEXEC by itself */
+	else
+		s->certain = true;
 	if (s->pidfd < 0)
 		return error_errno();
 	s->pid = cred.pid;
@@ -180,6 +188,7 @@ static int read_some(struct shaking *s, struct problem *problem)
 		return -EINVAL;
 	}
 	if (n <= 0) {
+		s->ended = true;
 		problem_set(problem, 400, "handshake: the connection ended after %zu bytes",
 			    s->text.len);
 		return -EINVAL;
@@ -187,9 +196,10 @@ static int read_some(struct shaking *s, struct problem *problem)
 	return buf_append(&s->text, data, (size_t)n);
 }
 
-static int check_uffd(const struct shaking *s, struct problem *problem)
+static int check_uffd(struct shaking *s, struct problem *problem)
 {
-	if (s->uffd >= 0 && uffd_is(s->uffd))
+	s->has_uffd = s->uffd >= 0 && uffd_is(s->uffd);
+	if (s->has_uffd)
 		return 0;
 	problem_set(problem, 400,
 		    s->uffd < 0 ? "handshake: no descriptor came with it"
@@ -201,21 +211,22 @@ static int admit(struct alone *a, struct shaking *s, const struct handshake *map
 		 struct problem *problem)
 {
 	char name[32];
-	struct alone_vm vm = {.name = name, .map = *map, .pid = s->pid};
+	struct alone_vm vm = {.name = name, .number = a->n_named + 1, .map = *map, .pid = s->pid};
 	int r = check_uffd(s, problem);
 
 	if (r == 0)
 		r = image_check_unchanged(a->options.image, problem);
 	if (r)
 		return r;
-	(void)snprintf(name, sizeof(name), "vm-%llu", (unsigned long long)a->n_named + 1);
+	(void)snprintf(name, sizeof(name), "vm-%llu", (unsigned long long)vm.number);
 	vm.uffd = take_fd(s->uffd);
 	vm.conn = take_fd(s->conn);
 	vm.pidfd = take_fd(s->pidfd);
+	s->pidfd =
+		fcntl(vm.pidfd, F_DUPFD_CLOEXEC, 0); /* in case that it is refused; -1: ran out */
 	r = a->admit(a->data, a->options.image, &vm, problem);
 	if (r == 0)
 		a->n_named++;
-	/* of one that was refused: a VMM keeps its own userfaultfd, so that its guest waits */
 	fd_close(vm.uffd);
 	fd_close(vm.conn);
 	fd_close(vm.pidfd);
@@ -243,6 +254,22 @@ static int shake(struct alone *a, struct shaking *s, struct problem *problem)
 	return r > 0 ? -EINVAL : r;
 }
 
+/*
+ * Whoever handed over a userfaultfd has memory behind it that nobody will ever bring: its guest
+ * would wait for ever at its first page, and a VMM does not look at the connection. So it is ended,
+ * as it would be if its session failed later on. Only where it is certain that the process is the
+ * one that connected (SO_PEERPIDFD), and that the descriptor is what it should be; and not when it
+ * ended the connection itself.
+ */
+static void end_refused(struct shaking *s)
+{
+	s->has_uffd |= s->uffd >= 0 && uffd_is(s->uffd);
+	if (s->ended || !s->certain || s->pidfd < 0 || !s->has_uffd)
+		return;
+	if (pidfd_signal(s->pidfd, SIGKILL) == 0)
+		log_error("pid=%d was killed: its memory cannot be served", s->pid);
+}
+
 static void serve_shaking(struct alone *a, struct shaking *s)
 {
 	struct problem problem = PROBLEM_INIT;
@@ -255,6 +282,8 @@ static void serve_shaking(struct alone *a, struct shaking *s)
 		log_warn("refused a VM, pid=%d: %s%s%s", s->pid, problem.message,
 			 problem.hint[0] ? "; " : "", problem.hint);
 	}
+	if (r < 0)
+		end_refused(s);
 	forget(a, s);
 }
 

@@ -29,11 +29,13 @@
 
 #define ALONE_MAX_SHAKING   32u
 #define ALONE_MAX_LISTENERS 4u
+#define ALONE_LOCK_MS	    5000u /* how long one that was killed may take to be gone */
 #define ALONE_MAX_POLL	    (ALONE_MAX_SHAKING + ALONE_MAX_LISTENERS)
 
 /* A VM that handed over its memory. */
 struct alone_vm {
-	const char *name;
+	const char *name; /* "vm-" and @number */
+	uint64_t number;
 	struct handshake map;
 	int uffd;  /* it and the next two: take_fd() them; what is left is closed */
 	int conn;  /* to be kept open while the session lives */

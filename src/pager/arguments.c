@@ -23,8 +23,14 @@ static const char usage[] =
 	"                       (not needed with systemd socket activation)\n"
 	"  --control SOCKET     answer requests for statistics there\n"
 	"  --seal-key SOURCE    key of a sealed image: file:PATH, env:NAME, fd:N; may be repeated\n"
-	"  --supervise=yes|no   stay behind as a parent that starts the pager again when it dies "
+	"  --supervise=yes|no   stay behind as a parent that starts the pager again when it dies,\n"
+	"                       and keeps what it needs to go on with its VMs: no privilege "
 	"(yes)\n"
+	"  --run-dir DIR        keep a journal there, so that the next start goes on with the VMs\n"
+	"                       when parent and pager died, or were stopped: needs the right to\n"
+	"                       trace the VMs (same user, or CAP_SYS_PTRACE); --take-back=yes "
+	"alone\n"
+	"                       means RUNTIME_DIRECTORY, else SOCKET.d\n"
 	"\n"
 	"For dormd:\n"
 	"  --socket PATH        listen here for whoever opens sessions\n"
@@ -51,8 +57,9 @@ static const char usage[] =
 	"                       a system call that is not on the list: die; name it, and die; "
 	"allow\n"
 	"                       (enforce, or what DORM_PAGER_SECCOMP says)\n"
-	"  --take-back=yes|no   keep the right to take VMs back from a pager that died, without a\n"
-	"                       supervisor: CAP_SYS_PTRACE (yes for dormd, no alone)\n"
+	"  --take-back=yes|no   keep the right to take VMs back with the journal: CAP_SYS_PTRACE,\n"
+	"                       CAP_CHECKPOINT_RESTORE (yes for dormd and with --run-dir, else "
+	"no)\n"
 	"  --ready-fd N         write one byte there when listening\n"
 	"  --help, --version\n"
 	"\n"
@@ -266,10 +273,11 @@ static int check(struct arguments *a, const struct said *said)
 
 	if (!alone && (!said->socket || !a->control.run_dir))
 		return complain("--image, or --socket and --run-dir are needed");
-	if (alone && (said->socket || a->control.run_dir))
-		return complain("--socket and --run-dir do not go with --image: a pager serves "
-				"one image alone, or what dormd opens (for statistics there is "
-				"--control)");
+	if (alone && said->socket)
+		return complain("--socket does not go with --image: a pager serves one image "
+				"alone, or what dormd opens (for statistics there is --control)");
+	if (alone && a->control.run_dir && said->take_back == 0)
+		return complain("--run-dir is for taking back, which --take-back=no forbids");
 	if (alone && (a->control.takeover || a->control.adopt_ms))
 		return complain("--takeover and --adopt-ms go with --socket and --run-dir only");
 	if (!alone && (a->listen || said->control || a->n_seal_keys || said->supervise == 1))
@@ -282,6 +290,28 @@ static int check(struct arguments *a, const struct said *said)
 			"--no-userfaultfd does not go with --image: Firecracker brings one");
 	if (a->listen && said->control && !strcmp(a->listen, said->control))
 		return complain("--listen and --control must be different sockets");
+	return 0;
+}
+
+/* Where the journal is: as was said, else where the service manager says, else beside the socket.
+ */
+static int alone_dir(struct arguments *a)
+{
+	const char *given = getenv("RUNTIME_DIRECTORY");
+	int n;
+
+	if (a->control.run_dir)
+		n = snprintf(a->run_dir, sizeof(a->run_dir), "%s", a->control.run_dir);
+	else if (given && given[0]) /* the first, if there are several */
+		n = snprintf(a->run_dir, sizeof(a->run_dir), "%.*s", (int)strcspn(given, ":"),
+			     given);
+	else if (a->listen)
+		n = snprintf(a->run_dir, sizeof(a->run_dir), "%s.d", a->listen);
+	else
+		return complain("--take-back=yes needs a directory: --run-dir");
+	if (n <= 0 || (size_t)n >= sizeof(a->run_dir))
+		return complain("--run-dir is empty, or too long");
+	a->control.run_dir = NULL;
 	return 0;
 }
 
@@ -320,6 +350,12 @@ int arguments_parse(int argc, char **argv, struct arguments *ret)
 		r = check(&a, &said);
 	if (r < 0)
 		return r;
+	if (a.image && (a.control.run_dir || said.take_back == 1)) {
+		said.take_back = 1;
+		r = alone_dir(&a);
+		if (r < 0)
+			return r;
+	}
 	a.control.socket_path = a.image ? said.control : said.socket;
 	a.supervise = a.image && said.supervise != 0;
 	a.isolate.take_back = said.take_back >= 0 ? said.take_back : !a.image;

@@ -15,6 +15,8 @@
 #include "pager/isolate.h"
 #include "pager/pager.h"
 
+#define ARGUMENTS_PATH_MAX 4096
+
 struct arguments {
 	struct pager_options pager;
 	struct control_options control; /* socket_path is also --control's */
@@ -24,7 +26,8 @@ struct arguments {
 	bool supervise;
 	const char *seal_keys[KEYRING_MAX_KEYS];
 	unsigned n_seal_keys;
-	int ready_fd; /* -1: none */
+	char run_dir[ARGUMENTS_PATH_MAX]; /* alone: of the journal; empty: none */
+	int ready_fd;			  /* -1: none */
 };
 
 /**

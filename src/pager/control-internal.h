@@ -30,8 +30,11 @@ struct control {
 	uint64_t takeover_ns;
 	struct {
 		uint64_t descriptors_ns, images_ns, memory_ns;
-	} took;			  /* parts of that */
-	struct alone *alone;	  /* lets in VMs that nobody announced, or NULL */
+	} took;		     /* parts of that */
+	struct alone *alone; /* lets in VMs that nobody announced, or NULL */
+	uint64_t n_named;    /* VMs that it ever named */
+	bool keeps_memory;   /* the supervisor has the image's memory: the next two */
+	uint64_t memory_dev, memory_ino;
 	uint64_t accept_after_ns; /* leave listening sockets alone until then */
 	uint64_t look_stuck_ns;	  /* when to look for stuck faults again */
 	bool stop;

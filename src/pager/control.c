@@ -30,20 +30,29 @@
 /* ---- beginning --------------------------------------------------------------------------------
  */
 
+/* Alone it may be that the last one was killed just now, and is not quite gone. */
+static uint64_t lock_deadline(const struct control *c)
+{
+	return deadline_after_ms(c->options.alone ? ALONE_LOCK_MS : 0);
+}
+
 static int take_lock(struct control *c, struct problem *problem)
 {
 	_cleanup_free_ char *path = str_printf("%s.lock", c->options.socket_path);
+	uint64_t deadline_ns = lock_deadline(c);
+	int r;
 
 	if (!path)
 		return -ENOMEM;
 	c->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (c->lock_fd < 0) {
-		int r = error_errno();
-
+		r = error_errno();
 		problem_errno(problem, r, "cannot open %s", path);
 		return r;
 	}
-	if (flock(c->lock_fd, LOCK_EX | LOCK_NB) == 0)
+	while ((r = flock(c->lock_fd, LOCK_EX | LOCK_NB)) < 0 && !deadline_passed(deadline_ns))
+		(void)poll(NULL, 0, 10);
+	if (r == 0)
 		return 0;
 	problem_set(problem, 409, "another dorm-pager serves %s", c->options.socket_path);
 	problem_hint(problem, "stop it, or choose another --socket");
@@ -93,20 +102,31 @@ static int open_socket(struct control *c, struct problem *problem)
 /* What takes long is done before the sessions stop being served by the other one. */
 static int prepare(struct control *c, struct takeover_images **images, struct problem *problem)
 {
-	const char *run_dir = c->options.run_dir;
+	const char *run_dir = c->options.run_dir ? c->options.run_dir : c->options.alone_dir;
 	int r = run_dir ? file_mkdir_p(run_dir, 0700) : 0;
 
 	if (r < 0)
 		problem_errno(problem, r, "cannot make the directory %s", run_dir);
 	if (r < 0 || !run_dir)
 		return r;
-	c->journal = journal_open(run_dir, problem);
+	c->journal = journal_open(run_dir, c->options.run_dir ? "journal" : "alone", problem);
 	if (c->journal < 0)
 		return c->journal;
 	if (!c->options.takeover || !c->options.socket_path)
 		return 0;
 	r = takeover_prepare(c->journal, images);
 	return r < 0 ? r : handover_ask(c->options.socket_path, problem, &c->listener);
+}
+
+static int lock_journal(struct control *c, struct problem *problem)
+{
+	uint64_t deadline_ns = lock_deadline(c);
+	int r;
+
+	while ((r = journal_lock(c->journal, problem)) == -EADDRINUSE &&
+	       !deadline_passed(deadline_ns))
+		(void)poll(NULL, 0, 10);
+	return r;
 }
 
 /* The lock may be in the run directory, and guards what is in it. */
@@ -117,13 +137,16 @@ static int begin(struct control *c, struct problem *problem)
 
 	if (r == 0 && c->options.socket_path)
 		r = take_lock(c, problem);
-	if (r < 0 || !c->options.run_dir)
-		return r;
-	r = journal_lock(c->journal, problem);
+	if (r == 0 && c->journal >= 0)
+		r = lock_journal(c, problem);
 	if (r < 0)
 		return r;
-	c->p->options.slate_dirfd = c->journal;
-	remove_dead_sockets(c->options.run_dir);
+	if (c->journal >= 0)
+		c->p->options.slate_dirfd = c->journal;
+	else if (c->options.keeper_sock >= 0)
+		c->p->options.slate_dirfd = SLATE_MEMFD;
+	if (c->options.run_dir)
+		remove_dead_sockets(c->options.run_dir);
 	takeover_run(c, images);
 	return 0;
 }
@@ -147,8 +170,12 @@ int control_new(struct pager *p, const struct control_options *options, int sign
 	r = begin(c, problem);
 	if (r == 0)
 		r = open_socket(c, problem);
-	if (r == 0 && options->alone)
-		r = alone_new(options->alone, admit, c, &c->alone);
+	if (r == 0 && options->alone) {
+		struct alone_options alone = *options->alone;
+
+		alone.n_before = c->n_named;
+		r = alone_new(&alone, admit, c, &c->alone);
+	}
 	if (r < 0)
 		return r;
 	*ret = take_ptr(c);
@@ -314,6 +341,10 @@ static void update_records(struct control *c)
 	for (struct door *d = c->doors; d; d = d->next)
 		if (d->ledger)
 			ledger_update(d->ledger, d->session);
+	/* memory that was dropped must not live on in the supervisor */
+	if (c->keeps_memory && c->options.keeper_sock >= 0 &&
+	    !pager_find_memory(c->p, c->memory_dev, c->memory_ino))
+		takeover_keep_memory(c, NULL);
 }
 
 void control_hand_over(struct control *c)
@@ -454,6 +485,32 @@ static void accept_client(struct control *c)
 	refuse_client(fd);
 }
 
+/* First it is noted, in the journal and by the supervisor: once it is served, it must never be
+ * forgotten. */
+static int let_in(struct control *c, struct door *d, struct alone_vm *vm, struct problem *problem)
+{
+	struct session *s = d->session;
+	int r = 0;
+
+	if (c->options.keeper_sock >= 0)
+		takeover_keep_memory(c, s->resident);
+	if (c->options.keeper_sock >= 0 || c->journal >= 0)
+		r = ledger_new_kept(c->journal, &c->options.keeper_sock, s,
+				    &(struct ledger_fds){vm->uffd, vm->pidfd, s->slate.fd, d->conn},
+				    &d->ledger);
+	if (r == 0 && d->ledger)
+		ledger_attach(d->ledger, &vm->map, vm->pid, vm->uffd);
+	if (r == 0)
+		r = pager_attach(c->p, s, &vm->map, take_fd(vm->uffd), take_fd(vm->pidfd), vm->pid,
+				 problem);
+	if (r == 0)
+		return 0;
+	if (d->ledger)
+		ledger_end(d->ledger);
+	door_free(d);
+	return r;
+}
+
 /* A VM came in by the front door: it is a session from the beginning. */
 static int admit(void *data, struct image *image, struct alone_vm *vm, struct problem *problem)
 {
@@ -466,10 +523,10 @@ static int admit(void *data, struct image *image, struct alone_vm *vm, struct pr
 
 	if (r < 0)
 		return r;
-	r = pager_attach(c->p, s, &vm->map, take_fd(vm->uffd), take_fd(vm->pidfd), vm->pid,
-			 problem);
+	c->n_named = vm->number;
+	r = door_new_inside(s, take_fd(vm->conn), &d);
 	if (r == 0)
-		r = door_new_inside(s, take_fd(vm->conn), &d);
+		r = let_in(c, d, vm, problem);
 	if (r) {
 		pager_retire(c->p, s);
 		return r;
@@ -504,6 +561,7 @@ static nfds_t fill_polls(struct control *c, bool resting, int *timeout_ms, nfds_
 	add_poll(c, &n, c->p->attention_fd, NULL);
 	add_poll(c, &n, resting ? -1 : c->listener, NULL);
 	add_poll(c, &n, c->options.keeper_sock, NULL);
+	c->polls[n - 1].events = 0; /* its end; answers are waited for where they are asked for */
 	for (uint32_t i = 0; i < CONTROL_MAX_CLIENTS; i++) {
 		add_poll(c, &n, c->clients[i], NULL);
 		if (c->waiting[i].reply)

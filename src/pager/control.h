@@ -21,6 +21,7 @@ struct control_options {
 	const char *socket_path; /* borrowed, like run_dir, until control_free(); NULL: none */
 	int listener;		 /* a control socket that listens already; borrowed; -1: none */
 	const char *run_dir;	 /* NULL: nobody can open sessions */
+	const char *alone_dir;	 /* with @alone: the journal is in it; borrowed; NULL: none */
 	unsigned handshake_ms;	 /* how long a VM may take to say who it is */
 	int keeper_sock;	 /* of the supervisor (keeper.h); borrowed; -1: none */
 	const struct alone_options *alone; /* let in VMs that nobody announced; NULL: do not */

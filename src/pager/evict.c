@@ -584,6 +584,16 @@ const char *evict_pressure_text(const struct pager *p)
 	return p->evict->text;
 }
 
+size_t evict_watched(const struct pager *p, int *fds, size_t max)
+{
+	const struct psi *psi = &p->evict->psi;
+	size_t n = 0;
+
+	for (; n < psi->n && n < max; n++)
+		fds[n] = psi->fds[n];
+	return n;
+}
+
 bool evict_is_watching(const struct pager *p)
 {
 	return p->evict->watches;

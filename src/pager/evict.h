@@ -70,6 +70,10 @@ int evict_parse(const char *text, uint64_t *ret_bytes);
 /** evict_pressure_text() - how it is told of pressure, for the log */
 const char *evict_pressure_text(const struct pager *p);
 
+/** evict_watched() - descriptors that tell of pressure, borrowed; at the start only, while none was
+ *  given up. Return: how many of the @max places were filled */
+size_t evict_watched(const struct pager *p, int *fds, size_t max);
+
 /** evict_is_watching() - PSI tells us (and nobody has to look again and again) */
 bool evict_is_watching(const struct pager *p);
 

@@ -25,7 +25,7 @@ static const struct call calls[] = {
 	CALL(close_range, ANY, "a worker that lets go of what its predecessor had"),
 	CALL(dup, ANY, "raw images"),
 	CALL(dup3, ANY, "standard streams"),
-	CALL(fcntl, ANY, "CLOEXEC, O_NONBLOCK, O_DIRECT, seals of memfds"),
+	CALL(fcntl, ANY, "duplicates, CLOEXEC, O_NONBLOCK, O_DIRECT, seals of memfds"),
 	CALL(pipe2, ANY, "loader: waking a thread"),
 	CALL(lseek, ANY, "which pages a memfd holds (SEEK_DATA), size of a file"),
 
@@ -56,7 +56,7 @@ static const struct call calls[] = {
 	CALL(fallocate, ANY, "resident memory: eviction by punching holes"),
 	CALL(fsync, ANY, "files that are replaced"),
 	CALL(fdatasync, ANY, "files that are replaced"),
-	CALL(flock, ANY, "one pager for each control socket"),
+	CALL(flock, ANY, "one pager for each control socket, and journal"),
 	CALL(cachestat, ANY, "loader: need it be read from the disk"),
 	CALL(fadvise64, ANY, "loader: read ahead, or not"),
 	CALL(readahead, ANY, "loader"),
@@ -73,14 +73,14 @@ static const struct call calls[] = {
 	CALL(munlock, ANY, "keys"),
 	CALL(msync, ANY, "journal"),
 	CALL(brk, ANY, "malloc"),
-	CALL(memfd_create, ANY, "resident memory, replies that are long"),
+	CALL(memfd_create, ANY, "resident memory, slates, replies that are long"),
 	CALL(userfaultfd, ANY, "resident memory where there is no /dev/userfaultfd"),
 	CALL(ioctl, UFFD_IOCTL, "userfaultfd: register, copy, continue, zeropage, wake"),
 	CALL(ioctl, PAGEMAP_IOCTL, "take-back: which pages a VM has (PAGEMAP_SCAN)"),
 	CALL(ioctl, TTY_IOCTL, "the C library asks whether a stream is a terminal"),
 
 	/* waiting */
-	CALL(poll, ANY, "control thread"),
+	CALL(poll, ANY, "control thread, waiting for a lock"),
 	CALL(ppoll, ANY, "control thread"),
 	CALL(epoll_create1, ANY, "fault threads"),
 	CALL(epoll_ctl, ANY, "fault threads"),
@@ -161,7 +161,7 @@ static const struct call calls[] = {
 
 	/* VMs */
 	CALL(pidfd_open, ANY, "a VM's process, before Linux 6.5"),
-	CALL(pidfd_send_signal, ANY, "killing a VM whose session failed"),
+	CALL(pidfd_send_signal, ANY, "killing a VM whose session failed, or was refused"),
 	CALL(pidfd_getfd, ANY, "take-back: a VM's userfaultfd and memory"),
 	CALL(waitid, ANY, "has a process ended"),
 	CALL(process_madvise, ANY, "overlay: dropping pages"),

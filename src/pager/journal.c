@@ -27,9 +27,9 @@ static const char *const load_words[] = {"none", "working-set", "full"};
 /* ---- files ------------------------------------------------------------------------------------
  */
 
-int journal_open(const char *run_dir, struct problem *problem)
+int journal_open(const char *run_dir, const char *name, struct problem *problem)
 {
-	_cleanup_free_ char *path = str_printf("%s/journal", run_dir);
+	_cleanup_free_ char *path = str_printf("%s/%s", run_dir, name);
 	int r;
 
 	if (!path)

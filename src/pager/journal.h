@@ -3,10 +3,11 @@
 /*
  * journal.h - what a pager leaves for its successor: one small file for each session
  *
- * RUN-DIR/journal/NAME.session is a JSON object (docs/format-pager.md, "Journal"), replaced as a
- * whole each time that something in it changes; NAME.pages beside it is the session's slate
- * (slate.h). Both are there from the session's opening to its end, and so also after the death of
- * the pager that wrote them. Nothing is synced: VMs do not outlive their host.
+ * RUN-DIR/journal/NAME.session (of a pager that runs alone RUN-DIR/alone/NAME.session) is a JSON
+ * object (docs/format-pager.md, "Journal"), replaced as a whole each time that something in it
+ * changes; NAME.pages beside it is the session's slate (slate.h). Both are there from the session's
+ * opening to its end, and so also after the death of the pager that wrote them. Nothing is synced:
+ * VMs do not outlive their host.
  *
  * Decoding takes nothing for granted: the file may be cut, damaged, or from another version.
  * Control thread.
@@ -49,9 +50,9 @@ struct journal_entry {
 	uint64_t features;		  /* of the userfaultfd, as the kernel told; 0: unknown */
 };
 
-/** journal_open() - make the directory if need be. Return: its descriptor; negative errno, @problem
- *  says */
-int journal_open(const char *run_dir, struct problem *problem);
+/** journal_open() - make the directory @run_dir/@name if need be. Return: its descriptor; negative
+ *  errno, @problem says */
+int journal_open(const char *run_dir, const char *name, struct problem *problem);
 
 /** journal_lock() - for this process alone. Return: 0; -EADDRINUSE; negative errno, @problem says
  */

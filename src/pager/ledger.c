@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pager/ledger.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -13,19 +14,38 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "pager/background.h"
+#include "pager/keeper.h"
 #include "sys/proc.h"
 #include "sys/uffd.h"
 
 struct ledger {
 	int journal;
+	const int *keeper; /* NULL: nothing is kept */
+	struct ledger_fds fds;
 	bool ended;
 	struct journal_entry e;
 };
 
+static int keep_record(const struct ledger *rec)
+{
+	const int fds[] = {rec->fds.uffd, rec->fds.pidfd, rec->fds.slate, rec->fds.conn};
+	_cleanup_free_ char *text = journal_encode(&rec->e);
+	size_t n = ARRAY_SIZE(fds) - (rec->fds.conn < 0); /* the last */
+
+	static_assert(ARRAY_SIZE(fds) <= KEEPER_MAX_FDS, "a record has room for them");
+	return text ? keeper_put(*rec->keeper, rec->e.name, text, fds, n) : -ENOMEM;
+}
+
 static void write_record(struct ledger *rec)
 {
-	int r = journal_write(rec->journal, &rec->e);
+	int r = rec->journal >= 0 ? journal_write(rec->journal, &rec->e) : 0;
 
+	/* that it is full, its slate says */
+	if (rec->keeper && *rec->keeper >= 0 && rec->fds.uffd >= 0 && !rec->e.full) {
+		int kept = keep_record(rec);
+
+		r = kept < 0 ? kept : r;
+	}
 	if (r < 0)
 		log_warn("session=%s its record cannot be written (%s): it could not be taken back",
 			 rec->e.name, strerrordesc_np(-r));
@@ -58,11 +78,10 @@ int ledger_resume(int journal, const struct journal_entry *e, struct ledger **re
 	return 0;
 }
 
-int ledger_new(int journal, const struct session *s, int dirfd, struct ledger **ret)
+static int make(int journal, const struct session *s, int dirfd, bool zero, struct ledger **ret)
 {
 	_cleanup_free_ struct journal_entry *e = calloc(1, sizeof(*e));
 	struct stat st = {0};
-	int r;
 
 	if (!e)
 		return -ENOMEM;
@@ -72,7 +91,7 @@ int ledger_new(int journal, const struct session *s, int dirfd, struct ledger **
 	str_copy(e->memory_id, sizeof(e->memory_id), image_id(s->resident->image));
 	e->n_pages = image_n_pages(s->image);
 	e->mode = s->mode;
-	e->zero = dirfd < 0;
+	e->zero = zero;
 	e->sealed = image_is_sealed(s->image);
 	if (dirfd >= 0)
 		name_directory(e, dirfd);
@@ -80,10 +99,34 @@ int ledger_new(int journal, const struct session *s, int dirfd, struct ledger **
 		e->memory_dev = st.st_dev;
 		e->memory_ino = st.st_ino;
 	}
-	r = ledger_resume(journal, e, ret);
+	return ledger_resume(journal, e, ret);
+}
+
+int ledger_new(int journal, const struct session *s, int dirfd, struct ledger **ret)
+{
+	int r = make(journal, s, dirfd, dirfd < 0, ret);
+
 	if (r == 0)
 		write_record(*ret);
 	return r;
+}
+
+int ledger_new_kept(int journal, const int *keeper, const struct session *s,
+		    const struct ledger_fds *fds, struct ledger **ret)
+{
+	int r = make(journal, s, -1, false, ret);
+
+	if (r == 0)
+		ledger_keep(*ret, keeper, fds, false);
+	return r;
+}
+
+void ledger_keep(struct ledger *rec, const int *keeper, const struct ledger_fds *fds, bool put)
+{
+	rec->keeper = keeper;
+	rec->fds = *fds;
+	if (put)
+		write_record(rec);
 }
 
 struct ledger *ledger_free(struct ledger *rec)
@@ -94,8 +137,9 @@ struct ledger *ledger_free(struct ledger *rec)
 
 void ledger_attach(struct ledger *rec, const struct handshake *map, int pid, int uffd)
 {
-	if (proc_start_time(pid, &rec->e.start_time) < 0)
-		return; /* it is gone already */
+	/* it is gone already, or not to be seen in /proc: a descriptor of it will do */
+	if (proc_start_time(pid, &rec->e.start_time) < 0 && !rec->keeper)
+		return;
 	rec->e.pid = pid;
 	rec->e.map = *map;
 	rec->e.features = uffd >= 0 ? uffd_features(uffd) : 0;
@@ -128,8 +172,10 @@ void ledger_update(struct ledger *rec, const struct session *s)
 
 void ledger_end(struct ledger *rec)
 {
-	if (!rec->ended)
+	if (!rec->ended && rec->journal >= 0)
 		journal_remove(rec->journal, rec->e.name);
+	if (!rec->ended && rec->keeper && *rec->keeper >= 0)
+		(void)keeper_remove(*rec->keeper, rec->e.name); /* a successor finds it over */
 	rec->ended = true;
 }
 

@@ -49,7 +49,7 @@ static void opened_deinit(struct opened *o)
 	fd_close(o->lock);
 }
 
-/* Each session costs three descriptors, each image two and one per layer. */
+/* Each session costs five descriptors, each image two and one per layer. */
 static void raise_file_limit(void)
 {
 	struct rlimit want = {.rlim_cur = WANTED_FILES, .rlim_max = WANTED_FILES}, have;
@@ -211,6 +211,7 @@ static int run(struct arguments *a, struct opened *o, struct problem *problem)
 		r = 0;
 	}
 	a->control.keeper_sock = worker.keeper_sock;
+	a->control.alone_dir = a->run_dir[0] ? a->run_dir : NULL;
 	if (r == 0)
 		r = serve(a, o, worker.generation > 0, problem);
 	if (!a->supervise && o->own_socket)

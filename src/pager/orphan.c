@@ -176,6 +176,7 @@ int takeover_adopt(struct control *c, struct orphan *o, struct image *image, str
 						    .pidfd = -1,
 						    .uffd = -1,
 						    .memfd = -1,
+						    .conn = -1,
 						    .full = o->full,
 						    .image = image,
 						    .base = base};

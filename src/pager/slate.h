@@ -25,7 +25,8 @@
 #include "base/mem.h"
 #include "base/problem.h"
 
-#define SLATE_INBOX 4u /* events */
+#define SLATE_INBOX 4u	 /* events */
+#define SLATE_MEMFD (-2) /* for slate_new() */
 
 struct slate_header {
 	uint8_t magic[8]; /* "DORMSLT\0" */
@@ -45,10 +46,12 @@ struct slate {
 	bitmap_word *installed;
 	uint64_t n_pages;
 	size_t map_len;
+	int fd; /* of the file; -1: none */
 };
 
 /** slate_new() - empty. @dirfd, @name: the file to make, replacing what was there; dirfd -1: none,
- *  in this process's memory alone. Return: 0; negative errno, @problem says */
+ *  in this process's memory alone; SLATE_MEMFD: a file without a name, for whoever is given
+ *  @ret->fd. Return: 0; negative errno, @problem says */
 int slate_new(int dirfd, const char *name, uint64_t n_pages, struct problem *problem,
 	      struct slate *ret);
 
@@ -56,6 +59,9 @@ int slate_new(int dirfd, const char *name, uint64_t n_pages, struct problem *pro
  *  @n_pages pages; negative errno; @problem says */
 int slate_open(int dirfd, const char *name, uint64_t n_pages, struct problem *problem,
 	       struct slate *ret);
+
+/** slate_adopt() - slate_open() of a descriptor; consumed in every case */
+int slate_adopt(int fd, uint64_t n_pages, struct problem *problem, struct slate *ret);
 
 void slate_deinit(struct slate *s);
 

@@ -110,6 +110,22 @@ const struct opened *takeover_image(struct takeover_images *images, const struct
 	return o;
 }
 
+int takeover_images_add(struct takeover_images *images, struct image *image)
+{
+	struct opened *o = calloc(1, sizeof(*o));
+
+	if (!o)
+		return -ENOMEM;
+	o->problem = PROBLEM_INIT;
+	str_copy(o->id, sizeof(o->id), image_id(image));
+	o->n_pages = image_n_pages(image);
+	o->dirfd = -1;
+	o->image = image_ref(image);
+	o->next = images->first;
+	images->first = o;
+	return 0;
+}
+
 int takeover_prepare(int journal, struct takeover_images **ret)
 {
 	_cleanup_free_ char(*names)[SESSION_NAME_MAX + 1] = NULL;

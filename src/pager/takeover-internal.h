@@ -6,6 +6,9 @@
 
 /* ---- takeover-images.c ---- */
 
+/** takeover_images_add() - one that is open already. Return: 0; -ENOMEM */
+int takeover_images_add(struct takeover_images *images, struct image *image);
+
 struct takeover_images {
 	struct opened {
 		struct opened *next;
@@ -27,8 +30,10 @@ const struct opened *takeover_image(struct takeover_images *images, const struct
 struct taking {
 	const struct journal_entry *e;
 	int pidfd, uffd, memfd;
+	int conn; /* to be kept open for the VM; -1: none */
 	struct slate slate;
 	bool full;
+	bool kept;		       /* the supervisor has it already */
 	struct image *image, *base;    /* borrowed */
 	const struct working_set *set; /* borrowed */
 };
@@ -56,6 +61,21 @@ json_t *takeover_entry_stats(const struct journal_entry *e, const char *state, c
 /** takeover_note() - it is over: into the history, and out of the journal */
 void takeover_note(struct control *c, const struct journal_entry *e, const char *state,
 		   const char *text);
+
+/** takeover_give_up() - what cannot be taken back is killed, if there is a @pidfd, and noted */
+void takeover_give_up(struct control *c, const struct journal_entry *e, int pidfd, int r,
+		      const struct problem *problem);
+
+/* ---- takeover-alone.c ---- */
+
+/** takeover_count_name() - a VM had this name: it is not given again */
+void takeover_count_name(struct control *c, const char *name);
+
+/** takeover_kept() - take back what the supervisor keeps; nothing is served yet */
+void takeover_kept(struct control *c);
+
+/** takeover_keep_pressure() - what must not be closed by a worker that is dying */
+void takeover_keep_pressure(struct control *c);
 
 /* ---- orphan.c ---- */
 

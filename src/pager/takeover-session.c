@@ -21,6 +21,7 @@ void taking_deinit(struct taking *t)
 	fd_close(t->pidfd);
 	fd_close(t->uffd);
 	fd_close(t->memfd);
+	fd_close(t->conn);
 	slate_deinit(&t->slate);
 }
 
@@ -156,14 +157,19 @@ static int get_own(const struct taking *t, const struct resident *memory, struct
 	return 0;
 }
 
-static int add_door(struct control *c, const struct journal_entry *e, struct session *s,
-		    struct problem *problem)
+static int add_door(struct control *c, struct taking *t, struct session *s, struct problem *problem)
 {
+	const struct journal_entry *e = t->e;
 	struct door *d = NULL;
-	int r = e->pid ? door_new_inside(s, -1, &d) : door_new(c->options.run_dir, s, problem, &d);
+	int r = e->pid ? door_new_inside(s, take_fd(t->conn), &d)
+		       : door_new(c->options.run_dir, s, problem, &d);
 
 	if (r == 0)
 		r = ledger_resume(c->journal, e, &d->ledger);
+	if (r == 0 && c->options.alone)
+		ledger_keep(d->ledger, &c->options.keeper_sock,
+			    &(struct ledger_fds){s->uffd, s->pidfd, s->slate.fd, d->conn},
+			    !t->kept);
 	if (r < 0) {
 		door_free(d);
 		return r;
@@ -210,7 +216,7 @@ int taking_finish(struct control *c, struct taking *t, struct problem *problem,
 	r = pager_take_session(c->p, &q, problem, &s);
 	if (r < 0)
 		return r;
-	r = add_door(c, e, s, problem);
+	r = add_door(c, t, s, problem);
 	if (r < 0) {
 		pager_retire(c->p, s);
 		return r;

@@ -69,11 +69,12 @@ void takeover_note(struct control *c, const struct journal_entry *e, const char 
 		   const char *text)
 {
 	pager_note(c->p, takeover_entry_stats(e, state, text, false));
-	journal_remove(c->journal, e->name);
+	if (c->journal >= 0)
+		journal_remove(c->journal, e->name);
 }
 
-static void give_up(struct control *c, const struct journal_entry *e, int pidfd, int r,
-		    const struct problem *problem)
+void takeover_give_up(struct control *c, const struct journal_entry *e, int pidfd, int r,
+		      const struct problem *problem)
 {
 	char text[SESSION_FAILURE_MAX + 1];
 
@@ -119,7 +120,7 @@ static int take_back(struct control *c, struct takeover_images *images, struct t
 	c->took.images_ns += clock_now_ns() - t1;
 	if (!o)
 		return -ENOMEM;
-	if (!o->image && t->e->pid)
+	if (!o->image && t->e->pid && !c->options.alone)
 		return orphan_new(c, t, o->problem.message);
 	if (!o->image) {
 		*problem = o->problem;
@@ -137,10 +138,17 @@ static int take_back(struct control *c, struct takeover_images *images, struct t
 static void take_one(struct control *c, struct takeover_images *images,
 		     const struct journal_entry *e)
 {
-	_cleanup_(taking_deinit) struct taking t = {.e = e, .pidfd = -1, .uffd = -1, .memfd = -1};
+	_cleanup_(taking_deinit) struct taking t = {
+		.e = e, .pidfd = -1, .uffd = -1, .memfd = -1, .conn = -1};
 	struct problem problem = PROBLEM_INIT;
 	int r = 0, pidfd = -1;
 
+	if (pager_find(c->p, e->name))
+		return; /* the supervisor had it */
+	if (c->options.alone && !e->pid) {
+		journal_remove(c->journal, e->name);
+		return;
+	}
 	if (e->pid) {
 		t.pidfd = reclaim_process(e->pid, e->start_time, &problem);
 		r = t.pidfd < 0 ? t.pidfd : 0;
@@ -153,7 +161,7 @@ static void take_one(struct control *c, struct takeover_images *images,
 	problem_errno(&problem, r, "taking session %s back", e->name);
 	if (pidfd >= 0 && pidfd_is_gone(pidfd) == 1)
 		r = -ESRCH; /* whatever went wrong, this was why */
-	give_up(c, e, pidfd, r, &problem);
+	takeover_give_up(c, e, pidfd, r, &problem);
 }
 
 /*
@@ -203,34 +211,52 @@ static void serve_all(struct control *c)
 			(void)pager_serve_taken(c->p, d->session, NULL); /* else it has failed */
 }
 
-void takeover_run(struct control *c, struct takeover_images *images)
+static void take_journal(struct control *c, struct takeover_images *images)
 {
-	_cleanup_(takeover_images_freep) struct takeover_images *own = NULL;
 	_cleanup_free_ struct journal_entry *entries = NULL;
-	uint64_t t0 = clock_now_ns(), read_ns;
 	size_t n = 0;
 
-	if (!images)
-		images = own = calloc(1, sizeof(*own));
-	entries = images ? read_all(c, &n) : NULL;
+	entries = read_all(c, &n);
 	if (!entries) {
 		log_error("out of memory: no session can be taken back");
 		return;
 	}
-	read_ns = clock_now_ns() - t0;
+	for (size_t i = 0; i < n; i++)
+		takeover_count_name(c, entries[i].name);
+	if (c->n_named && !c->keeps_memory && c->options.keeper_sock >= 0)
+		takeover_keep_memory(c, NULL); /* a supervisor that does not know the numbers */
 	for (int round = 0; round < 4; round++)
 		for (size_t i = 0; i < n; i++)
 			if (round_of(&entries[i]) == round)
 				take_one(c, images, &entries[i]);
+}
+
+void takeover_run(struct control *c, struct takeover_images *images)
+{
+	_cleanup_(takeover_images_freep) struct takeover_images *own = NULL;
+	uint64_t t0 = clock_now_ns();
+
+	if (!images)
+		images = own = calloc(1, sizeof(*own));
+	if (!images ||
+	    (c->options.alone && takeover_images_add(images, c->options.alone->image) < 0)) {
+		log_error("out of memory: no session can be taken back");
+		return;
+	}
+	if (c->options.alone && c->options.keeper_sock >= 0)
+		takeover_kept(c);
+	if (c->journal >= 0)
+		take_journal(c, images);
 	serve_all(c);
 	c->takeover_ns = clock_now_ns() - t0;
-	if (n)
-		log_info(
-			"%u of %zu sessions taken back in %.1f ms (journal %.1f, descriptors %.1f, "
-			"images %.1f, memory %.1f), %u lost",
-			c->taken_back, n, (double)c->takeover_ns / 1e6, (double)read_ns / 1e6,
-			(double)c->took.descriptors_ns / 1e6, (double)c->took.images_ns / 1e6,
-			(double)c->took.memory_ns / 1e6, c->lost);
+	if (c->options.alone && c->options.keeper_sock >= 0)
+		takeover_keep_pressure(c);
+	if (c->taken_back || c->lost)
+		log_info("%u sessions taken back in %.1f ms (descriptors %.1f, images %.1f, "
+			 "memory %.1f), %u lost",
+			 c->taken_back, (double)c->takeover_ns / 1e6,
+			 (double)c->took.descriptors_ns / 1e6, (double)c->took.images_ns / 1e6,
+			 (double)c->took.memory_ns / 1e6, c->lost);
 }
 
 void takeover_add_stats(struct control *c, json_t *stats)

@@ -43,6 +43,9 @@ int takeover_prepare(int journal, struct takeover_images **ret);
  */
 void takeover_run(struct control *c, struct takeover_images *images);
 
+/** takeover_keep_memory() - give the supervisor the memory of the image, and how many had a name */
+void takeover_keep_memory(struct control *c, const struct resident *memory);
+
 /** takeover_tick() - orphans whose process is gone, or whose time is up */
 void takeover_tick(struct control *c);
 

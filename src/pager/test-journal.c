@@ -48,7 +48,7 @@ static int open_journal(char dir[64])
 
 	strcpy(dir, "/tmp/test-journal-XXXXXX");
 	assert_non_null(mkdtemp(dir));
-	fd = journal_open(dir, &problem);
+	fd = journal_open(dir, "journal", &problem);
 	assert_true(fd >= 0);
 	return fd;
 }
@@ -89,7 +89,7 @@ static void test_files(void **state)
 	journal_remove(fd, "s-2");
 	/* one pager at a time */
 	assert_int_equal(journal_lock(fd, &problem), 0);
-	other = journal_open(dir, &problem);
+	other = journal_open(dir, "journal", &problem);
 	problem = PROBLEM_INIT;
 	assert_int_equal(journal_lock(other, &problem), -EADDRINUSE);
 	assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
