@@ -65,6 +65,7 @@ static int ask(int sock, struct keeper_message *m, const int *fds, size_t n_fds,
 	uint8_t out[KEEPER_MESSAGE_BYTES];
 	int r;
 
+	ret->m = (struct keeper_message){0};
 	m->seq = ++last_seq;
 	r = fd_poll(sock, POLLOUT, deadline_ns);
 	if (r <= 0)
