@@ -13,17 +13,16 @@
  *   - epoll does not know sessions but handles: a slot number and the slot's generation. A handle
  *     outlives its session harmlessly: pager_hold() then finds nothing.
  *   - pager_hold() takes a reference under the read lock. pager_retire() empties the slot and
- * leaves the image's list under the write lock; after it nobody can get a new reference.
+ *     leaves the image's list under the write lock; after it nobody can get a new reference.
  *   - Retired sessions wait in @retired until their references are gone; only the control thread
  *     frees. No fault thread ever waits for another, and none frees memory.
  *
  * A fourth kind evicts (evict.h), alone or with a fault thread that has to help. It finds resident
  * memory in @residents under @evict's lock, which the control thread takes to change that list.
  *
- * Lock order: jobs_lock, evict's lock, a resident's evict_lock, pager.lock, then
- * session.failure_lock or resident.failure_lock. A fault thread holds
- * pager.lock (for reading) only to look up, to wake and to fail sessions, never while it reads or
- * inserts pages.
+ * Lock order: jobs_lock, evict's lock, a resident's evict_lock, then its loose_lock or pager.lock,
+ * then session.failure_lock or resident.failure_lock. A fault thread holds pager.lock (for reading)
+ * only to look up, to wake and to fail sessions, never while it reads or inserts pages.
  */
 #include <jansson.h>
 #include <pthread.h>
