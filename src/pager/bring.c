@@ -228,7 +228,7 @@ void bring_settle(const struct bring *w, enum frame_state state, const struct fr
 		pager_wake_memory(w->p, w->r);
 	else if (wake == WAKE_FRAME)
 		pager_wake_all(w->p, w->r, pages, n);
-	else if (w->s)
+	else if (w->s && session_state(w->s) == SESSION_SERVING) /* before that its map is unset */
 		pager_wake(w->s, pages, n);
 	if (w->gfn != UINT64_MAX)
 		session_wake(w->s, w->gfn, 1);

@@ -128,9 +128,8 @@ static uint64_t count_favoured(const struct resident *r)
 {
 	uint64_t n = 0;
 
-	for (uint64_t i = bitmap_next(r->favoured, r->frames.n, 0); i < r->frames.n;
-	     i = bitmap_next(r->favoured, r->frames.n, i + 1))
-		n += frames_state(&r->frames, i) == FRAME_RESIDENT;
+	for (uint64_t i = 0; i < r->frames.n; i++)
+		n += resident_is_favoured(r, i) && frames_state(&r->frames, i) == FRAME_RESIDENT;
 	return n;
 }
 

@@ -385,14 +385,16 @@ void session_remove(struct session *s, uint64_t hva, uint64_t end)
 	}
 }
 
-int session_unregister(struct session *s)
+int session_unregister(struct session *s, uint32_t *ret_n)
 {
-	int r = 0;
+	for (*ret_n = 0; *ret_n < s->map.n_regions; ++*ret_n) {
+		const struct handshake_region *g = &s->map.regions[*ret_n];
+		int r = uffd_unregister(s->uffd, g->hva, g->n_pages * DORM_PAGE_SIZE);
 
-	for (uint32_t i = 0; i < s->map.n_regions && r == 0; i++)
-		r = uffd_unregister(s->uffd, s->map.regions[i].hva,
-				    s->map.regions[i].n_pages * DORM_PAGE_SIZE);
-	return r;
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 /* Pages share slots and threads race: either only makes it take longer. */

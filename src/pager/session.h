@@ -25,13 +25,15 @@
 #define SESSION_FAILURE_MAX 767u
 
 /*
- * state       holds                                          left by
- * LISTENING   no VM yet; its socket is being listened on     session_attach() -> SERVING,
- *                                                            session_fail() -> FAILED, close ->
- * CLOSED SERVING     uffd, pidfd and regions are set; fault threads session_fail() -> FAILED, serve
- * it                                       session_close() -> CLOSED FAILED      @failure is set;
- * not served; its VM has been   the process's exit: freed killed and may not be dead yet CLOSED not
- * served; kept until the process has ended   the process's exit: freed
+ *   state      holds                                       left by
+ *   LISTENING  no VM yet; its socket is listened on        session_attach(), _resume() -> SERVING,
+ *                                                          session_fail() -> FAILED,
+ *                                                          session_stop() -> CLOSED
+ *   SERVING    uffd, pidfd and regions are set; fault      session_fail() -> FAILED,
+ *              threads serve it                            session_stop() -> CLOSED
+ *   FAILED     @failure is set; not served; its VM was     the process's exit: freed
+ *              killed, and may not be dead yet
+ *   CLOSED     not served; kept until the process ends     the process's exit: freed
  *
  * In FAILED and CLOSED the userfaultfd stays open until the process is gone: closing it could be
  * closing the last one, and then missing pages would read as zeros (DESIGN.md invariant 6).
@@ -243,8 +245,12 @@ int session_continue(struct session *s, uint64_t gfn, uint64_t n_pages, uint64_t
 /** session_remove() - the VM gave back the memory from @hva to @end; with the write lock */
 void session_remove(struct session *s, uint64_t hva, uint64_t end);
 
-/** session_unregister() - all of its memory: it needs no more from us. Return: 0; negative errno */
-int session_unregister(struct session *s);
+/**
+ * session_unregister() - all of its memory: it needs no more from us
+ * @ret_n: regions that are not registered any more
+ * Return: 0; negative errno
+ */
+int session_unregister(struct session *s, uint32_t *ret_n);
 
 /**
  * session_repeats() - a fault on a page that is there: has that happened too often to be chance?
