@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/rwlock.h"
 #include "image/image-base.h"
 #include "pager/background.h"
 #include "pager/evict.h"
@@ -25,19 +26,6 @@
 #define SLOT_BITS    16
 
 static_assert(PAGER_MAX_SESSIONS < 1u << SLOT_BITS, "a slot number fits into a handle");
-
-static int init_lock(pthread_rwlock_t *lock)
-{
-	pthread_rwlockattr_t attr;
-	int r;
-
-	pthread_rwlockattr_init(&attr);
-	/* readers come all the time; a writer must get through */
-	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-	r = pthread_rwlock_init(lock, &attr);
-	pthread_rwlockattr_destroy(&attr);
-	return -r;
-}
 
 static int init_fds(struct pager *p)
 {
@@ -71,7 +59,7 @@ int pager_new(const struct pager_options *options, struct pager **ret)
 		p->options.n_threads = default_threads();
 	p->epoll_fd = p->stop_fd = p->attention_fd = p->budget.wake_fd = -1;
 	p->started_real_ns = clock_real_ns();
-	r = init_lock(&p->lock);
+	r = rwlock_init(&p->lock);
 	if (r == 0)
 		r = background_init(p);
 	if (r == 0)

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/rwlock.h"
 #include "base/str.h"
 #include "pager/watch.h"
 #include "sys/uffd.h"
@@ -37,19 +38,6 @@ int session_mode_parse(const char *name, enum session_mode *ret)
 		return 0;
 	}
 	return -EINVAL;
-}
-
-static int init_lock(pthread_rwlock_t *lock)
-{
-	pthread_rwlockattr_t attr;
-	int r;
-
-	pthread_rwlockattr_init(&attr);
-	/* copies come all the time; whoever reads events must get through */
-	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-	r = pthread_rwlock_init(lock, &attr);
-	pthread_rwlockattr_destroy(&attr);
-	return -r;
 }
 
 static int make_slate(struct session *s, int dirfd, struct problem *problem)
@@ -83,7 +71,7 @@ int session_new(const struct session_options *o, struct problem *problem, struct
 	s->own = o->own;
 	s->uffd = s->pidfd = -1;
 	pthread_mutex_init(&s->failure_lock, NULL);
-	r = init_lock(&s->remove_lock);
+	r = rwlock_init(&s->remove_lock);
 	if (r == 0 && (s->mode == SESSION_COPY || s->mode == SESSION_OVERLAY))
 		r = frames_init(&s->direct, s->image);
 	if (r == 0 && !s->slate.header)

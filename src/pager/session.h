@@ -123,7 +123,8 @@ struct session {
 
 	/* A page must not be put into the VM after it gave it back. So events are read and noted
 	 * as one step with the write lock, and a page is looked up and put there as one step with
-	 * the read lock. Only for VMs whose userfaultfd reports removals (@can_remove). */
+	 * the read lock; whoever reads events gets through. Only for VMs whose userfaultfd
+	 * reports removals (@can_remove). */
 	pthread_rwlock_t remove_lock;
 	bool can_remove; /* fixed after attach */
 	struct slate slate;

@@ -13,6 +13,13 @@
 /** pidfd_from_pid() - Return: a CLOEXEC descriptor; -ESRCH when there is no such process */
 int pidfd_from_pid(pid_t pid);
 
+/**
+ * pidfd_from_peer() - the process at the other end of a Unix stream connection
+ * Taken from the connection where the kernel can (Linux 6.5), so that no other process inherits it.
+ * Return: 0; -ESRCH when it is not visible from here, or is this process; negative errno
+ */
+int pidfd_from_peer(int conn, int *ret_pid, int *ret_pidfd);
+
 /** pidfd_signal() - send @sig. Return: 0; -ESRCH when it is gone; negative errno */
 int pidfd_signal(int pidfd, int sig);
 
