@@ -201,6 +201,12 @@ void pager_totals(struct pager *p, enum session_mode mode, struct pager_totals *
 /** pager_stats() - the object of pager/client.h. Return: new reference; NULL without memory */
 json_t *pager_stats(struct pager *p);
 
+/** pager_stats_of() - of a present session. Return: new reference; NULL without memory */
+json_t *pager_stats_of(struct session *s);
+
+/** pager_add_totals() - what a session has counted, added to @t */
+void pager_add_totals(struct pager_totals *t, const struct session *s);
+
 /* ---- fault threads ----------------------------------------------------------------------------
  */
 
