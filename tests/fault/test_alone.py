@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import tempfile
 
-from rig import WORK, Client, check, has_option, image, main, program, skip, wait_until
+from rig import PAGER, WORK, Client, check, has_option, image, main, program, skip, wait_until
 
 
 class Alone:
@@ -20,7 +20,7 @@ class Alone:
             skip("this pager cannot run alone")
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="alone.", dir=WORK))
         self.socket = self.dir / "socket"
-        self.args = [program("dorm-pager"), "--image", path, "--listen", self.socket, *more]
+        self.args = [PAGER, "--image", path, "--listen", self.socket, *more]
         self.clients = []
 
     def __enter__(self):
