@@ -57,8 +57,8 @@ struct pager_options {
 struct fault_thread;
 
 struct pager {
-	struct pager_options options;
-	pthread_rwlock_t lock; /* slots, generations, resident.sessions */
+	struct pager_options options; /* the control thread's, once the others run */
+	pthread_rwlock_t lock;	      /* slots, generations, resident.sessions */
 	struct session *slots[PAGER_MAX_SESSIONS];
 	uint32_t generations[PAGER_MAX_SESSIONS];
 	int epoll_fd;
@@ -213,6 +213,7 @@ void pager_add_totals(struct pager_totals *t, const struct session *s);
 /** pager_hold() - the session of a handle, with a reference; NULL when it is gone */
 struct session *pager_hold(struct pager *p, uint64_t handle);
 
+/** pager_release() - give a reference back; the session may be freed at once */
 static inline void pager_release(struct session *s)
 {
 	__atomic_fetch_sub(&s->refs, 1, __ATOMIC_RELEASE);

@@ -163,6 +163,8 @@ struct session_options {
 
 /** session_new() - in state LISTENING */
 int session_new(const struct session_options *o, struct problem *problem, struct session **ret);
+
+/** session_free() - when it has no references and its job is not busy; control thread */
 struct session *session_free(struct session *s);
 DEFINE_CLEANUP(struct session *, session_free)
 
@@ -184,6 +186,7 @@ int session_attach(struct session *s, const struct handshake *map, int uffd, int
 int session_resume(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
 		   struct problem *problem);
 
+/** session_state() - SERVING: what attach has set is there. Any thread */
 static inline enum session_state session_state(const struct session *s)
 {
 	return __atomic_load_n(&s->state, __ATOMIC_ACQUIRE);
@@ -261,6 +264,7 @@ int session_unregister(struct session *s, uint32_t *ret_n);
  */
 bool session_repeats(struct session *s, uint64_t gfn);
 
+/** session_is_removed() - did the VM give it back? With the read lock it stays true or false */
 static inline bool session_is_removed(const struct session *s, uint64_t gfn)
 {
 	return slate_is_removed(&s->slate, gfn);
