@@ -65,7 +65,6 @@ static int ask(int sock, struct keeper_message *m, const int *fds, size_t n_fds,
 	uint8_t out[KEEPER_MESSAGE_BYTES];
 	int r;
 
-	ret->m = (struct keeper_message){0};
 	m->seq = ++last_seq;
 	r = fd_poll(sock, POLLOUT, deadline_ns);
 	if (r <= 0)
@@ -73,7 +72,7 @@ static int ask(int sock, struct keeper_message *m, const int *fds, size_t n_fds,
 	r = fd_send(sock, out, keeper_encode(m, out), fds, n_fds);
 	if (r == 0)
 		r = receive(sock, m->seq, deadline_ns, ret);
-	if (r < 0)
+	if (r)
 		return gone(r);
 	if (ret->m.value == 0)
 		return 0;

@@ -87,15 +87,17 @@ static void *make_chaos(void *arg)
 	while (!__atomic_load_n(&chaos_ends, __ATOMIC_RELAXED)) {
 		uint8_t *p =
 			mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		uint8_t *moved;
 
 		if (p == MAP_FAILED)
 			break;
 		p[0] = p[len / 2] = 1;
 		(void)mprotect(p, len / 2, PROT_READ);
 		(void)madvise(p + len / 2, len / 2, MADV_DONTNEED);
-		p = mremap(p + len / 2, len / 2, len, MREMAP_MAYMOVE);
-		if (p != MAP_FAILED)
-			(void)munmap(p, len);
+		moved = mremap(p + len / 2, len / 2, len, MREMAP_MAYMOVE);
+		if (moved != MAP_FAILED)
+			(void)munmap(moved, len);
+		(void)munmap(p, len / 2);
 		(void)usleep(20);
 	}
 	return NULL;
