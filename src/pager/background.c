@@ -391,14 +391,20 @@ static void decode_one(struct job *job, struct load *l, struct bounce *b, const 
 			  .gfn = UINT64_MAX,
 			  .layer = (uint32_t)(l->arg[ARG_FRAME] >> 32),
 			  .frame = (uint32_t)l->arg[ARG_FRAME] + i};
+	struct bounce own = *b;
 	struct frame_extent x;
 	uint32_t n = 0;
 
 	image_frame_extent(bring_image(&w), w.layer, w.frame, &x);
-	if (result == 0)
-		result = image_decode_frame(bring_image(&w), w.layer, w.frame,
-					    data + (x.offset - l->offset), b->out, &n, &problem);
-	deliver(job, &w, b, result, n, &problem);
+	if (result == 0) {
+		const uint8_t *stored = data + (x.offset - l->offset);
+
+		/* a plain frame is verified where it is, and needs no copy */
+		own.out = x.plain ? (uint8_t *)stored : b->out;
+		result = image_decode_frame(bring_image(&w), w.layer, w.frame, stored, own.out, &n,
+					    &problem);
+	}
+	deliver(job, &w, &own, result, n, &problem);
 }
 
 /* Those that somebody waits for first. */

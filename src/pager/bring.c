@@ -11,6 +11,8 @@
 #include "pager/recording.h"
 #include "pager/watch.h"
 
+#define CONTINUE_RUNS 32u /* mapped at most besides the one that is waited for */
+
 static void fail(struct bring *w, const char *text)
 {
 	pager_fail(w->p, w->s, text);
@@ -103,51 +105,86 @@ static int copy_rest(struct bring *w, const uint8_t *src)
 	return r;
 }
 
+/*
+ * A page that is at hand costs a copy and memory of the VM's own, and a fault on it a few times as
+ * much time. So the rest of a frame is worth being copied when accesses lie together, which is when
+ * the VM has a page nearby already. What had to be waited for is not asked for twice.
+ */
+static bool wants_rest(const struct bring *w)
+{
+	return w->gfn == UINT64_MAX || !w->at_hand || slate_is_near(&w->s->slate, w->gfn);
+}
+
 int bring_copy(struct bring *w, const uint8_t *src)
 {
+	bool rest = wants_rest(w);
 	int r = w->gfn == UINT64_MAX ? 0 : copy_focus(w, src);
 
 	if (w->gfn != UINT64_MAX)
 		bring_put_result(w, r, "a page");
-	return r ? r : copy_rest(w, src);
+	return r || !rest ? r : copy_rest(w, src);
 }
 
-/* How far from @gfn do unchanged, present pages go, in one direction? */
-static uint64_t extend(const struct bring *w, int64_t step, uint64_t limit)
+/*
+ * Can this page be mapped from the base's memory, and is that worth a call? One that was mapped
+ * before is mapped still, unless it was evicted, which takes it away silently: so near the page
+ * that is waited for, look again.
+ */
+static bool can_continue(const struct bring *w, uint64_t gfn)
 {
-	const uint64_t near = RESIDENT_BLOCK_PAGES;
-	uint64_t gfn = w->gfn;
+	if (bitmap_test(w->s->own, gfn) || !resident_has(w->r, gfn))
+		return false;
+	return gfn / RESIDENT_BLOCK_PAGES == w->gfn / RESIDENT_BLOCK_PAGES ||
+	       !slate_is_installed(&w->s->slate, gfn);
+}
 
-	while (gfn != limit) {
-		uint64_t next = gfn + (uint64_t)step;
+static int continue_run(struct bring *w, uint64_t first, uint64_t n, uint64_t *continued)
+{
+	int r = session_continue(w->s, first, n, continued);
 
-		if (bitmap_test(w->s->own, next) || !resident_has(w->r, next))
-			break;
-		/* known to be mapped; but an eviction takes it away silently, so look again nearby
-		 */
-		if (next / near != w->gfn / near && slate_is_installed(&w->s->slate, next))
-			break;
-		gfn = next;
-	}
-	return gfn;
+	if (r == 0)
+		slate_install(&w->s->slate, first, n);
+	return r;
 }
 
 int bring_continue(struct bring *w)
 {
 	uint64_t window = w->gfn - w->gfn % RESIDENT_WINDOW_PAGES, continued = 0;
-	uint64_t last = MIN(window + RESIDENT_WINDOW_PAGES, w->r->n_pages) - 1;
-	uint64_t first = extend(w, -1, window), n;
+	uint64_t end = MIN(window + RESIDENT_WINDOW_PAGES, w->r->n_pages);
+	uint64_t first = w->gfn, last = w->gfn + 1;
 	int r;
 
-	n = extend(w, 1, last) + 1 - first;
-	r = session_continue(w->s, first, n, &continued);
-	if (r == 0) {
-		slate_install(&w->s->slate, first, n);
-		if (!continued) /* it was there, or is not any more: look again */
-			session_wake(w->s, w->gfn, 1);
+	while (first > window && can_continue(w, first - 1))
+		first--;
+	while (last < end && can_continue(w, last))
+		last++;
+	r = continue_run(w, first, last - first, &continued);
+	if (r == 0 && !continued && session_repeats(w->s, w->gfn)) {
+		fail(w, "the VM's memory is not a mapping of its base's memory");
+		return -EFAULT;
 	}
+	if (r == 0 && !continued) /* it was there, or is not any more: look again */
+		session_wake(w->s, w->gfn, 1);
 	bring_put_result(w, r, "a page of the base");
 	return r;
+}
+
+/* Nobody waits for these, so a failure is not insisted on. */
+void bring_continue_rest(struct bring *w)
+{
+	uint64_t i = w->gfn - w->gfn % RESIDENT_WINDOW_PAGES, continued = 0;
+	uint64_t end = MIN(i + RESIDENT_WINDOW_PAGES, w->r->n_pages);
+
+	for (unsigned n_runs = 0; i < end && n_runs < CONTINUE_RUNS; n_runs++) {
+		uint64_t first;
+
+		while (i < end && (slate_is_installed(&w->s->slate, i) || !can_continue(w, i)))
+			i++;
+		for (first = i; i < end && can_continue(w, i);)
+			i++;
+		if (i > first && continue_run(w, first, i - first, &continued) < 0)
+			break;
+	}
 }
 
 /* ---- aliases ----------------------------------------------------------------------------------
@@ -228,7 +265,7 @@ void bring_settle(const struct bring *w, enum frame_state state, const struct fr
 		pager_wake_memory(w->p, w->r);
 	else if (wake == WAKE_FRAME)
 		pager_wake_all(w->p, w->r, pages, n);
-	else if (w->s && session_state(w->s) == SESSION_SERVING) /* before that its map is unset */
+	else if (w->s)
 		pager_wake(w->s, pages, n);
 	if (w->gfn != UINT64_MAX)
 		session_wake(w->s, w->gfn, 1);
@@ -311,6 +348,8 @@ static void finish(struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 	bring_settle(w, state, pages, n);
 	if (e == 0 && w->s->mode == SESSION_SHARED)
 		bring_served(w);
+	if (e == 0 && w->s->mode == SESSION_OVERLAY && !w->direct)
+		bring_continue_rest(w);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------
@@ -389,6 +428,7 @@ void bring(struct bring *w, struct bounce *b)
 					&problem);
 
 	bring_count(w->s->n.faults_stored, 1);
+	w->at_hand = e != -EAGAIN;
 	if (e == -EAGAIN) {
 		if (hand_over(w))
 			return;

@@ -19,6 +19,7 @@ struct bring {
 	uint64_t gfn; /* the page that is waited for; UINT64_MAX: none */
 	uint32_t layer, frame;
 	uint64_t read_ns; /* when its event was read */
+	bool at_hand;	  /* the frame can be had again without a read from the disk */
 };
 
 /** bring() - see above. @b: the calling thread's */
@@ -61,15 +62,21 @@ bool bring_copy_aliases(struct bring *w, struct bounce *b, const struct page_run
 			bool decoded);
 
 /**
- * bring_copy() - copy a frame's pages into the VM of @w: the page that is waited for first
+ * bring_copy() - copy a frame's pages into the VM of @w: the page that is waited for first, and
+ * of what is at hand not more than that unless the VM has pages nearby
  * Pages that are not the VM's own (OVERLAY), and those that it has, are left out.
  * @src: the decoded frame; NULL: from the resident memory, where the caller has pinned it
  * Return: 0; as session_copy()
  */
 int bring_copy(struct bring *w, const uint8_t *src);
 
-/** bring_continue() - map the page that is waited for, and what can be had around it (OVERLAY) */
+/** bring_continue() - map the page that is waited for, and those around it without a gap (OVERLAY)
+ */
 int bring_continue(struct bring *w);
+
+/** bring_continue_rest() - and then what lies in the same 2 MiB, on the other side of pages that
+ * are the VM's own, zero, or not here: that saves an event for each of them */
+void bring_continue_rest(struct bring *w);
 
 /** bring_served() - the fault was answered: how long did it take? */
 static inline void bring_served(const struct bring *w)

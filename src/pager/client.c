@@ -288,6 +288,8 @@ static json_t *open_request(const char *session, bool zero, bool keys, uint64_t 
 		r |= json_object_set_new(q, "load", json_string(load_names[o->load]));
 	if (o->is_private)
 		r |= json_object_set_new(q, "private", json_true());
+	if (o->mode == PAGER_MODE_EAGER || o->mode == PAGER_MODE_AUTO)
+		r |= json_object_set_new(q, "wait", json_false());
 	if (o->no_prefetch)
 		r |= json_object_set_new(q, "prefetch", json_false());
 	if (r) {

@@ -331,10 +331,12 @@ void control_hand_over(struct control *c)
  */
 
 /* A VM without userfaultfd must not begin before its memory is complete: nor does the reply go. */
-static bool must_wait(struct control *c, const json_t *reply)
+static bool must_wait(struct control *c, const json_t *request, const json_t *reply)
 {
 	const char *path = json_string_value(json_object_get(reply, "socket"));
 
+	if (json_is_false(json_object_get(request, "wait")))
+		return false; /* it looks itself when loading is done */
 	for (struct door *d = c->doors; path && d; d = d->next)
 		if (!strcmp(d->path, path))
 			return d->session->mode == SESSION_EAGER;
@@ -415,7 +417,7 @@ static int client_ready(struct control *c, uint32_t client)
 	fd_close(fds[1]);
 	if (r)
 		reply = wire_error(r, &problem);
-	if (r == 0 && reply && must_wait(c, reply)) {
+	if (r == 0 && reply && must_wait(c, request, reply)) {
 		wait_for_memory(c, client, request, &reply, &reply_fd);
 		return end_wait(c, client);
 	}

@@ -44,7 +44,8 @@
 #include "pager/serve.h"
 #include "sys/uffd.h"
 
-#define EVENTS_PER_READ SLATE_INBOX /* the others stay for other threads */
+#define EVENTS_PER_READ ((int)SLATE_INBOX) /* the others stay for other threads */
+#define READS_IN_A_ROW	64
 #define READY_PER_WAIT	4
 
 struct fault_thread {
@@ -98,22 +99,44 @@ static int read_removals(struct fault_thread *t, struct session *s, struct uffd_
 	return n;
 }
 
-static void serve_session(struct fault_thread *t, struct session *s, uint32_t ready)
+/* Its descriptor reports once per fault (EPOLLET): whoever leaves something there says so. */
+static void leave_to_others(struct fault_thread *t, struct session *s)
+{
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.u64 = s->handle};
+
+	(void)epoll_ctl(t->p->epoll_fd, EPOLL_CTL_MOD, s->uffd, &e); /* ENOENT: not served now */
+}
+
+/* Return: how many events there were */
+static int serve_some(struct fault_thread *t, struct session *s)
 {
 	struct uffd_msg msgs[EVENTS_PER_READ];
-	uint64_t read_ns = 0;
-	int n = 0;
+	uint64_t read_ns;
+	int n = s->can_remove ? read_removals(t, s, msgs) : read_events(t, s, msgs);
 
-	if (session_state(s) == SESSION_SERVING) {
-		n = s->can_remove ? read_removals(t, s, msgs) : read_events(t, s, msgs);
-		read_ns = clock_now_ns();
-	}
-	/* EPOLLERR: the VM made the descriptor blocking, and would have us wait */
-	if (n < 0 || (ready & (EPOLLERR | EPOLLHUP)))
+	if (n < 0)
 		pager_fail(t->p, s, "the VM's userfaultfd cannot be read");
+	if (n == EVENTS_PER_READ)
+		leave_to_others(t, s);
+	read_ns = clock_now_ns();
 	for (int i = 0; i < n && session_state(s) == SESSION_SERVING; i++)
 		if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
 			serve_fault(t->p, s, &t->bounce, &msgs[i], read_ns);
+	return n;
+}
+
+static void serve_session(struct fault_thread *t, struct session *s, uint32_t ready)
+{
+	unsigned reads = 0;
+
+	/* the VM made the descriptor blocking, and would have us wait */
+	if (ready & (EPOLLERR | EPOLLHUP))
+		pager_fail(t->p, s, "the VM's userfaultfd cannot be read");
+	while (session_state(s) == SESSION_SERVING && serve_some(t, s) > 0)
+		if (++reads == READS_IN_A_ROW) { /* it is the others' turn */
+			leave_to_others(t, s);
+			break;
+		}
 	if (session_state(s) != SESSION_SERVING)
 		(void)epoll_ctl(t->p->epoll_fd, EPOLL_CTL_DEL, s->uffd, NULL);
 }

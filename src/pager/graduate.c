@@ -241,11 +241,18 @@ static int leave(struct pager *p, struct session *s)
 	return e;
 }
 
+/* Without us, pages of its own that it gives back would come again as the base's. */
+static bool must_stay(const struct session *s)
+{
+	return s->mode == SESSION_OVERLAY && s->can_remove;
+}
+
 /* Will it need the resident memory, all of it, for as long as it lives? */
 static bool is_mapped(const struct job *job)
 {
 	/* EAGER: it is kept since it was opened, and has no other way */
-	return job->s && job->s->mode != SESSION_EAGER && job->s->mode != SESSION_COPY;
+	return job->s && job->s->mode != SESSION_EAGER && job->s->mode != SESSION_COPY &&
+	       !must_stay(job->s);
 }
 
 static bool has_room(const struct job *job, enum job_what what)
@@ -267,6 +274,7 @@ static void fail_for_room(struct job *job)
 
 static int complete(struct job *job, struct bounce *b)
 {
+	bool stays = job->s && must_stay(job->s); /* loaded, but never without us */
 	bool mapped = is_mapped(job), eager = job->s && job->s->mode == SESSION_EAGER;
 	int e;
 
@@ -277,7 +285,7 @@ static int complete(struct job *job, struct bounce *b)
 	e = complete_pages(job, b);
 	if (e == 0 && mapped)
 		e = complete_zeros(job->s);
-	if (e == 0 && job->s && !eager)
+	if (e == 0 && job->s && !eager && !stays)
 		e = session_state(job->s) == SESSION_SERVING ? leave(job->p, job->s) : -ESRCH;
 	if (e == 0)
 		job->holding = false; /* the session keeps it now: it is full */

@@ -57,6 +57,7 @@ static const struct call calls[] = {
 	CALL(fsync, ANY, "files that are replaced"),
 	CALL(fdatasync, ANY, "files that are replaced"),
 	CALL(flock, ANY, "one pager for each control socket"),
+	CALL(cachestat, ANY, "loader: need it be read from the disk"),
 	CALL(fadvise64, ANY, "loader: read ahead, or not"),
 	CALL(readahead, ANY, "loader"),
 

@@ -32,6 +32,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "sys/pagecache.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define ISOLATE_SANITIZED 1
@@ -65,6 +66,11 @@ struct call {
 	enum arguments arguments;
 	const char *who;
 };
+
+/* newer than some systems' headers */
+#ifndef __SNR_cachestat
+#define __SNR_cachestat __NR_cachestat
+#endif
 
 #define CALL(_name, _arguments, _who)                                                              \
 	{                                                                                          \

@@ -8,6 +8,30 @@
  * cost of an event for each 2 MiB or so that it looks at (minor faults switch the kernel's
  * fault-around off), and of its own pages being private. That is worth it when a good part of the
  * image is the base's: a quarter, as with the store's rule for keeping a base at all.
+ *
+ * Measured (two cores, a fork of 128 MiB of which 96 MiB are stored with zstd, every page touched
+ * once in random order by one thread; own pages in blocks of 16; milliseconds, events, MiB decoded,
+ * and MiB of guest memory on the host, the template's own 96 MiB among them where it is warm):
+ *
+ *     own pages     the template is in memory               nothing is in memory
+ *                   overlay             shared              overlay             shared
+ *          2 %      70  1316   1   96   385  3484  92  193  369  3493  92   95  332  3484  92   99
+ *         10 %      99  1510  11  104   374  3464  92  193  423  3479  94   95  355  3464  92   99
+ *         30 %     239  1940  34  122   417  3452  91  192  386  3471 100   94  364  3452  91   98
+ *         50 %     179  2370  59  138   385  3469  92  192  378  3500 109   95  378  3469  92   97
+ *         70 %     230  2791  85  155   352  3444  91  190  342  3472 117   94  327  3444  91   96
+ *
+ * And of a real guest of 256 MiB with 30 MB of its own, on a cold disk: milliseconds of a wake up
+ * to its first answer, of reading its own 30 MB, and of the next sleep, which compares what was
+ * copied:
+ *
+ *                   the template is in memory      nothing is in memory
+ *     overlay       84  610   93                   112  623  104
+ *     shared       113  675   94                   115  638   94
+ *
+ * So where the base is in memory, overlay is better as long as a quarter is the base's. Where it is
+ * not, the first one that wakes pays up to a fifth more time, and all that follow are faster; who
+ * will follow, nobody knows. Hence one rule, which does not ask what is in memory.
  */
 #include "pager/mode.h"
 

@@ -43,6 +43,12 @@ void pager_totals(struct pager *p, enum session_mode mode, struct pager_totals *
 /* ---- statistics -------------------------------------------------------------------------------
  */
 
+/* A session that was taken back has no job: it was complete. */
+static bool is_complete(const struct job *job)
+{
+	return job_state(job) == JOB_DONE || job_state(job) == JOB_NONE;
+}
+
 json_t *pager_stats_of(struct session *s)
 {
 	json_t *o = session_stats(s);
@@ -50,6 +56,8 @@ json_t *pager_stats_of(struct session *s)
 
 	if (!o)
 		return NULL;
+	if (s->mode == SESSION_EAGER) /* it never needs us, but its VM must not begin before this */
+		(void)json_object_set_new(o, "full", json_boolean(is_complete(s->job)));
 	recording_counts(s->recording, &prefetched, &used);
 	(void)json_object_set_new(o, "prefetched_pages", json_integer((json_int_t)prefetched));
 	(void)json_object_set_new(o, "prefetched_used_pages", json_integer((json_int_t)used));

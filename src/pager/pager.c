@@ -377,7 +377,8 @@ int pager_warm(struct pager *p, struct image *image, const struct working_set *s
 
 static int serve(struct pager *p, struct session *s, struct problem *problem)
 {
-	struct epoll_event e = {.events = EPOLLIN, .data.u64 = s->handle};
+	/* once per fault and not as long as there is one, which would wake all threads for it */
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.u64 = s->handle};
 	int r;
 
 	loader_kick(p->loader); /* what had to wait for the VM's memory */

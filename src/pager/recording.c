@@ -73,10 +73,11 @@ void recording_prefetched(struct recording *r, uint64_t gfn, uint64_t n_pages)
 /* ---- what the VM maps -------------------------------------------------------------------------
  */
 
-/* Copied pages are all mapped, whoever asked for them: then only faults speak. */
+/* Pages that are copied, or mapped around a fault, are all mapped, whoever asked for them: then
+ * only faults speak. */
 static bool has_touched(const struct recording *r)
 {
-	return r->s->mode != SESSION_COPY;
+	return r->s->mode == SESSION_SHARED;
 }
 
 static int scan_touched(const struct recording *r, bitmap_word *touched)

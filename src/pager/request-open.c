@@ -209,6 +209,11 @@ static int adopt(struct control *c, struct orphan *o, const struct named *n,
 	return 0;
 }
 
+static bool is_word(const json_t *value, const char *word)
+{
+	return json_is_string(value) && !strcmp(json_string_value(value), word);
+}
+
 int request_open(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
 		 struct problem *problem, json_t **reply, int *reply_fd)
 {
@@ -230,6 +235,7 @@ int request_open(struct control *c, const json_t *request, const int fds[WIRE_MA
 	}
 	orphan = takeover_find(c, q.name);
 	n.wants_base = json_is_true(json_object_get(request, "private")) ||
+		       is_word(json_object_get(request, "mode"), "overlay") ||
 		       (orphan && takeover_needs_base(orphan));
 	r = get_pages(request, "open", problem, &n_pages);
 	if (r == 0)

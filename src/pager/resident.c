@@ -656,13 +656,6 @@ bool resident_has_failures(struct resident *r)
 	return r->n_failures > 0;
 }
 
-void resident_keep(struct resident *r, bool keep)
-{
-	LOCK_SCOPE(&r->evict_lock);
-
-	__atomic_fetch_add(&r->n_kept, keep ? 1 : -1, __ATOMIC_SEQ_CST);
-}
-
 /* Return: pages that the memfd has and nobody claimed; negative errno */
 static int64_t excess(const struct resident *r)
 {
@@ -673,6 +666,17 @@ static int64_t excess(const struct resident *r)
 		return e;
 	claimed = __atomic_load_n(&r->claimed_pages, __ATOMIC_SEQ_CST);
 	return allocated > claimed ? (int64_t)(allocated - claimed) : 0;
+}
+
+void resident_keep(struct resident *r, bool keep)
+{
+	LOCK_SCOPE(&r->evict_lock);
+	int64_t n = keep ? 0 : excess(r);
+
+	/* what VMs without us added until now was right, and is counted while that is known */
+	if (n > 0)
+		__atomic_fetch_add(&r->claimed_pages, (uint64_t)n, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&r->n_kept, keep ? 1 : -1, __ATOMIC_SEQ_CST);
 }
 
 /* It looked as if. Nothing is evicted from here on, and what is wrong will stay so. */

@@ -20,8 +20,8 @@
  * This is how SHARED mode does it. In the other modes:
  *
  *   OVERLAY  A page that is the same in the base is brought into the base's memory if it is not
- *            there, and then mapped (UFFDIO_CONTINUE), with all the unchanged, present pages around
- *            it in the same 2 MiB. Its own pages are copied from its own layers into the VM. Zeros
+ *            there, and then mapped (UFFDIO_CONTINUE), and after it all unchanged, present pages of
+ *            the same 2 MiB. Its own pages are copied from its own layers into the VM. Zeros
  *            go into the VM's own range always.
  *   COPY     If the resident memory has the frame, it is copied from there, pinned. Otherwise a
  *            frame that is stored as it is goes from the layer to the VM and is not kept: the page
@@ -135,7 +135,8 @@ static void serve_resident(struct bring *w, struct bounce *b, const struct page_
 		return;
 	if (w->s->mode == SESSION_OVERLAY) {
 		bring_count(w->s->n.faults_continued, 1);
-		(void)bring_continue(w);
+		if (bring_continue(w) == 0)
+			bring_continue_rest(w);
 	} else if (aliases->n_pages) {
 		serve_present(w, aliases->gfn, aliases->n_pages);
 	} else {
@@ -198,6 +199,8 @@ static void serve_copy(struct bring *w, struct bounce *b, const struct page_run 
 		bring_count(w->s->n.faults_resident, 1);
 		bring_count(w->s->n.faults_copied, 1);
 		frames_use(&r->frames, index);
+		w->at_hand = true;
+		recording_need(w->s->recording, w->gfn, 1); /* nothing else tells, in this mode */
 		(void)bring_copy(w, NULL);
 		frames_unpin(&r->frames, index);
 		return;

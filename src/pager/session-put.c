@@ -60,6 +60,9 @@ void session_wake(struct session *s, uint64_t gfn, uint64_t n_pages)
 {
 	uint64_t hva, len;
 
+	/* attaching may be under way; what waits there has not been read, and will be */
+	if (session_state(s) == SESSION_LISTENING)
+		return;
 	while (n_pages && session_piece(s, &gfn, &n_pages, &hva, &len))
 		(void)uffd_wake(s->uffd, hva, len); /* checked regions: it cannot fail */
 }

@@ -114,3 +114,15 @@ static inline bool slate_is_installed(const struct slate *s, uint64_t gfn)
 {
 	return bitmap_test_atomic(s->installed, gfn);
 }
+
+#define SLATE_BLOCK_PAGES 16u /* divides 64 */
+
+/** slate_is_near() - has the VM a page of the same 16, or the one before or after @gfn? */
+static inline bool slate_is_near(const struct slate *s, uint64_t gfn)
+{
+	uint64_t first = gfn - gfn % SLATE_BLOCK_PAGES;
+	uint64_t word = __atomic_load_n(&s->installed[first / 64], __ATOMIC_RELAXED);
+
+	return (word >> first % 64 & 0xffff) || (gfn && slate_is_installed(s, gfn - 1)) ||
+	       (gfn + 1 < s->n_pages && slate_is_installed(s, gfn + 1));
+}

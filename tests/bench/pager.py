@@ -332,49 +332,82 @@ def working_set(b):
           "those of them that nobody touched")
 
 
-def guest_memory(pid):
-    """bytes of a VM's RAM on this host: its share of what is shared, and what is its own"""
+def own_pages(pid):
+    """bytes of a VM's RAM that only it has: copied into it, or written by it"""
     total, ram = 0, False
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
             ram = "memfd:" in line
-        elif ram and line.startswith("Pss:"):
+        elif ram and line.startswith("Anonymous:"):
             total += int(line.split()[1]) * 1024
     return total
 
 
+def guest_memory(d, sandboxes):
+    """bytes of guest memory on this host, mapped by a VM or not: what VMs have for themselves, and
+    what the pager holds for all"""
+    shared = sum(i["resident_pages"] for i in ask_pager(d, "stats")["stats"]["images"]) * 4096
+    return shared + sum(own_pages(d.vm_pid(s)) for s in sandboxes)
+
+
+def slept_forks(d, n, own):
+    """sandboxes of the template that hold so many bytes of their own, asleep"""
+    ids = []
+    for _ in range(n):
+        sandbox = d.create("base")
+        d.exec(sandbox, "sh", "-c", f"head -c {own} /dev/urandom >/dev/shm/own; "
+               f"test $(stat -c %s /dev/shm/own) = {own}", timeout_s=60)
+        d.dorm("sleep", sandbox)
+        ids.append(sandbox)
+    return ids
+
+
+def wake_again(d, ids, mode):
+    """all of them, in one mode; each reads what it owns"""
+    took = []
+    for sandbox in ids:
+        start = time.monotonic()
+        d.dorm("wake", "--mode", mode, sandbox)
+        d.exec(sandbox, "sha256sum", "/dev/shm/own", timeout_s=60)  # cat might only splice it
+        took.append(1e3 * (time.monotonic() - start))
+    return took
+
+
 def overlay(b):
-    """20 forks that slept with 30 MB of their own each, all awake again"""
+    """forks that slept with 30 MB of their own each, all awake again"""
     from harness import Dormouse
     forks, own = (4 if b.quick else 20), 30 << 20
+    what = f"{forks} woken forks with 30 MB each"
     with Dormouse() as d:
         d.build_template("base", 256)
         if not ask_pager(d, "config").get("ok"):
             b.missing("overlay_memory_ratio", "this pager has no overlay mode yet")
             return
+        cold_host(d)
         first = d.create("base")
         d.exec(first, "true")
-        template = guest_memory(d.vm_pid(first)) + guest_memory(pager_of(d))
+        template = guest_memory(d, [first])
         d.api("DELETE", f"/sandboxes/{first}")
-        ids = []
-        for _ in range(forks):
-            sandbox = d.create("base")
-            d.exec(sandbox, "sh", "-c", f"head -c {own} /dev/urandom >/dev/shm/own; "
-                   f"test $(stat -c %s /dev/shm/own) = {own}")
-            d.api("POST", f"/sandboxes/{sandbox}/pause", {})
-            ids.append(sandbox)
-        for sandbox in ids:
-            d.api("POST", f"/sandboxes/{sandbox}/resume", {})
-            d.exec(sandbox, "sha256sum", "/dev/shm/own")  # cat might only splice it
-        modes = [s.get("mode") for s in ask_pager(d, "stats")["stats"]["sessions"]]
-        used = sum(guest_memory(d.vm_pid(s)) for s in ids) + guest_memory(pager_of(d))
-    print(f"   modes: {modes}")
-    b.add("overlay_memory_mib", used / 2**20, "MiB", f"{forks} woken forks with 30 MB each",
-          "their shares of all guest memory on the host, and the pager's")
+        ids = slept_forks(d, forks, own)
+        used, took = {}, {}
+        for mode in ("shared", "auto"):
+            cold_host(d)
+            took[mode] = wake_again(d, ids, mode)
+            used[mode] = guest_memory(d, ids)
+            modes = {s["mode"] for s in ask_pager(d, "stats")["stats"]["sessions"]
+                     if s["state"] == "serving"}
+            for sandbox in ids:
+                d.dorm("sleep", sandbox)
+            print(f"   {mode}: {modes}")
     b.add("overlay_template_mib", template / 2**20, "MiB", "one fork of the template, awake",
-          "its guest memory and the pager's")
-    b.add("overlay_memory_ratio", used / (template + forks * own), "x", "overlay_memory_mib",
-          f"overlay_template_mib + {forks} * 30 MB")
+          "its own pages and what the pager holds")
+    for mode, name in (("auto", "overlay"), ("shared", "overlay_shared")):
+        b.add(f"{name}_memory_mib", used[mode] / 2**20, "MiB", what, f"mode {mode}; all of their "
+              "own pages, and what the pager holds")
+        b.add(f"{name}_wake_ms", took[mode][1:], "ms", f"wake, mode {mode}",
+              "it has read its 30 MB; cold disk, and others run before it")
+    b.add("overlay_memory_ratio", used["auto"] / (template + forks * own), "x",
+          "overlay_memory_mib", f"overlay_template_mib + {forks} * 30 MB")
 
 
 GROUPS = {"warm": warm, "resident": resident, "cached": cached, "fill": fill, "unpack": unpack,

@@ -4,9 +4,9 @@
  *
  * A real guest in this process's own host. Ten times: it changes its memory, is paused, all of its
  * memory is copied out (the expectation), it is put to sleep by sandbox_sleep(). Then its memory
- * directory is restored the way a wake does it, up to and without the resume, and every page is
- * compared. Only then it is woken and goes on, checking the sums of its own files. No page is left
- * out of any comparison.
+ * directory is restored the way a wake does it, up to and without the resume, once in shared and
+ * once in overlay mode, and every page is compared. Only then it is woken and goes on, checking the
+ * sums of its own files. No page is left out of any comparison.
  *
  * Copying out makes every page present, and that would hide a save which confuses "not loaded yet"
  * with "zero". So every second generation is first saved, prepared by its agent like every
@@ -25,6 +25,7 @@
  */
 #include "replica.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -282,13 +283,36 @@ static int judge_replica(struct replica *p, struct problem *problem)
 	return r < 0 ? r : judge(&p->diff, image, p->name, problem);
 }
 
+/* Restored in @mode beside the sleeping sandbox, and compared. */
+static int check_mode(struct test *t, enum pager_mode mode, enum page_order order,
+		      struct problem *problem)
+{
+	struct replica p = {.sb = t->sb, .expected = t->expected, .order = order, .mode = mode};
+	int r;
+
+	(void)snprintf(p.name, sizeof(p.name), "generation-%u-%s", t->sb->record.generation,
+		       pager_mode_name(mode)); /* fits */
+	replica_main(&p);
+	printf("# %s: read %s: %llu compared, %llu differ; %llu faults, %llu pages mapped from the "
+	       "base, %llu copied; %llu written by the VMM\n",
+	       p.name, page_order_names[p.order], (unsigned long long)p.diff.n_compared,
+	       (unsigned long long)p.diff.n_pages, (unsigned long long)p.faults,
+	       (unsigned long long)p.continued, (unsigned long long)p.copied,
+	       (unsigned long long)p.written_by_vmm);
+	r = judge_replica(&p, problem);
+	if (r == 0 && mode == PAGER_MODE_OVERLAY && (!p.continued || !p.copied)) {
+		problem_set(problem, 500, "%s: %llu pages of the base and %llu of its own", p.name,
+			    (unsigned long long)p.continued, (unsigned long long)p.copied);
+		r = -EINVAL;
+	}
+	return r;
+}
+
 static int check_generation(struct test *t, unsigned k, struct image_writer_stats *sum,
 			    struct problem *problem)
 {
-	struct replica p = {.sb = t->sb,
-			    .expected = t->expected,
-			    .order = (enum page_order)(k % N_PAGE_ORDERS)};
 	const struct image_writer_stats *stats = &t->sb->manifest.stats;
+	enum page_order order = (enum page_order)(k % N_PAGE_ORDERS);
 	struct sandbox_timings timings;
 	bool look_first = k % 2 == 0;
 	int r = change_memory(t, problem);
@@ -299,18 +323,13 @@ static int check_generation(struct test *t, unsigned k, struct image_writer_stat
 		return r;
 	sum->pages_stored += stats->pages_stored;
 	sum->pages_zero += stats->pages_zero;
-	(void)snprintf(p.name, sizeof(p.name), "generation-%u",
-		       t->sb->record.generation); /* fits */
-	replica_main(&p);
-	printf("# %s: %s: %llu pages stored, %llu turned zero; read %s: %llu compared, %llu "
-	       "differ; "
-	       "%llu faults; %llu written by the VMM\n",
-	       p.name, look_first ? "copied, saved" : "saved, copied, saved",
+	printf("# generation %u: %s: %llu pages stored, %llu turned zero, %llu unchanged\n",
+	       t->sb->record.generation, look_first ? "copied, saved" : "saved, copied, saved",
 	       (unsigned long long)stats->pages_stored, (unsigned long long)stats->pages_zero,
-	       page_order_names[p.order], (unsigned long long)p.diff.n_compared,
-	       (unsigned long long)p.diff.n_pages, (unsigned long long)p.faults,
-	       (unsigned long long)p.written_by_vmm);
-	r = judge_replica(&p, problem);
+	       (unsigned long long)stats->pages_unchanged);
+	r = check_mode(t, PAGER_MODE_SHARED, order, problem);
+	if (r == 0)
+		r = check_mode(t, PAGER_MODE_OVERLAY, (order + 1) % N_PAGE_ORDERS, problem);
 	if (r == 0)
 		r = sandbox_wake(t->host, t->sb->record.id, 0, NULL, problem, &timings);
 	return error_trace(r);
@@ -386,7 +405,7 @@ static int judge_forks(struct replica forks[FORKS], struct problem *problem, uin
 }
 
 static int run_forks(struct test *t, const enum page_order orders[FORKS],
-		     struct replica forks[FORKS])
+		     const enum pager_mode modes[FORKS], struct replica forks[FORKS])
 {
 	pthread_barrier_t together;
 	pthread_t threads[FORKS];
@@ -397,6 +416,7 @@ static int run_forks(struct test *t, const enum page_order orders[FORKS],
 		forks[i] = (struct replica){.sb = t->sb,
 					    .expected = t->expected,
 					    .order = orders[i],
+					    .mode = modes[i],
 					    .together = &together};
 		(void)snprintf(forks[i].name, sizeof(forks[i].name), "fork-%u", i); /* fits */
 		/* without a thread the others would wait for ever, and the time limit ends all */
@@ -409,7 +429,8 @@ static int run_forks(struct test *t, const enum page_order orders[FORKS],
 	return 0;
 }
 
-static int check_forks(struct test *t, const enum page_order orders[FORKS], struct problem *problem,
+static int check_forks(struct test *t, const enum page_order orders[FORKS],
+		       const enum pager_mode modes[FORKS], struct problem *problem,
 		       uint64_t *ret_met)
 {
 	struct replica forks[FORKS];
@@ -421,13 +442,16 @@ static int check_forks(struct test *t, const enum page_order orders[FORKS], stru
 	if (r == 0)
 		r = check_cold(t, problem);
 	if (r == 0)
-		r = run_forks(t, orders, forks);
+		r = run_forks(t, orders, modes, forks);
 	if (r == 0)
 		r = judge_forks(forks, problem, ret_met);
 	if (r == 0)
 		r = sandbox_wake(t->host, t->sb->record.id, 0, NULL, problem, &timings);
 	return r < 0 ? r : change_memory(t, problem);
 }
+
+static const enum pager_mode as_usual[FORKS] = {PAGER_MODE_AUTO};
+static_assert(PAGER_MODE_AUTO == 0, "all of them");
 
 /* Every fork on a way of its own through the image: each loads what the others then find. */
 static int case_forks_apart(struct test *t, struct problem *problem)
@@ -436,7 +460,7 @@ static int case_forks_apart(struct test *t, struct problem *problem)
 					       ORDER_SHUFFLED};
 	uint64_t met;
 
-	return check_forks(t, orders, problem, &met);
+	return check_forks(t, orders, as_usual, problem, &met);
 }
 
 /* All on the same way: they want the same pages at the same time, again and again. */
@@ -445,13 +469,25 @@ static int case_forks_together(struct test *t, struct problem *problem)
 	const enum page_order orders[FORKS] = {ORDER_SHUFFLED, ORDER_SHUFFLED, ORDER_SHUFFLED,
 					       ORDER_SHUFFLED};
 	uint64_t met = 0;
-	int r = check_forks(t, orders, problem, &met);
+	int r = check_forks(t, orders, as_usual, problem, &met);
 
 	if (r == 0 && !met) {
 		problem_set(problem, 500, "the forks never wanted a page at the same time");
 		r = -EINVAL;
 	}
 	return r;
+}
+
+/* On the memory of one base at once, while another one loads the same image for itself. */
+static int case_forks_overlay(struct test *t, struct problem *problem)
+{
+	const enum page_order orders[FORKS] = {ORDER_SHUFFLED, ORDER_SHUFFLED, ORDER_DESCENDING,
+					       ORDER_ASCENDING};
+	const enum pager_mode modes[FORKS] = {PAGER_MODE_OVERLAY, PAGER_MODE_OVERLAY,
+					      PAGER_MODE_OVERLAY, PAGER_MODE_SHARED};
+	uint64_t met;
+
+	return check_forks(t, orders, modes, problem, &met);
 }
 
 /* ---- can the comparator fail? ---------------------------------------------------------------- */
@@ -600,7 +636,8 @@ static int run_cases(const struct host_config *config)
 	} cases[] = {{"comparator", case_comparator},
 		     {"generations", case_generations},
 		     {"forks-apart", case_forks_apart},
-		     {"forks-together", case_forks_together}};
+		     {"forks-together", case_forks_together},
+		     {"forks-overlay", case_forks_overlay}};
 	struct problem problem = PROBLEM_INIT;
 	struct test t = {0};
 	uint64_t t0 = clock_now_ns();

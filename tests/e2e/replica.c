@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/mem.h"
 #include "base/str.h"
 
 #define COPY_PAGES 256u
@@ -45,6 +46,17 @@ int memory_compare(const char *expected, struct vmm *vmm, int memory_fd, enum pa
 	return error_trace(r);
 }
 
+static enum vmm_register registered(const struct pager_session *session)
+{
+	static const enum vmm_register modes[PAGER_N_REGISTERS] = {
+		[PAGER_REGISTER_MISSING] = VMM_REGISTER_MISSING,
+		[PAGER_REGISTER_MINOR] = VMM_REGISTER_MINOR,
+		[PAGER_REGISTER_NONE] = VMM_REGISTER_NONE,
+	};
+
+	return modes[session->reg];
+}
+
 static int start_replica(struct replica *p, const char *work_dir,
 			 const struct pager_session *session, struct vmm **ret)
 {
@@ -56,6 +68,7 @@ static int start_replica(struct replica *p, const char *work_dir,
 				    .pager_socket = session->socket_path,
 				    .memory_fd = session->memory_fd,
 				    .memory_bytes = sb->manifest.memory_bytes,
+				    .reg = registered(session),
 				    .cpus = sb->manifest.cpus,
 				    .accel = sb->manifest.accel,
 				    .n_disks = sb->manifest.n_disks};
@@ -111,6 +124,9 @@ static int count_faults(struct replica *p)
 	p->joined = (uint64_t)json_integer_value(json_object_get(stats, "faults_joined"));
 	p->resident = (uint64_t)json_integer_value(json_object_get(stats, "faults_resident"));
 	p->zero = (uint64_t)json_integer_value(json_object_get(stats, "faults_zero"));
+	p->continued = (uint64_t)json_integer_value(json_object_get(stats, "pages_continued"));
+	p->copied = (uint64_t)json_integer_value(json_object_get(stats, "pages_copied"));
+	p->written_by_vmm -= MIN(p->written_by_vmm, p->copied); /* what was copied looks written */
 	json_decref(stats);
 	return 0;
 }
@@ -142,6 +158,8 @@ static int check_replica(struct replica *p)
 	const struct sandbox *sb = p->sb;
 	struct pager_client *pager = p->sb->host->pager;
 	struct pager_session session = {.memory_fd = -1};
+	const bool overlay = p->mode == PAGER_MODE_OVERLAY;
+	const struct pager_open_options options = {.mode = p->mode, .is_private = overlay};
 	_cleanup_free_ char *work_dir = NULL;
 	_cleanup_fd_ int dirfd = -1;
 	char memory[32];
@@ -151,8 +169,8 @@ static int check_replica(struct replica *p)
 	dirfd = file_open_dir(sb->dirfd, sandbox_memory_name(sb->record.generation, memory));
 	r = !work_dir ? -ENOMEM : dirfd < 0 ? dirfd : file_mkdir_p(work_dir, 0700);
 	if (r == 0)
-		r = pager_client_open(pager, p->name, dirfd, NULL, N_PAGES,
-				      deadline_after_ms(STEP_MS), &p->problem, &session);
+		r = pager_client_open_as(pager, p->name, dirfd, NULL, N_PAGES, &options,
+					 deadline_after_ms(STEP_MS), &p->problem, &session);
 	if (r != 0 && p->together)
 		pthread_barrier_wait(p->together);
 	if (r != 0)

@@ -19,12 +19,14 @@ struct replica {
 	char name[32];		  /* of its session and directory */
 	enum page_order order;
 	pthread_barrier_t *together; /* all start reading at once; NULL: alone */
+	enum pager_mode mode;	     /* how the pager must serve it; AUTO: as it likes */
 
 	int r; /* the rest is the result */
 	struct problem problem;
 	struct diff diff;
 	uint64_t written_by_vmm; /* pages that the VMM wrote while it loaded, whatever it wrote */
 	uint64_t faults, stored, joined, resident, zero; /* as the pager counted them */
+	uint64_t continued, copied; /* pages mapped from the base's memory, and pages of its own */
 };
 
 void *replica_main(void *replica);

@@ -53,6 +53,10 @@ def test_four_forks_together():
     outcome("forks-together")
 
 
+def test_four_forks_on_one_base():
+    outcome("forks-overlay")
+
+
 def test_nothing_is_left():
     outcome("tear-down")
     check(OUTCOMES["exit"] == 0 or any(OUTCOMES[c] for c in OUTCOMES if c != "exit"),

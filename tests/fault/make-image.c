@@ -3,12 +3,14 @@
  * make-image - a snapshot directory whose pages follow from a seed (oracle.h)
  *
  *     make-image DIR PAGES CONTENT [--codec none|lz4|zstd] [--key SOURCE] [--parent DIR]
- *                [--order sequential|backward] [--frame-pages N]
+ *                [--order sequential|backward] [--frame-pages N] [--alone] [--all]
  *     make-image --raw FILE PAGES CONTENT
  *
- * With --parent, which must have been made from the same CONTENT without its last two numbers, only
- * the fork's own pages are given to the writer. Prints a JSON object. With --raw: a flat file, as
- * Firecracker writes memory, with holes where it is zero.
+ * DIR is a path with a slash in it. With --parent, which must have been made from CONTENT without
+ * its last two numbers (or with others of the same blocks: oracle.h), only the fork's own pages are
+ * given to the writer (--all: every page), and the parent is its base; with --alone nobody else
+ * runs from the parent, so its base is the parent's. Prints a JSON object. With --raw: a flat file,
+ * as Firecracker writes memory, with holes where it is zero.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,9 +23,12 @@
 
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/id.h"
 #include "base/str.h"
+#include "image/image-base.h"
 #include "image/image.h"
 #include "image/keyring.h"
+#include "image/snapshot.h"
 #include "oracle.h"
 
 #define BATCH 16u
@@ -34,7 +39,7 @@ struct job {
 	struct oracle content;
 	struct image_writer_options options;
 	struct keyring *keys;
-	bool backward, raw;
+	bool backward, raw, alone, all;
 };
 
 static int write_pages(const struct job *j, struct image_writer *w, struct problem *problem)
@@ -47,7 +52,7 @@ static int write_pages(const struct job *j, struct image_writer *w, struct probl
 		uint64_t gfn = (j->backward ? n_batches - 1 - b : b) * BATCH;
 		uint64_t n = MIN((uint64_t)BATCH, j->n_pages - gfn);
 
-		if (j->parent && !oracle_is_own(&j->content, gfn))
+		if (j->parent && !j->all && !oracle_is_own(&j->content, gfn))
 			continue; /* own pages come in blocks of as many */
 		for (uint64_t i = 0; i < n; i++)
 			oracle_page(&j->content, gfn + i, pages + i * DORM_PAGE_SIZE);
@@ -56,39 +61,67 @@ static int write_pages(const struct job *j, struct image_writer *w, struct probl
 	return r;
 }
 
-static int make(const struct job *j, struct problem *problem)
+/* Map, layers and, if it is a fork, its base; @tmp is the directory to be. */
+static int write_image(const struct job *j, const struct snapshot_tmp *tmp, struct problem *problem,
+		       struct manifest *m)
 {
 	_cleanup_(image_unrefp) struct image *parent = NULL;
 	_cleanup_(image_writer_freep) struct image_writer *w = NULL;
-	_cleanup_fd_ int fd = -1, parent_fd = -1;
-	struct image_writer_stats stats;
-	char id[IMAGE_ID_LEN + 1];
+	_cleanup_(manifest_deinit) struct manifest from = {0};
+	_cleanup_fd_ int parent_fd = j->parent ? file_open_dir(AT_FDCWD, j->parent) : -1;
 	int r;
 
-	if (mkdir(j->dir, 0700) < 0)
-		return -errno;
-	fd = file_open_dir(AT_FDCWD, j->dir);
-	if (fd < 0)
-		return fd;
 	if (j->parent) {
-		parent_fd = file_open_dir(AT_FDCWD, j->parent);
 		r = parent_fd < 0 ? parent_fd : image_open(parent_fd, j->keys, problem, &parent);
+		if (r == 0)
+			r = snapshot_open(parent_fd, j->keys, problem, &from);
 	} else {
 		r = image_open_zero(j->n_pages, &parent);
 	}
 	if (r == 0)
-		r = image_writer_new(fd, parent, parent_fd, &j->options, problem, &w);
+		r = image_writer_new(tmp->dirfd, parent, parent_fd, &j->options, problem, &w);
 	if (r == 0)
 		r = write_pages(j, w, problem);
 	if (r == 0)
-		r = image_writer_commit(w, &stats, id, problem);
+		r = image_writer_commit(w, &m->stats, m->image_id, problem);
 	if (r == 0)
-		(void)printf("{\"image_id\":\"%s\",\"pages_stored\":%llu,\"pages_zero\":%llu,"
-			     "\"bytes_stored\":%llu}\n",
-			     id, (unsigned long long)stats.pages_stored,
-			     (unsigned long long)stats.pages_zero,
-			     (unsigned long long)stats.bytes_stored);
+		r = image_base_put(tmp->dirfd, parent_fd, &from, !j->alone, problem,
+				   m->base_image_id);
 	return r;
+}
+
+static int describe(const struct manifest *m)
+{
+	(void)printf("{\"image_id\":\"%s\",\"base_image_id\":\"%s\",\"pages_stored\":%llu,"
+		     "\"pages_zero\":%llu,\"bytes_stored\":%llu}\n",
+		     m->image_id, m->base_image_id, (unsigned long long)m->stats.pages_stored,
+		     (unsigned long long)m->stats.pages_zero,
+		     (unsigned long long)m->stats.bytes_stored);
+	return 0;
+}
+
+/* The directory that it will be in plays the store: snapshots are made in its tmp/. */
+static int make(const struct job *j, struct problem *problem)
+{
+	struct manifest m = {.memory_bytes = j->n_pages * DORM_PAGE_SIZE};
+	struct snapshot_tmp tmp = SNAPSHOT_TMP_INIT;
+	const char *slash = strrchr(j->dir, '/');
+	_cleanup_free_ char *root = slash ? strndup(j->dir, (size_t)(slash - j->dir)) : NULL;
+	_cleanup_fd_ int root_fd = root ? file_open_dir(AT_FDCWD, root) : -1;
+	int r = 0;
+
+	if (root_fd < 0)
+		return root ? root_fd : -EINVAL;
+	if (mkdirat(root_fd, "tmp", 0700) < 0 && errno != EEXIST)
+		return -errno;
+	id_new('s', m.id);
+	r = snapshot_begin(root_fd, root, problem, &tmp);
+	if (r == 0)
+		r = write_image(j, &tmp, problem, &m);
+	if (r == 0)
+		r = snapshot_commit(&tmp, root_fd, slash + 1, &m, j->keys, problem);
+	snapshot_abort(&tmp, root_fd);
+	return r ? r : describe(&m);
 }
 
 static int make_raw(const struct job *j)
@@ -126,6 +159,8 @@ static int parse(int argc, char **argv, struct job *j, struct problem *problem)
 						{"order", required_argument, NULL, 'o'},
 						{"frame-pages", required_argument, NULL, 'f'},
 						{"raw", no_argument, NULL, 'r'},
+						{"alone", no_argument, NULL, 'a'},
+						{"all", no_argument, NULL, 'A'},
 						{0}};
 	int option, r = 0;
 
@@ -142,6 +177,10 @@ static int parse(int argc, char **argv, struct job *j, struct problem *problem)
 			j->options.frame_pages = (uint32_t)atoi(optarg);
 		else if (option == 'r')
 			j->raw = true;
+		else if (option == 'a')
+			j->alone = true;
+		else if (option == 'A')
+			j->all = true;
 		else
 			r = -EINVAL;
 	}

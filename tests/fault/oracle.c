@@ -7,9 +7,11 @@
 
 #include "base/mem.h"
 
-#define WORDS	   (DORM_PAGE_SIZE / sizeof(uint64_t))
-#define KIND_PAGES 32u
-#define OWN_PAGES  16u
+#define WORDS	      (DORM_PAGE_SIZE / sizeof(uint64_t))
+#define KIND_PAGES    32u
+#define OWN_PAGES     16u
+#define PAGES_PER_MIB 256u
+#define OWN_PLACES    100u /* own seeds that are equal modulo this own the same blocks */
 
 /* The finaliser of splitmix64: every bit of the input reaches every bit of the result. */
 static uint64_t mix(uint64_t x)
@@ -37,8 +39,7 @@ int oracle_parse(const char *text, struct oracle *ret)
 	int n = sscanf(text, "%llu:%u:%u:%llu:%u%c", &seed, &o.zero_percent, &o.noise_percent,
 		       &own_seed, &o.own_percent, &rest);
 
-	if (n < 1 || n == 4 || n > 5 || o.zero_percent > 100 || o.noise_percent > 100 ||
-	    o.own_percent > 100)
+	if (n < 1 || n == 4 || n > 5 || o.zero_percent > 100 || o.noise_percent > 100)
 		return -EINVAL;
 	o.seed = seed;
 	o.own_seed = own_seed;
@@ -48,8 +49,11 @@ int oracle_parse(const char *text, struct oracle *ret)
 
 bool oracle_is_own(const struct oracle *o, uint64_t gfn)
 {
+	if (o->own_percent > 100)
+		return gfn < (o->own_percent - 100) * PAGES_PER_MIB;
 	return o->own_percent &&
-	       oracle_hash(o->own_seed ^ 0x6f776e, gfn / OWN_PAGES) % 100 < o->own_percent;
+	       oracle_hash(o->own_seed % OWN_PLACES ^ 0x6f776e, gfn / OWN_PAGES) % 100 <
+		       o->own_percent;
 }
 
 static uint64_t seed_of(const struct oracle *o, uint64_t gfn)
@@ -85,12 +89,23 @@ static void fill(uint64_t *w, uint64_t seed, uint64_t gfn, bool noise)
 	}
 }
 
+/* Pages that are the same, near each other and far apart. @ret: what stands for all of them */
+static bool is_common(const struct oracle *o, uint64_t seed, uint64_t gfn, uint64_t *ret)
+{
+	uint64_t x = oracle_hash(seed ^ 0x73616d65, gfn);
+
+	*ret = (1ull << 40) + (x >> 32) % ORACLE_COMMON;
+	return o->zero_percent && x % 31 == 0;
+}
+
 void oracle_page(const struct oracle *o, uint64_t gfn, void *out)
 {
-	uint64_t seed = seed_of(o, gfn);
+	uint64_t seed = seed_of(o, gfn), common;
 
 	if (oracle_is_zero(o, gfn))
 		memset(out, 0, DORM_PAGE_SIZE);
+	else if (is_common(o, seed, gfn, &common))
+		fill(out, seed, common, true);
 	else
 		fill(out, seed, gfn,
 		     oracle_hash(seed ^ 0x6e6f6973, gfn / KIND_PAGES) % 100 < o->noise_percent);

@@ -6,23 +6,27 @@
  * A page is a function of a seed and its gfn, so a process that plays a VM can check any page with
  * nothing of the store or the pager in between. Three kinds, in runs of one to many blocks of 32
  * pages: zeros, text (shrinks well) and noise (does not shrink). Single zero pages lie between
- * stored ones as well, so that short runs of zeros occur.
+ * stored ones as well, so that short runs of zeros occur. Where there are zeros, a few pages are
+ * also the same as others (ORACLE_COMMON contents in all), which a writer stores once.
  *
  * A fork is an image that differs from its parent: `own_percent` of the blocks of 16 pages come
- * from another seed. Written pages have a content of their own: a function of seed, gfn and
- * version.
+ * from another seed. Which blocks, its last two digits say: forks with own seeds 99 and 199 own the
+ * same ones, and more of them with a greater percentage. A percentage of 100 + N means the first N
+ * MiB. Written pages have a content of their own: a function of seed, gfn and version.
  *
  * As text: SEED[:ZERO[:NOISE[:OWN_SEED:OWN_PERCENT]]], the percentages being whole numbers.
  */
 #include <stdbool.h>
 #include <stdint.h>
 
+#define ORACLE_COMMON 64u
+
 struct oracle {
 	uint64_t seed;
 	unsigned zero_percent;	/* of the blocks */
 	unsigned noise_percent; /* of the blocks that are not zero */
 	uint64_t own_seed;
-	unsigned own_percent; /* 0: no fork */
+	unsigned own_percent; /* 0: no fork; above 100: see above */
 };
 
 /** oracle_parse() - see above. Return: 0; -EINVAL */

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
@@ -47,6 +48,10 @@ class Image:
     def layers(self):
         return sorted((self.path / "layers").iterdir())
 
+    def remove(self):
+        """what is open stays open; the next image() of this kind is made anew"""
+        shutil.rmtree(self.path)
+
     def drop_cache(self):
         for layer in self.layers():
             fd = os.open(layer, os.O_RDONLY)
@@ -55,9 +60,12 @@ class Image:
 
 
 def image(pages=PAGES, content=CONTENT, codec="none", sealed=False, parent=None, fresh=False,
-          order="sequential", raw=False):
-    """make one, or find the one made before; fresh: a directory that nobody else uses; raw: a file"""
+          order="sequential", raw=False, alone=False,
+          all_pages=False):
+    """make one, or find the one made before; fresh: a directory that nobody else uses; raw: a file;
+    parent, alone: see make-image.c"""
     name = re.sub(r"[^\w]+", "-", f"{pages}-{content}-{codec}-{sealed}-{order}-{raw}")
+    name += f"-of-{zlib.crc32(str(parent.path).encode()):x}" if parent else ""
     if fresh:
         name += f"-{time.monotonic_ns()}"
     path = WORK / name
@@ -65,6 +73,8 @@ def image(pages=PAGES, content=CONTENT, codec="none", sealed=False, parent=None,
         args = [program("make-image"), path, str(pages), content, "--codec", codec, "--order", order]
         args += ["--key", "env:DORM_TEST_KEY"] if sealed else []
         args += ["--parent", parent.path] if parent else []
+        args += ["--alone"] if alone else []
+        args += ["--all"] if all_pages else []
         args += ["--raw"] if raw else []
         subprocess.run(args, check=True, stdout=subprocess.DEVNULL, env=dict(os.environ, **KEY))
     return Image(path, pages, content, sealed)

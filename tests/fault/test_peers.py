@@ -43,14 +43,17 @@ def let_witness_end(p, w):
 def killed_clients(mode):
     """kill -9 of the client at 100 random moments: no descriptor, session or memory stays"""
     dice = random.Random(17)
+    options = dict(mode=mode, **({"private": True} if mode == "overlay" else {}))
     with Pager("--linger", "0") as p:
         img, other = image(codec="zstd"), image(content="8:10:30")
+        if mode == "overlay":
+            img, other = (image(content=i.content + ":99:12", parent=i) for i in (img, other))
         before = p.fds()
-        w = witness(p, other, mode=mode)
+        w = witness(p, other, **options)
         w.touch("uniform 500")
         with_witness = p.fds()
         for i in range(100):
-            c = p.begin(f"c{i}", img, mode=mode, threads=2, owned=20, write=30, seed=i,
+            c = p.begin(f"c{i}", img, **options, threads=2, owned=20, write=30, seed=i,
                         **({"remove": 10} if mode == "copy" else {}))
             if dice.random() < 0.7:
                 c.wait_attached()
@@ -285,6 +288,10 @@ def test_shared_killed_clients():
 
 def test_copy_killed_clients():
     killed_clients("copy")
+
+
+def test_overlay_killed_clients():
+    killed_clients("overlay")
 
 
 main(globals())

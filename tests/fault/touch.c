@@ -177,7 +177,7 @@ static void remove_pages(struct toucher *k, uint64_t gfn)
 {
 	const struct vm_client *c = k->t->c;
 	uint64_t n = 1 + oracle_next(&k->random) % (BLOCK_PAGES - gfn % BLOCK_PAGES);
-	enum state state = c->memory_fd < 0 ? REMOVED : DROPPED;
+	enum state state = vm_client_removes(c) ? REMOVED : DROPPED;
 	uint64_t start = clock_now_ns();
 
 	n = MIN(n, c->options.n_pages - gfn);

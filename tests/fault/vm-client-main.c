@@ -29,6 +29,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "oracle.h"
+#include "sys/uffd.h"
 #include "touch.h"
 #include "vm-client.h"
 
@@ -85,9 +86,8 @@ static void *make_chaos(void *arg)
 	const size_t len = 64 * DORM_PAGE_SIZE;
 
 	while (!__atomic_load_n(&chaos_ends, __ATOMIC_RELAXED)) {
-		uint8_t *p =
-			mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		uint8_t *moved;
+		uint8_t *moved, *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+					  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		if (p == MAP_FAILED)
 			break;
@@ -97,7 +97,7 @@ static void *make_chaos(void *arg)
 		moved = mremap(p + len / 2, len / 2, len, MREMAP_MAYMOVE);
 		if (moved != MAP_FAILED)
 			(void)munmap(moved, len);
-		(void)munmap(p, len / 2);
+		(void)munmap(p, moved == MAP_FAILED ? len : len / 2);
 		(void)usleep(20);
 	}
 	return NULL;
@@ -237,6 +237,8 @@ enum {
 	OPT_LOAD,
 	OPT_NO_PREFETCH,
 	OPT_PRIVATE,
+	OPT_REMOVE_EVENTS,
+	OPT_WRONG_MEMORY,
 	OPT_REGIONS,
 	OPT_PAGE_SIZE_KIB,
 	OPT_TRACE,
@@ -269,6 +271,8 @@ static const struct option options[] = {
 	{"load", required_argument, NULL, OPT_LOAD},
 	{"no-prefetch", no_argument, NULL, OPT_NO_PREFETCH},
 	{"private", no_argument, NULL, OPT_PRIVATE},
+	{"remove-events", no_argument, NULL, OPT_REMOVE_EVENTS},
+	{"wrong-memory", no_argument, NULL, OPT_WRONG_MEMORY},
 	{"regions", required_argument, NULL, OPT_REGIONS},
 	{"page-size-kib", no_argument, NULL, OPT_PAGE_SIZE_KIB},
 	{"trace", required_argument, NULL, OPT_TRACE},
@@ -342,6 +346,12 @@ static int parse_session(int option, struct arguments *a)
 		return a->vm.n_regions > VM_CLIENT_MAX_REGIONS ? -EINVAL : 0;
 	case OPT_PAGE_SIZE_KIB:
 		a->vm.page_size_kib = true;
+		return 0;
+	case OPT_REMOVE_EVENTS:
+		a->vm.features |= UFFD_FEATURE_EVENT_REMOVE;
+		return 0;
+	case OPT_WRONG_MEMORY:
+		a->vm.wrong_memory = true;
 		return 0;
 	default:
 		return 1;

@@ -18,6 +18,7 @@
 #include "base/str.h"
 #include "oracle.h"
 #include "pager/wire.h"
+#include "sys/memfd.h"
 #include "sys/uffd.h"
 
 #define CALL_MS 60000 /* an open may load a whole image first */
@@ -171,6 +172,17 @@ static uint64_t region_pages(const struct vm_client *c, unsigned region)
 	return MIN(c->region_pages, c->options.n_pages - region * c->region_pages);
 }
 
+static int take_wrong_memory(struct vm_client *c)
+{
+	int fd = memfd_new("wrong", c->options.n_pages * DORM_PAGE_SIZE);
+
+	if (fd < 0)
+		return fd;
+	fd_close(c->memory_fd);
+	c->memory_fd = fd;
+	return 0;
+}
+
 static int map_region(struct vm_client *c, unsigned region, uint8_t *at)
 {
 	uint64_t len = region_pages(c, region) * DORM_PAGE_SIZE;
@@ -269,6 +281,8 @@ int vm_client_map(struct vm_client *c, struct problem *problem)
 		if (c->uffd < 0)
 			r = c->uffd;
 	}
+	if (r == 0 && c->options.wrong_memory)
+		r = take_wrong_memory(c);
 	if (r == 0)
 		r = map_regions(c, order);
 	if (r == 0 && c->register_mode)

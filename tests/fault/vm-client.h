@@ -19,6 +19,7 @@
  * Protocol: docs/format-pager.md.
  */
 #include <jansson.h>
+#include <linux/userfaultfd.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -45,6 +46,7 @@ struct vm_client_options {
 	bool is_private;
 	unsigned n_regions; /* 0: 1 */
 	uint64_t seed;	    /* where the regions lie */
+	bool wrong_memory;  /* map something else than what the pager gave */
 	uint64_t features;  /* of the userfaultfd, besides those of the mode */
 	bool page_size_kib; /* say it with the older name */
 };
@@ -87,6 +89,14 @@ void vm_client_detach(struct vm_client *c);
 static inline uint8_t *vm_client_page(const struct vm_client *c, uint64_t gfn)
 {
 	return c->regions[gfn / c->region_pages] + gfn % c->region_pages * DORM_PAGE_SIZE;
+}
+
+/** vm_client_removes() - is the pager asked about every page that was given back, so that it reads
+ * as zeros for ever? (Where what is there comes back without an event, nobody can say so.) */
+static inline bool vm_client_removes(const struct vm_client *c)
+{
+	return c->memory_fd < 0 || ((c->register_mode & UFFDIO_REGISTER_MODE_MINOR) &&
+				    (c->options.features & UFFD_FEATURE_EVENT_REMOVE));
 }
 
 /**
