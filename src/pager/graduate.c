@@ -241,10 +241,11 @@ static int leave(struct pager *p, struct session *s)
 	return e;
 }
 
-/* Without us, pages of its own that it gives back would come again as the base's. */
+/* Without us, pages of its own that it gives back would come again as the base's. Whether it can is
+ * known when its VM is there; until then it is thought to leave. */
 static bool must_stay(const struct session *s)
 {
-	return s->mode == SESSION_OVERLAY && s->can_remove;
+	return s->mode == SESSION_OVERLAY && session_state(s) != SESSION_LISTENING && s->can_remove;
 }
 
 /* Will it need the resident memory, all of it, for as long as it lives? */
