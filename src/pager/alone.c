@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -28,10 +27,6 @@
 #include "base/log.h"
 #include "sys/pidfd.h"
 #include "sys/uffd.h"
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77 /* Linux 6.5 */
-#endif
 
 #define REST_MS 100
 
@@ -117,27 +112,6 @@ struct alone *alone_free(struct alone *a)
 /* ---- coming in --------------------------------------------------------------------------------
  */
 
-/* The process at the other end, and a descriptor of it that no other process can inherit. */
-static int peer_process(struct shaking *s)
-{
-	struct ucred cred = {0};
-	socklen_t len = sizeof(cred);
-
-	if (getsockopt(s->conn, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
-		return error_errno();
-	if (cred.pid <= 0 || cred.pid == getpid())
-		return -ESRCH;
-	len = sizeof(s->pidfd);
-	if (getsockopt(s->conn, SOL_SOCKET, SO_PEERPIDFD, &s->pidfd, &len) < 0)
-		s->pidfd = (int)syscall(SYS_pidfd_open, cred.pid, 0); /* CLOEXEC by itself */
-	else
-		s->certain = true;
-	if (s->pidfd < 0)
-		return error_errno();
-	s->pid = cred.pid;
-	return 0;
-}
-
 static void rest(struct alone *a)
 {
 	log_warn("VMs have to wait: no descriptors left, or too many sessions");
@@ -158,7 +132,7 @@ static void accept_one(struct alone *a, int listener)
 	s->conn = fd;
 	s->deadline_ns = deadline_after_ms(a->options.handshake_ms);
 	a->n_shaking++;
-	r = peer_process(s);
+	r = pidfd_from_peer(s->conn, &s->pid, &s->pidfd, &s->certain);
 	if (r == -EMFILE || r == -ENFILE)
 		rest(a);
 	if (r == 0)

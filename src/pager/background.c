@@ -30,6 +30,12 @@
 /* ---- what a job wants -------------------------------------------------------------------------
  */
 
+/* Changed under jobs_lock, read without it: job_stats(). */
+static void add_pages(uint64_t *pages, uint64_t n)
+{
+	__atomic_store_n(pages, *pages + n, __ATOMIC_RELAXED);
+}
+
 static void want(struct side *side, uint64_t index)
 {
 	struct frame_page pages[IMAGE_FRAME_PAGES];
@@ -40,7 +46,7 @@ static void want(struct side *side, uint64_t index)
 	if (bitmap_test(side->wanted, index))
 		return;
 	frames_name(side->frames, index, &layer, &frame);
-	side->pages_total += image_frame_pages(side->image, layer, frame, pages);
+	add_pages(&side->pages_total, image_frame_pages(side->image, layer, frame, pages));
 	bitmap_set(side->wanted, index);
 	side->n_wanted++;
 }
@@ -141,7 +147,7 @@ static void got(struct side *side, uint64_t index)
 	uint32_t layer, frame;
 
 	frames_name(side->frames, index, &layer, &frame);
-	side->pages_done += image_frame_pages(side->image, layer, frame, pages);
+	add_pages(&side->pages_done, image_frame_pages(side->image, layer, frame, pages));
 	bitmap_clear(side->wanted, index);
 	side->n_wanted--;
 }
@@ -508,6 +514,9 @@ static void ask(struct job *job, const struct working_set *set, enum job_what wh
 		return;
 	if (!set)
 		job->priority = LOAD_GRADUATION;
+	if (!job->s && job->step == STEP_END)
+		job->step = STEP_WANT_ALL; /* nobody keeps it: it may have been evicted since */
+	job->tries = 0;
 	job->text[0] = 0;
 	job->next = p->jobs;
 	p->jobs = job;

@@ -59,6 +59,7 @@ void background_cancel(struct pager *p, struct job *job);
 struct job *job_free(struct job *job);
 bool job_is_busy(struct pager *p, struct job *job);
 
+/** job_state() - NONE for a @job that is NULL. Any thread */
 enum job_state job_state(const struct job *job);
 
 /** job_stalled_ns() - for how long has no read of it come to an end while some are under way? */

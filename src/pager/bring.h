@@ -26,6 +26,7 @@ struct bring {
 void bring(struct bring *w, struct bounce *b);
 
 /** bring_image() - whose layer and frame it is */
+/** bring_image(), bring_frames() - whose frame it is, and where its state is */
 static inline struct image *bring_image(const struct bring *w)
 {
 	return w->direct ? w->s->image : w->r->image;
@@ -52,7 +53,7 @@ void bring_frame_text(const struct image *image, uint32_t layer, uint32_t frame,
 /** bring_put_result() - what comes of putting pages (@what) into a VM's own range */
 void bring_put_result(struct bring *w, int r, const char *what);
 
-/* The run of pages around a fault whose slots others own, within one frame. */
+/** bring_alias_part() - the run of pages around @gfn whose slots others own, within one frame */
 struct page_run bring_alias_part(const struct image *image, uint64_t gfn,
 				 const struct page_run *run);
 
@@ -77,9 +78,11 @@ int bring_continue(struct bring *w);
  * are the VM's own, zero, or not here: that saves an event for each of them */
 void bring_continue_rest(struct bring *w);
 
+/** bring_served() - the fault was answered: how long did it take? */
 static inline void bring_served(const struct bring *w)
 {
 	histogram_add(&w->s->service_ns, clock_now_ns() - w->read_ns);
 }
 
+/** bring_count() - one of the session's counters */
 #define bring_count(_field, _n) ((void)__atomic_fetch_add(&(_field), (_n), __ATOMIC_RELAXED))

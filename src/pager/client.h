@@ -95,6 +95,7 @@ struct pager_about {
 	int pid;
 	bool takes_back; /* after its death a new one goes on with its sessions */
 };
+/** pager_client_about() - as pager_client_ping(). Return: the same */
 int pager_client_about(struct pager_client *c, uint64_t deadline_ns, struct pager_about *ret);
 
 /**

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* control-internal.h - the inside of the control thread; for control.c and request.c only */
+/* control-internal.h - the inside of the control thread; for control.c and request*.c only */
 #include <jansson.h>
 #include <poll.h>
 
@@ -61,3 +61,23 @@ bool control_has_exited(const struct session *s);
  */
 int request_serve(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
 		  struct problem *problem, json_t **reply, int *reply_fd);
+
+/* ---- between request.c and request-open.c ---- */
+
+/* "what" and "load": the places are those of enum job_what. */
+extern const char *const request_load_words[];
+
+/**
+ * request_word() - a member that is a word of a list, which ends with NULL
+ * Return: its place; @fallback when it is absent; -EINVAL, @problem says
+ */
+int request_word(const json_t *request, const char *member, const char *const *words, int fallback,
+		 struct problem *problem);
+
+/** request_open() - a session, or an orphan's. Results and arguments as request_serve() */
+int request_open(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
+		 struct problem *problem, json_t **reply, int *reply_fd);
+
+/** request_warm() - load memory without a session. As request_serve() */
+int request_warm(struct control *c, const json_t *request, const int fds[WIRE_MAX_FDS],
+		 struct problem *problem, json_t **reply);

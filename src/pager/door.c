@@ -5,17 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "pager/ledger.h"
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77 /* Linux 6.5 */
-#endif
+#include "sys/pidfd.h"
 
 int door_new_inside(struct session *session, int conn, struct door **ret)
 {
@@ -105,33 +101,12 @@ static int accept_conn(struct door *d, unsigned handshake_ms)
 	return 0;
 }
 
-/* The process at the other end, and a descriptor of it that no other process can inherit. */
-static int peer_process(int conn, int *ret_pid, int *ret_pidfd)
-{
-	struct ucred cred = {0};
-	socklen_t len = sizeof(cred);
-	int fd = -1;
-
-	if (getsockopt(conn, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
-		return error_errno();
-	if (cred.pid <= 0 || cred.pid == getpid())
-		return -ESRCH;
-	len = sizeof(fd);
-	if (getsockopt(conn, SOL_SOCKET, SO_PEERPIDFD, &fd, &len) < 0)
-		fd = (int)syscall(SYS_pidfd_open, cred.pid, 0); /* CLOEXEC by itself */
-	if (fd < 0)
-		return error_errno();
-	*ret_pid = cred.pid;
-	*ret_pidfd = fd;
-	return 0;
-}
-
 static int attach(struct door *d, struct pager *p, const struct handshake *map,
 		  struct problem *problem)
 {
 	int pid = 0, pidfd = -1, r;
 
-	r = peer_process(d->conn, &pid, &pidfd);
+	r = pidfd_from_peer(d->conn, &pid, &pidfd, NULL);
 	if (r < 0) {
 		problem_errno(problem, r, "session %s: the VM's process is not visible from here",
 			      d->session->name);

@@ -44,12 +44,12 @@
  * that lingers. A fault in A passes 992 MiB. C goes first, until 960 MiB are reached: 32 MiB of it.
  * Once C is empty, of every 90 MiB A gives 70 and B 20.
  *
- * Everything below runs under one lock, for a batch of frames at a time. It keeps the list of
- * residents and their hands; the control thread takes it to change the list, faults only above the
- * limits. Wakes are given under it: a fault that found the frame being taken away left a mark, and
- * has to look again.
+ * All of this (evict-choose.c) runs under one lock, for a batch of frames at a time. It keeps the
+ * list of residents and their hands; the control thread takes it to change the list, faults only
+ * above the limits. Wakes are given under it: a fault that found the frame being taken away left a
+ * mark, and has to look again.
  */
-#include "pager/evict.h"
+#include "pager/evict-internal.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -65,274 +65,28 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
-#include "pager/bring.h"
-#include "sys/psi.h"
 
-#define BATCH_FRAMES   32u   /* evicted with the lock held once */
-#define BATCH_STEPS    4096u /* and looked at */
 #define HELP_PAGES     (2 * IMAGE_FRAME_PAGES)
 #define HELP_TRIES     4
 #define HELP_MS	       5 /* wait for the lock for so long */
 #define PRESSURE_SHARE 16
 #define PRESSURE_MIN   1024u /* pages; less helps nobody */
-#define REST_MS	       100   /* when nothing can be evicted */
 #define LOOK_MS	       1000  /* between looks at MemAvailable */
 #define NICE	       10
 
-/* What is fair game. */
-enum level { SPARE_FAVOURED, TAKE_FAVOURED, N_LEVELS };
-
-struct evict {
-	struct pager *p;
-	pthread_mutex_t lock;
-	pthread_t thread;
-	bool started;
-	int stop_fd;
-	struct psi psi;
-	bool looks;   /* at MemAvailable */
-	bool watches; /* PSI tells */
-	unsigned floor_percent;
-	char text[256];		 /* which of these, for the log */
-	enum level level;	 /* lock */
-	uint64_t rest_until_ns;	 /* atomic: nothing can be evicted, do not try before */
-	struct evict_counters n; /* atomic */
-};
-
-/* Evict until no more than this is there. */
-struct goal {
-	uint64_t pages;		/* of all images; UINT64_MAX: any number */
-	uint64_t image_pages;	/* of each */
-	enum evict_cause cause; /* for @pages */
-};
-
-#define get(_field)	  __atomic_load_n(&(_field), __ATOMIC_RELAXED)
-#define count(_field, _n) ((void)__atomic_fetch_add(&(_field), (_n), __ATOMIC_RELAXED))
-
-/* ---- one image --------------------------------------------------------------------------------
- */
-
-/* Frames of the working sets of @r that stay in any case. */
-static uint64_t floor_of(const struct evict *e, const struct resident *r)
-{
-	const uint64_t limit = get(e->p->budget.limit), percent = e->floor_percent;
-	uint64_t all = 0, own = get(r->favoured_frames) * percent / 100;
-
-	for (const struct resident *o = e->p->residents; o; o = o->next)
-		all += get(o->favoured_frames) * percent / 100 * IMAGE_FRAME_PAGES;
-	if (limit && all > limit / 2)
-		own = own * (limit / 2) / all;
-	return own;
-}
-
-static uint64_t count_favoured(const struct resident *r)
-{
-	uint64_t n = 0;
-
-	for (uint64_t i = bitmap_next(r->favoured, r->frames.n, 0); i < r->frames.n;
-	     i = bitmap_next(r->favoured, r->frames.n, i + 1))
-		n += frames_state(&r->frames, i) == FRAME_RESIDENT;
-	return n;
-}
-
-static void wake(struct evict *e, struct resident *r, uint64_t index, enum frame_wake whom)
-{
-	struct frame_page pages[IMAGE_FRAME_PAGES];
-	uint32_t layer, frame;
-
-	if (whom == WAKE_ALL) {
-		pager_wake_memory(e->p, r);
-	} else if (whom == WAKE_FRAME) {
-		frames_name(&r->frames, index, &layer, &frame);
-		pager_wake_all(e->p, r, pages, image_frame_pages(r->image, layer, frame, pages));
-	}
-}
-
-/* The hand is at a frame. Return: was it evicted? */
-static bool look_at(struct evict *e, struct resident *r, uint64_t i, uint64_t floor,
-		    uint64_t *freed)
-{
-	bool favoured = resident_is_favoured(r, i);
-	enum frame_wake whom = WAKE_NOBODY;
-
-	if (frames_state(&r->frames, i) != FRAME_RESIDENT)
-		return false;
-	if (!get(r->idle_ns)) {
-		if (favoured && e->level == SPARE_FAVOURED)
-			return false;
-		if (favoured && r->hand.favoured <= floor) {
-			count(e->n.floor_hits, 1);
-			return false;
-		}
-		if (frames_tick(&r->frames, i))
-			return false;
-	}
-	if (!resident_evict(r, i, freed, &whom))
-		return false;
-	r->hand.favoured -= favoured && r->hand.favoured;
-	wake(e, r, i, whom);
-	return true;
-}
-
-/* The loose pages that belong to so many steps of the other hand. */
-static uint64_t sweep_loose(struct resident *r, uint64_t steps)
-{
-	const uint64_t frames = MAX(r->frames.n, (uint64_t)1);
-	uint64_t n = MIN((r->n_pages * steps + frames - 1) / frames, r->n_pages - r->hand.gfn);
-	uint64_t freed = 0;
-
-	if (get(r->loose_pages))
-		freed = resident_evict_loose(r, r->hand.gfn, n);
-	r->hand.gfn = (r->hand.gfn + n) % r->n_pages;
-	return freed;
-}
-
-/* Return: pages freed */
-static uint64_t turn(struct evict *e, struct resident *r)
-{
-	const uint64_t n = r->frames.n, floor = floor_of(e, r);
-	uint64_t freed = 0, steps = 0;
-	unsigned taken = 0;
-
-	if (e->level == TAKE_FAVOURED && !r->hand.vain)
-		r->hand.favoured = count_favoured(r);
-	for (; steps < MIN(n, (uint64_t)BATCH_STEPS) && taken < BATCH_FRAMES; steps++) {
-		r->hand.frame = r->hand.frame + 1 < n ? r->hand.frame + 1 : 0;
-		taken += look_at(e, r, r->hand.frame, floor, &freed);
-	}
-	freed += sweep_loose(r, MAX(steps, (uint64_t)1));
-	r->hand.vain = freed ? 0 : r->hand.vain + MAX(steps, (uint64_t)1);
-	/* so often round that every clock has run down, and nothing: this image has no more */
-	if (r->hand.vain > (FRAMES_CLOCK_MAX + 2) * (n + 1))
-		r->hand.exhausted = (uint8_t)(e->level + 1);
-	return freed;
-}
-
-/* ---- which image ------------------------------------------------------------------------------
- */
-
-static bool can_give(const struct evict *e, const struct resident *r)
-{
-	return get(r->present_pages) && !get(r->n_kept) && r->hand.exhausted <= e->level;
-}
-
-static struct resident *most_above(struct evict *e, uint64_t image_pages)
-{
-	struct resident *best = NULL;
-
-	for (struct resident *r = e->p->residents; r; r = r->next)
-		if (can_give(e, r) && get(r->present_pages) > image_pages &&
-		    (!best || get(r->present_pages) > get(best->present_pages)))
-			best = r;
-	return best;
-}
-
-static struct resident *longest_idle(struct evict *e)
-{
-	struct resident *best = NULL;
-
-	for (struct resident *r = e->p->residents; r; r = r->next)
-		if (can_give(e, r) && get(r->idle_ns) &&
-		    (!best || get(r->idle_ns) < get(best->idle_ns)))
-			best = r;
-	return best;
-}
-
-static struct resident *by_credit(struct evict *e)
-{
-	struct resident *best = NULL;
-	int64_t sum = 0;
-
-	for (struct resident *r = e->p->residents; r; r = r->next) {
-		if (!can_give(e, r)) {
-			r->hand.credit = 0;
-			continue;
-		}
-		r->hand.credit += (int64_t)get(r->present_pages);
-		sum += (int64_t)get(r->present_pages);
-		if (!best || r->hand.credit > best->hand.credit)
-			best = r;
-	}
-	if (best)
-		best->hand.credit -= sum;
-	return best;
-}
-
-static struct resident *choose(struct evict *e, const struct goal *g, enum evict_cause *ret)
-{
-	struct resident *r = most_above(e, g->image_pages);
-
-	*ret = r ? EVICT_IMAGE_LIMIT : g->cause;
-	if (!r && get(e->p->budget.pages) > g->pages)
-		r = longest_idle(e);
-	if (!r && get(e->p->budget.pages) > g->pages)
-		r = by_credit(e);
-	return r;
-}
-
-static bool is_reached(const struct evict *e, const struct goal *g)
-{
-	if (get(e->p->budget.pages) > g->pages)
-		return false;
-	for (const struct resident *r = e->p->residents; r; r = r->next)
-		if (get(r->present_pages) > g->image_pages && !get(r->n_kept))
-			return false;
-	return true;
-}
-
-/* Nothing else is left: look at everything again, with other eyes. */
-static void raise_level(struct evict *e)
-{
-	e->level++;
-	for (struct resident *r = e->p->residents; r; r = r->next)
-		r->hand.vain = 0;
-}
-
-/* With the lock: one batch. Return: pages freed; UINT64_MAX: there is no more to do, or to take */
-static uint64_t step(struct evict *e, const struct goal *g)
-{
-	enum evict_cause cause;
-	struct resident *r;
-	uint64_t freed;
-
-	if (is_reached(e, g))
-		return UINT64_MAX;
-	while (!(r = choose(e, g, &cause))) {
-		if (e->level + 1 == N_LEVELS) {
-			count(e->n.stalls, 1);
-			__atomic_store_n(&e->rest_until_ns, deadline_after_ms(REST_MS),
-					 __ATOMIC_RELAXED);
-			return UINT64_MAX;
-		}
-		raise_level(e);
-	}
-	freed = turn(e, r);
-	count(e->n.pages[cause], freed);
-	return freed;
-}
-
 /* ---- the thread -------------------------------------------------------------------------------
  */
-
-/* What there is to take may have changed since the last time. With the lock. */
-static void begin(struct evict *e)
-{
-	e->level = SPARE_FAVOURED;
-	for (struct resident *r = e->p->residents; r; r = r->next) {
-		r->hand.exhausted = 0;
-		r->hand.vain = 0;
-	}
-}
 
 static void pursue(struct evict *e, const struct goal *g)
 {
 	uint64_t begun_ns = clock_now_ns(), freed = 0;
 
 	pthread_mutex_lock(&e->lock);
-	begin(e);
+	evict_begin(e);
 	pthread_mutex_unlock(&e->lock);
 	while (freed != UINT64_MAX) {
 		pthread_mutex_lock(&e->lock);
-		freed = step(e, g);
+		freed = evict_step(e, g);
 		pthread_mutex_unlock(&e->lock);
 	}
 	count(e->n.busy_ns, clock_now_ns() - begun_ns);
@@ -351,7 +105,7 @@ static bool is_above(const struct evict *e, uint64_t limit, uint64_t image_limit
 	bool above;
 
 	pthread_mutex_lock((pthread_mutex_t *)&e->lock);
-	above = !is_reached(e, &g);
+	above = !evict_is_reached(e, &g);
 	pthread_mutex_unlock((pthread_mutex_t *)&e->lock);
 	return above;
 }
@@ -390,7 +144,7 @@ static bool wait_for_work(struct evict *e, struct pollfd polls[N_POLL])
 	polls[POLL_STOP] = (struct pollfd){.fd = e->stop_fd, .events = POLLIN};
 	polls[POLL_WAKE] =
 		(struct pollfd){.fd = rests ? -1 : e->p->budget.wake_fd, .events = POLLIN};
-	if (poll(polls, N_POLL, rests ? REST_MS : e->looks ? LOOK_MS : -1) < 0)
+	if (poll(polls, N_POLL, rests ? EVICT_REST_MS : e->looks ? LOOK_MS : -1) < 0)
 		return false;
 	for (unsigned i = e->psi.n; i-- > 0;) {
 		pressure |= (polls[POLL_PSI + i].revents & POLLPRI) != 0;
@@ -519,7 +273,7 @@ void evict_help_now(struct pager *p)
 	if (deadline_lock(&e->lock, deadline_after_ms(HELP_MS)) < 0)
 		return;
 	for (int i = 0; i < HELP_TRIES && freed < HELP_PAGES; i++) {
-		n = step(e, &g);
+		n = evict_step(e, &g);
 		if (n == UINT64_MAX)
 			break;
 		freed += n;

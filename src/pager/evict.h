@@ -3,8 +3,8 @@
 /*
  * evict.h - resident memory as a cache: limits, pressure, and who has to go first
  *
- *     evict_new() -> [evict_help(), evict_lock() ... evict_unlock()]* -> evict_stop() ->
- * evict_free()
+ *     evict_new() -> [evict_help(), evict_lock() ... evict_unlock()]*
+ *                 -> evict_stop() -> evict_free()
  *
  * A thread of its own, of low priority, asleep in the kernel unless a limit is nearly reached or
  * the host is short of memory. Theory: evict.c.

@@ -8,17 +8,18 @@
  *  1. A thread of the VM that finds its page missing queues an event and sleeps, also when the page
  *     came in the meantime (the kernel looks at the page table only). So every sleep has an event.
  *  2. An event that nobody has read yet disappears when its range is woken, and then the thread
- * looks again. An event that was read belongs to the thread that read it, which ends it with a
- * wake, with the mark LOADING_WAITED, or with the end of the session.
- *     (A mark of its own says that the page waited for is not an owner. Then the loader wakes all
- *     memory: it does not know which pages share the frame's slots.)
- *  3. The mark is left by compare-and-swap on LOADING, and the loader leaves LOADING by an exchange
- *     after its last insertion. So either the loader sees the mark and wakes all, or the marker
- * sees the loader's final state and deals with it.
+ *     looks again. An event that was read belongs to the thread that read it, which ends it with a
+ *     wake, with the mark WAITED on the frame (frames.h), with the read that it hands to the
+ *     loader, or with the end of the session.
+ *     (The mark ALIAS says that the page waited for is not an owner. Then whoever brings the frame
+ *     wakes all memory: it does not know which pages share the frame's slots.)
+ *  3. The mark is left by compare-and-swap on LOADING, and who brings the frame leaves LOADING by
+ *     an exchange after its last insertion. So either that one sees the mark and wakes, or the
+ *     marker sees the final state and deals with it.
  *  4. What could not be done is undone (ABSENT) and woken: the VM's threads raise their events
- * anew. That also is the answer to EAGAIN: the mappings of the VM are being changed, and the change
- *     waits for a thread of ours to read its event. So wake, go back to reading, and meet the same
- *     fault again; never insist here.
+ *     anew. That also is the answer to EAGAIN: the mappings of the VM are being changed, and the
+ *     change waits for a thread of ours to read its event. So wake, go back to reading, and meet
+ *     the same fault again; never insist here.
  *  5. A session that attaches while a frame is being read has not been served yet: its events wait
  *     in its userfaultfd, and find the frame LOADING or RESIDENT when they are read.
  *

@@ -52,6 +52,7 @@ struct frames {
 int frames_init(struct frames *f, const struct image *image);
 void frames_deinit(struct frames *f);
 
+/** frames_index() - where the word of a frame is */
 static inline uint64_t frames_index(const struct frames *f, uint32_t layer, uint32_t frame)
 {
 	return f->first[layer] + frame;
@@ -103,6 +104,7 @@ static inline bool frames_is_waited(const struct frames *f, uint64_t index)
 	return __atomic_load_n(&f->words[index], __ATOMIC_RELAXED) & 0xc;
 }
 
+/** frames_state() - what it is just now; without a pin it may be something else at once */
 static inline enum frame_state frames_state(const struct frames *f, uint64_t index)
 {
 	return (enum frame_state)(__atomic_load_n(&f->words[index], __ATOMIC_ACQUIRE) & 3);

@@ -22,12 +22,19 @@ bool graduate_has_more(const struct job *job)
 	return job->step == STEP_LOOSE || (job->what == JOB_FULL && job->step != STEP_END);
 }
 
+/* The last step is with the VM's memory, as are pages that are put into the VM itself: it has to be
+ * here first. */
+static bool needs_vm(const struct job *job)
+{
+	if (!job->s || job->s->mode == SESSION_EAGER)
+		return false;
+	return job->step == STEP_COMPLETE ||
+	       (job->step == STEP_LOOSE && job->s->mode != SESSION_SHARED);
+}
+
 bool graduate_is_due(const struct job *job)
 {
-	/* the last step is with the VM's memory: it has to be here first. As have its own pages */
-	if ((job->step == STEP_COMPLETE ||
-	     (job->step == STEP_LOOSE && job->s && job->s->direct.n)) &&
-	    job->s && job->s->mode != SESSION_EAGER && session_state(job->s) == SESSION_LISTENING)
+	if (needs_vm(job) && session_state(job->s) == SESSION_LISTENING)
 		return false;
 	return graduate_has_more(job) && !job->pending && !job->text[0] && !job->cancelled &&
 	       !job->sides[SIDE_RESIDENT].n_wanted && !job->sides[SIDE_DIRECT].n_wanted;
@@ -134,7 +141,7 @@ static void loose_zeros(struct job *job, uint64_t gfn, uint64_t n_pages)
 {
 	uint64_t inserted = 0;
 
-	if (job->s && job->s->mode != SESSION_SHARED)
+	if (job->s && (job->s->mode == SESSION_COPY || job->s->mode == SESSION_OVERLAY))
 		(void)session_zero(job->s, gfn, n_pages, UINT64_MAX, &inserted);
 	else if (n_pages < RESIDENT_BLOCK_PAGES) /* long ones: resident_remember_zeros() */
 		(void)resident_insert_zeros(job->r, gfn, n_pages, &inserted);
@@ -215,25 +222,30 @@ static int complete_zeros(struct session *s)
 /* ---- the last step ----------------------------------------------------------------------------
  */
 
-static int leave(struct session *s)
+/* Half left alone it would find zeros where pages are evicted, and nobody would be asked. */
+static int leave(struct pager *p, struct session *s)
 {
+	uint32_t n;
 	int e;
 
 	/* before anybody finds it unregistered, also a pager that comes after us */
 	slate_set_full(&s->slate, true);
 	__atomic_store_n(&s->full, 1, __ATOMIC_RELEASE);
-	e = session_unregister(s);
-	if (e < 0) {
-		__atomic_store_n(&s->full, 0, __ATOMIC_RELEASE);
-		slate_set_full(&s->slate, false);
-	}
+	e = session_unregister(s, &n);
+	if (e == 0)
+		return 0;
+	if (n && e != -ESRCH)
+		pager_fail(p, s, "only a part of its memory could be left alone");
+	__atomic_store_n(&s->full, 0, __ATOMIC_RELEASE);
+	slate_set_full(&s->slate, false);
 	return e;
 }
 
-/* Without us, pages of its own that it gives back would come again as the base's. */
+/* Without us, pages of its own that it gives back would come again as the base's. Whether it can is
+ * known when its VM is there; until then it is thought to leave. */
 static bool must_stay(const struct session *s)
 {
-	return s->mode == SESSION_OVERLAY && s->can_remove;
+	return s->mode == SESSION_OVERLAY && session_state(s) != SESSION_LISTENING && s->can_remove;
 }
 
 /* Will it need the resident memory, all of it, for as long as it lives? */
@@ -244,9 +256,9 @@ static bool is_mapped(const struct job *job)
 	       !must_stay(job->s);
 }
 
-static bool has_room(const struct job *job)
+static bool has_room(const struct job *job, enum job_what what)
 {
-	return job->what != JOB_FULL || !is_mapped(job) || job->holding ||
+	return what != JOB_FULL || !is_mapped(job) || job->holding ||
 	       evict_has_room(job->p, job->r);
 }
 
@@ -275,7 +287,7 @@ static int complete(struct job *job, struct bounce *b)
 	if (e == 0 && mapped)
 		e = complete_zeros(job->s);
 	if (e == 0 && job->s && !eager && !stays)
-		e = session_state(job->s) == SESSION_SERVING ? leave(job->s) : -ESRCH;
+		e = session_state(job->s) == SESSION_SERVING ? leave(job->p, job->s) : -ESRCH;
 	if (e == 0)
 		job->holding = false; /* the session keeps it now: it is full */
 	return e;
@@ -314,33 +326,53 @@ static void complete_step(struct job *job, struct bounce *b)
 		job_fail(job, text);
 	}
 	pthread_mutex_lock(&job->p->jobs_lock);
-	job->step = next;
+	if (job->step ==
+	    STEP_COMPLETE) /* else more was asked for meanwhile, and is still to come */
+		job->step = next;
 	pthread_mutex_unlock(&job->p->jobs_lock);
 }
 
-void graduate_step(struct job *job, struct bounce *b)
+static void loose_step(struct job *job, struct bounce *b)
 {
-	if (!b)
-		return; /* the loader is ending */
-	if (!has_room(job)) {
-		fail_for_room(job);
-		return;
-	}
-	if (job->step == STEP_COMPLETE) {
-		complete_step(job, b);
-		return;
-	}
-	if (job->step == STEP_LOOSE) {
-		bring_loose(job, b);
-		pthread_mutex_lock(&job->p->jobs_lock);
-		if (!job->loose)
-			job->step = STEP_WANT_ALL;
-		pthread_mutex_unlock(&job->p->jobs_lock);
-		return;
-	}
+	bring_loose(job, b);
 	LOCK_SCOPE(&job->p->jobs_lock);
+	if (!job->loose)
+		job->step = STEP_WANT_ALL;
+}
+
+static void want_all_step(struct job *job)
+{
+	LOCK_SCOPE(&job->p->jobs_lock);
+
 	job_want_all(job);
 	job->priority = LOAD_GRADUATION;
 	job->copied = false;
 	job->step = STEP_COMPLETE;
+}
+
+/* More may be asked for at any time. */
+static void look(struct job *job, enum job_what *ret_what, enum job_step *ret_step)
+{
+	LOCK_SCOPE(&job->p->jobs_lock);
+
+	*ret_what = job->what;
+	*ret_step = job->step;
+}
+
+void graduate_step(struct job *job, struct bounce *b)
+{
+	enum job_what what;
+	enum job_step step;
+
+	if (!b)
+		return; /* the loader is ending */
+	look(job, &what, &step);
+	if (!has_room(job, what))
+		fail_for_room(job);
+	else if (step == STEP_COMPLETE)
+		complete_step(job, b);
+	else if (step == STEP_LOOSE)
+		loose_step(job, b);
+	else
+		want_all_step(job);
 }

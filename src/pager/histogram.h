@@ -12,8 +12,8 @@
  */
 #include <stdint.h>
 
-#define HISTOGRAM_BUCKETS                                                                          \
-	160 /* the last one also takes all that is above, 2^40 ns being 18 minutes */
+/* the last one also takes all that is above, 2^40 ns being 18 minutes */
+#define HISTOGRAM_BUCKETS 160
 
 struct histogram {
 	uint64_t count[HISTOGRAM_BUCKETS]; /* atomic */

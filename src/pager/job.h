@@ -3,19 +3,20 @@
 /*
  * job.h - the inside of a job; for background.c and graduate.c only
  *
- * Everything but the counters is guarded by the engine's jobs_lock; @s, @r and @p never change.
+ * Guarded by the engine's jobs_lock, with three exceptions. @s, @r and @p never change. Pages are
+ * counted with the lock and read without. @tries and @holding belong to the thread that does a
+ * step, which is alone with the job: nothing else is under way then.
  */
 #include "pager/background.h"
 
 /* Where frames go to. */
 struct side {
 	struct frames *frames;
-	struct image *image; /* whose frames they are */
-	bool direct;	     /* into the VM itself */
-	bitmap_word *wanted; /* frames that are to come */
-	uint64_t n_wanted;   /* bits set */
-	struct resident
-		*favour; /* while a working set is being asked for: its frames are favoured */
+	struct image *image;	 /* whose frames they are */
+	bool direct;		 /* into the VM itself */
+	bitmap_word *wanted;	 /* frames that are to come */
+	uint64_t n_wanted;	 /* bits set */
+	struct resident *favour; /* while a working set is asked for: its frames are favoured */
 	uint64_t cursor;
 	uint64_t pages_total, pages_done; /* atomic to read */
 };
@@ -25,7 +26,7 @@ enum { SIDE_RESIDENT, SIDE_DIRECT, N_SIDES };
 /* What comes when all that was wanted is there; graduate.c. */
 enum job_step {
 	STEP_LOOSE, /* of the working set: what is in no frame that was brought: aliases, zeros */
-	STEP_WANT_ALL, /* all frames, after the working set */
+	STEP_WANT_ALL, /* all frames, after the working set; also where a job begins anew */
 	STEP_COMPLETE, /* aliases, zeros, the look back, unregistering */
 	STEP_END,
 };

@@ -157,9 +157,9 @@ static json_t *encode_regions(const struct handshake *map)
 
 	for (uint32_t i = 0; i < map->n_regions; i++) {
 		const struct handshake_region *g = &map->regions[i];
+		uint64_t size = g->n_pages * DORM_PAGE_SIZE, offset = g->gfn * DORM_PAGE_SIZE;
 		json_t *o = json_pack("{s:I, s:I, s:I}", "base_host_virt_addr", (json_int_t)g->hva,
-				      "size", (json_int_t)(g->n_pages * DORM_PAGE_SIZE), "offset",
-				      (json_int_t)(g->gfn * DORM_PAGE_SIZE));
+				      "size", (json_int_t)size, "offset", (json_int_t)offset);
 
 		if (json_array_append_new(regions, o) < 0) {
 			json_decref(regions);

@@ -72,7 +72,7 @@ static int ask(int sock, struct keeper_message *m, const int *fds, size_t n_fds,
 	r = fd_send(sock, out, keeper_encode(m, out), fds, n_fds);
 	if (r == 0)
 		r = receive(sock, m->seq, deadline_ns, ret);
-	if (r < 0)
+	if (r)
 		return gone(r);
 	if (ret->m.value == 0)
 		return 0;

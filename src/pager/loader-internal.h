@@ -102,6 +102,7 @@ void loader_turn_give(struct loader *l, bool more, uint64_t kicks);
 /** worker_init() - memory and ring of one worker. Return: 0; negative errno; worker_deinit() either
  * way */
 int worker_init(struct worker *w, struct loader *l, bool background);
+/** worker_start() - its thread. Return: 0; negative errno. worker_join() - wait for its end */
 int worker_start(struct worker *w);
 void worker_join(struct worker *w);
 void worker_deinit(struct worker *w);

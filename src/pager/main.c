@@ -159,24 +159,26 @@ static void say_what(const struct arguments *a, const struct pager *p, const str
 			 p->options.n_threads);
 }
 
-static int serve(struct arguments *a, const struct opened *o, bool again, struct problem *problem)
+static int serve(const struct arguments *a, const struct opened *o, bool again,
+		 struct problem *problem)
 {
 	struct alone_options alone = {.image = o->image,
 				      .listeners = o->listeners,
 				      .n_listeners = o->n_listeners,
 				      .handshake_ms = a->control.handshake_ms};
+	struct control_options control = a->control;
 	_cleanup_(pager_freep) struct pager *p = NULL;
 	_cleanup_(control_freep) struct control *c = NULL;
 	_cleanup_fd_ int signal_fd = block_signals();
 	int r = signal_fd < 0 ? signal_fd : isolate_serve(&a->isolate, problem);
 
 	if (o->image)
-		a->control.alone = &alone;
+		control.alone = &alone;
 	if (r == 0)
 		r = pager_new(&a->pager, &p);
 	if (r == 0)
-		r = control_new(p, &a->control, signal_fd, problem, &c);
-	if (r < 0)
+		r = control_new(p, &control, signal_fd, problem, &c);
+	if (r)
 		return r;
 	say_ready(a->ready_fd, again);
 	say_what(a, p, o->image);

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/rwlock.h"
 #include "image/image-base.h"
 #include "pager/background.h"
 #include "pager/evict.h"
@@ -25,19 +26,6 @@
 #define SLOT_BITS    16
 
 static_assert(PAGER_MAX_SESSIONS < 1u << SLOT_BITS, "a slot number fits into a handle");
-
-static int init_lock(pthread_rwlock_t *lock)
-{
-	pthread_rwlockattr_t attr;
-	int r;
-
-	pthread_rwlockattr_init(&attr);
-	/* readers come all the time; a writer must get through */
-	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-	r = pthread_rwlock_init(lock, &attr);
-	pthread_rwlockattr_destroy(&attr);
-	return -r;
-}
 
 static int init_fds(struct pager *p)
 {
@@ -71,7 +59,7 @@ int pager_new(const struct pager_options *options, struct pager **ret)
 		p->options.n_threads = default_threads();
 	p->epoll_fd = p->stop_fd = p->attention_fd = p->budget.wake_fd = -1;
 	p->started_real_ns = clock_real_ns();
-	r = init_lock(&p->lock);
+	r = rwlock_init(&p->lock);
 	if (r == 0)
 		r = background_init(p);
 	if (r == 0)
@@ -500,8 +488,6 @@ void pager_stop_serving(struct pager *p, struct session *s)
 	(void)session_stop(s);
 }
 
-static json_t *stats_of(struct session *s);
-
 void pager_note(struct pager *p, json_t *stats)
 {
 	json_t **entry = &p->history[p->n_history++ % PAGER_MAX_HISTORY];
@@ -516,32 +502,9 @@ void pager_retire(struct pager *p, struct session *s)
 	if (s->job)
 		background_cancel(p, s->job);
 	leave(p, s);
-	pager_note(p, stats_of(s));
+	pager_note(p, pager_stats_of(s));
 	s->next = p->retired;
 	p->retired = s;
-}
-
-static void add_totals(struct pager_totals *t, const struct session *s)
-{
-	const uint64_t *from = (const uint64_t *)&s->n;
-	uint64_t *to = (uint64_t *)&t->n;
-
-	static_assert(sizeof(s->n) % sizeof(*from) == 0, "counters are numbers and nothing else");
-	for (size_t i = 0; i < sizeof(s->n) / sizeof(*from); i++)
-		to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
-	histogram_merge(&t->service_ns, &s->service_ns);
-	histogram_merge(&t->queue_ns, &s->queue_ns);
-}
-
-void pager_totals(struct pager *p, enum session_mode mode, struct pager_totals *ret)
-{
-	*ret = p->ended[mode];
-	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
-		if (p->slots[i] && p->slots[i]->mode == mode)
-			add_totals(ret, p->slots[i]);
-	for (const struct session *s = p->retired; s; s = s->next)
-		if (s->mode == mode)
-			add_totals(ret, s);
 }
 
 static void free_retired(struct pager *p)
@@ -559,7 +522,7 @@ static void free_retired(struct pager *p)
 			resident_keep(s->resident, false);
 		if (--s->resident->n_sessions == 0)
 			s->resident->idle_since_ns = clock_now_ns();
-		add_totals(&p->ended[s->mode], s);
+		pager_add_totals(&p->ended[s->mode], s);
 		free_session(s);
 	}
 }
@@ -594,109 +557,6 @@ int pager_tick(struct pager *p)
 		return TICK_SOON_MS;
 	}
 	return MIN(watch_recordings(p), p->retired ? TICK_SOON_MS : TICK_MS);
-}
-
-/* ---- statistics -------------------------------------------------------------------------------
- */
-
-/* A session that was taken back has no job: it was complete. */
-static bool is_complete(const struct job *job)
-{
-	return job_state(job) == JOB_DONE || job_state(job) == JOB_NONE;
-}
-
-static json_t *stats_of(struct session *s)
-{
-	json_t *o = session_stats(s);
-
-	uint64_t prefetched, used;
-
-	if (!o)
-		return NULL;
-	if (s->mode == SESSION_EAGER) /* it never needs us, but its VM must not begin before this */
-		(void)json_object_set_new(o, "full", json_boolean(is_complete(s->job)));
-	recording_counts(s->recording, &prefetched, &used);
-	(void)json_object_set_new(o, "prefetched_pages", json_integer((json_int_t)prefetched));
-	(void)json_object_set_new(o, "prefetched_used_pages", json_integer((json_int_t)used));
-	(void)json_object_set_new(o, "load", job_stats(s->job));
-	return o;
-}
-
-json_t *pager_session_stats(struct pager *p, const char *name)
-{
-	struct session *s = pager_find(p, name);
-
-	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS && !s; i++)
-		if (p->slots[i] && !strcmp(p->slots[i]->name, name))
-			s = p->slots[i];
-	if (s)
-		return stats_of(s);
-	for (uint64_t i = p->n_history; i > 0 && p->n_history - i < PAGER_MAX_HISTORY; i--) {
-		json_t *h = p->history[(i - 1) % PAGER_MAX_HISTORY];
-		const char *n = json_string_value(json_object_get(h, "session"));
-
-		if (n && !strcmp(n, name))
-			return json_incref(h);
-	}
-	return NULL;
-}
-
-static json_int_t get(const uint64_t *counter)
-{
-	return (json_int_t)__atomic_load_n(counter, __ATOMIC_RELAXED);
-}
-
-static json_t *resident_stats(const struct resident *r)
-{
-	return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:o}", "image_id",
-			 image_id(r->image), "n_pages", (json_int_t)r->n_pages, "resident_pages",
-			 get(&r->present_pages), "sessions", (int)r->n_sessions, "frames_loaded",
-			 get(&r->frames_loaded), "bytes_read", get(&r->bytes_read),
-			 "pages_inserted", get(&r->inserted_pages), "pages_evicted",
-			 get(&r->evicted_pages), "pages_refaulted", get(&r->refaulted_pages),
-			 "kept_by", (int)__atomic_load_n(&r->n_kept, __ATOMIC_RELAXED),
-			 "favoured_frames", get(&r->favoured_frames), "load", job_stats(r->job));
-}
-
-json_t *pager_image_stats(struct pager *p, const char *id)
-{
-	for (struct resident *r = p->residents; r; r = r->next)
-		if (!strcmp(image_id(r->image), id))
-			return resident_stats(r);
-	return NULL;
-}
-
-/* By mode and kind, of all sessions ever. */
-static json_t *fault_stats(struct pager *p)
-{
-	json_t *o = json_object();
-
-	for (int mode = SESSION_SHARED; mode < SESSION_N_MODES; mode++) {
-		struct pager_totals t;
-
-		pager_totals(p, (enum session_mode)mode, &t);
-		(void)json_object_set_new(
-			o, session_mode_name((enum session_mode)mode),
-			json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "stored",
-				  get(&t.n.faults_stored), "joined", get(&t.n.faults_joined),
-				  "resident", get(&t.n.faults_resident), "zero",
-				  get(&t.n.faults_zero), "copied", get(&t.n.faults_copied),
-				  "continued", get(&t.n.faults_continued)));
-	}
-	return o;
-}
-
-json_t *pager_stats(struct pager *p)
-{
-	json_t *sessions = json_array(), *images = json_array();
-
-	for (uint32_t i = 0; i < PAGER_MAX_SESSIONS; i++)
-		if (p->slots[i])
-			(void)json_array_append_new(sessions, stats_of(p->slots[i]));
-	for (struct resident *r = p->residents; r; r = r->next)
-		(void)json_array_append_new(images, resident_stats(r));
-	return json_pack("{s:i, s:o, s:o, s:o, s:o}", "pid", (int)getpid(), "sessions", sessions,
-			 "images", images, "faults", fault_stats(p), "eviction", evict_stats(p));
 }
 
 /* ---- fault threads ----------------------------------------------------------------------------

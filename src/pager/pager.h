@@ -13,17 +13,16 @@
  *   - epoll does not know sessions but handles: a slot number and the slot's generation. A handle
  *     outlives its session harmlessly: pager_hold() then finds nothing.
  *   - pager_hold() takes a reference under the read lock. pager_retire() empties the slot and
- * leaves the image's list under the write lock; after it nobody can get a new reference.
+ *     leaves the image's list under the write lock; after it nobody can get a new reference.
  *   - Retired sessions wait in @retired until their references are gone; only the control thread
  *     frees. No fault thread ever waits for another, and none frees memory.
  *
  * A fourth kind evicts (evict.h), alone or with a fault thread that has to help. It finds resident
  * memory in @residents under @evict's lock, which the control thread takes to change that list.
  *
- * Lock order: jobs_lock, evict's lock, a resident's evict_lock, pager.lock, then
- * session.failure_lock or resident.failure_lock. A fault thread holds
- * pager.lock (for reading) only to look up, to wake and to fail sessions, never while it reads or
- * inserts pages.
+ * Lock order: jobs_lock, evict's lock, a resident's evict_lock, then its loose_lock or pager.lock,
+ * then session.failure_lock or resident.failure_lock. A fault thread holds pager.lock (for reading)
+ * only to look up, to wake and to fail sessions, never while it reads or inserts pages.
  */
 #include <jansson.h>
 #include <pthread.h>
@@ -58,8 +57,8 @@ struct pager_options {
 struct fault_thread;
 
 struct pager {
-	struct pager_options options;
-	pthread_rwlock_t lock; /* slots, generations, resident.sessions */
+	struct pager_options options; /* the control thread's, once the others run */
+	pthread_rwlock_t lock;	      /* slots, generations, resident.sessions */
 	struct session *slots[PAGER_MAX_SESSIONS];
 	uint32_t generations[PAGER_MAX_SESSIONS];
 	int epoll_fd;
@@ -202,12 +201,19 @@ void pager_totals(struct pager *p, enum session_mode mode, struct pager_totals *
 /** pager_stats() - the object of pager/client.h. Return: new reference; NULL without memory */
 json_t *pager_stats(struct pager *p);
 
+/** pager_stats_of() - of a present session. Return: new reference; NULL without memory */
+json_t *pager_stats_of(struct session *s);
+
+/** pager_add_totals() - what a session has counted, added to @t */
+void pager_add_totals(struct pager_totals *t, const struct session *s);
+
 /* ---- fault threads ----------------------------------------------------------------------------
  */
 
 /** pager_hold() - the session of a handle, with a reference; NULL when it is gone */
 struct session *pager_hold(struct pager *p, uint64_t handle);
 
+/** pager_release() - give a reference back; the session may be freed at once */
 static inline void pager_release(struct session *s)
 {
 	__atomic_fetch_sub(&s->refs, 1, __ATOMIC_RELEASE);

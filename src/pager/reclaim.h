@@ -10,7 +10,7 @@
  *
  * The process may be in a guest's hands. So its descriptors are believed only as far as the kernel
  * vouches for them: a userfaultfd that is really registered at the regions, a file with the inode
- * that the journal names.
+ * that the journal names. Control thread.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -70,11 +70,6 @@ void recording_prefetched(struct recording *r, uint64_t gfn, uint64_t n_pages)
 		(void)recorder_prefetched(r->recorder, gfn, n_pages);
 }
 
-bool recording_is_settled(const struct recording *r)
-{
-	return r->settled;
-}
-
 /* ---- what the VM maps -------------------------------------------------------------------------
  */
 

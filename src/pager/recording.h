@@ -4,11 +4,15 @@
  * recording.h - what one session needs, watched until it settles, and the working set that follows
  *
  *     recording_new() -> fault threads: recording_need(), recording_prefetched()
- *                     -> control thread: recording_watch() ... recording_take() -> recording_free()
+ *                     -> control thread: recording_watch() ... recording_answer() ->
+ * recording_free()
  *
  * One session of an image is recorded at a time: the first one, while it lives. When its guest has
  * settled (pager/settle.h), what it needed and the set it began with become a better set
  * (pager/refine.h), which waits here for the owner of the store. Nothing is written by the pager.
+ *
+ * Threads: what it notes is atomic; all else belongs to the control thread. It is freed with its
+ * session, when no thread has a reference to that and no read of its job is under way.
  *
  * Without a userfaultfd (EAGER) nothing is seen, and nothing recorded.
  */
@@ -38,9 +42,6 @@ void recording_prefetched(struct recording *r, uint64_t gfn, uint64_t n_pages);
  * Return: when to ask again, UINT64_MAX: never
  */
 uint64_t recording_watch(struct recording *r, uint64_t now_ns);
-
-/** recording_is_settled() - has its guest touched what it needs? */
-bool recording_is_settled(const struct recording *r);
 
 /**
  * recording_answer() - what is known: {"settled", "pages", "precision", "recall", ...}

@@ -39,9 +39,9 @@
  * Worked example: layer 0, frame 5 decodes to 16 pages; the image uses indexes 0-3 as gfn 80-83 and
  * 6-15 as gfn 86-95 (a later layer replaced two). Thread A faults on gfn 90: claim ABSENT ->
  * LOADING, reads the frame, copies 4 pages to base + 80 * 4096 and 10 pages to base + 86 * 4096.
- * Meanwhile thread B, for another VM, faults on gfn 81: claim LOADING -> LOADING_WAITED, and B goes
- * on to other work. A settles: RESIDENT, and was told that somebody waits, so it wakes 80-83 and
- * 86-95 in all VMs of the image, not only in its own.
+ * Meanwhile thread B, for another VM, faults on gfn 81: its claim leaves the mark WAITED, and B
+ * goes on to other work. A settles: RESIDENT, and was told that somebody waits, so it wakes 80-83
+ * and 86-95 in all VMs of the image, not only in its own.
  *
  * If gfn 200 has the same content as gfn 90, and so the same slot, nothing of it is inserted by
  * this. A fault on it finds the frame RESIDENT, reads gfn 90 from the memfd and copies it to

@@ -71,8 +71,8 @@ struct resident {
 	uint8_t *base; /* shared mapping; never touched, only named to the kernel */
 	struct frames frames;
 
-	bitmap_word
-		*present; /* per page: it is in the memfd; atomic bits. May lag behind insertion */
+	/* per page: it is in the memfd; atomic bits. May lag behind insertion */
+	bitmap_word *present;
 	uint64_t present_pages; /* atomic: bits set */
 
 	bitmap_word *zeros; /* per block: a VM had zero pages of it installed; atomic bits */
@@ -87,8 +87,9 @@ struct resident {
 	uint64_t evictions;	     /* atomic: holes punched */
 	pthread_rwlock_t loose_lock; /* for reading: insert aliases or zeros; see invariant 4 */
 	pthread_mutex_t evict_lock;  /* before loose_lock */
-	uint32_t n_kept; /* atomic, changed under evict_lock: VMs that need all of it without asking
-			    us. While there are any, nothing is evicted */
+	/* atomic, changed under evict_lock: VMs that need all of it without asking us. While there
+	 * are any, nothing is evicted */
+	uint32_t n_kept;
 	uint64_t frames_loaded; /* atomic */
 	uint64_t bytes_read;	/* atomic: decoded bytes of frames read */
 	bool poisoned;		/* atomic; for good */
@@ -120,11 +121,14 @@ struct resident {
 	} hand;
 };
 
+/** bounce_init() - mapped, populated, and locked if that is allowed. Return: 0; negative errno */
 int bounce_init(struct bounce *b);
 void bounce_deinit(struct bounce *b);
 
 /** resident_new() - an empty one; @image is referenced. Return: 0; negative errno, @problem says */
 int resident_new(struct image *image, struct problem *problem, struct resident **ret);
+
+/** resident_free() - when no session and no job has it; VMs keep what they have mapped */
 struct resident *resident_free(struct resident *r);
 DEFINE_CLEANUP(struct resident *, resident_free)
 
@@ -138,6 +142,7 @@ DEFINE_CLEANUP(struct resident *, resident_free)
 int resident_take_back(struct image *image, int memfd, struct problem *problem,
 		       struct resident **ret);
 
+/** resident_frame() - index of a frame in @frames */
 static inline uint64_t resident_frame(const struct resident *r, uint32_t layer, uint32_t frame)
 {
 	return frames_index(&r->frames, layer, frame);
@@ -199,6 +204,7 @@ void resident_join(struct resident *r, struct resident_budget *b);
 /** resident_favour() - the frame is of a working set: the last to be evicted */
 void resident_favour(struct resident *r, uint64_t index);
 
+/** resident_is_favoured() - is the frame of a working set? Any thread */
 static inline bool resident_is_favoured(const struct resident *r, uint64_t index)
 {
 	return bitmap_test_atomic(r->favoured, index);

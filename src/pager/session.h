@@ -25,13 +25,15 @@
 #define SESSION_FAILURE_MAX 767u
 
 /*
- * state       holds                                          left by
- * LISTENING   no VM yet; its socket is being listened on     session_attach() -> SERVING,
- *                                                            session_fail() -> FAILED, close ->
- * CLOSED SERVING     uffd, pidfd and regions are set; fault threads session_fail() -> FAILED, serve
- * it                                       session_close() -> CLOSED FAILED      @failure is set;
- * not served; its VM has been   the process's exit: freed killed and may not be dead yet CLOSED not
- * served; kept until the process has ended   the process's exit: freed
+ *   state      holds                                       left by
+ *   LISTENING  no VM yet; its socket is listened on        session_attach(), _resume() -> SERVING,
+ *                                                          session_fail() -> FAILED,
+ *                                                          session_stop() -> CLOSED
+ *   SERVING    uffd, pidfd and regions are set; fault      session_fail() -> FAILED,
+ *              threads serve it                            session_stop() -> CLOSED
+ *   FAILED     @failure is set; not served; its VM was     the process's exit: freed
+ *              killed, and may not be dead yet
+ *   CLOSED     not served; kept until the process ends     the process's exit: freed
  *
  * In FAILED and CLOSED the userfaultfd stays open until the process is gone: closing it could be
  * closing the last one, and then missing pages would read as zeros (DESIGN.md invariant 6).
@@ -121,7 +123,8 @@ struct session {
 
 	/* A page must not be put into the VM after it gave it back. So events are read and noted
 	 * as one step with the write lock, and a page is looked up and put there as one step with
-	 * the read lock. Only for VMs whose userfaultfd reports removals (@can_remove). */
+	 * the read lock; whoever reads events gets through. Only for VMs whose userfaultfd
+	 * reports removals (@can_remove). */
 	pthread_rwlock_t remove_lock;
 	bool can_remove; /* fixed after attach */
 	struct slate slate;
@@ -160,6 +163,8 @@ struct session_options {
 
 /** session_new() - in state LISTENING */
 int session_new(const struct session_options *o, struct problem *problem, struct session **ret);
+
+/** session_free() - when it has no references and its job is not busy; control thread */
 struct session *session_free(struct session *s);
 DEFINE_CLEANUP(struct session *, session_free)
 
@@ -181,6 +186,7 @@ int session_attach(struct session *s, const struct handshake *map, int uffd, int
 int session_resume(struct session *s, const struct handshake *map, int uffd, int pidfd, int pid,
 		   struct problem *problem);
 
+/** session_state() - SERVING: what attach has set is there. Any thread */
 static inline enum session_state session_state(const struct session *s)
 {
 	return __atomic_load_n(&s->state, __ATOMIC_ACQUIRE);
@@ -243,8 +249,12 @@ int session_continue(struct session *s, uint64_t gfn, uint64_t n_pages, uint64_t
 /** session_remove() - the VM gave back the memory from @hva to @end; with the write lock */
 void session_remove(struct session *s, uint64_t hva, uint64_t end);
 
-/** session_unregister() - all of its memory: it needs no more from us. Return: 0; negative errno */
-int session_unregister(struct session *s);
+/**
+ * session_unregister() - all of its memory: it needs no more from us
+ * @ret_n: regions that are not registered any more
+ * Return: 0; negative errno
+ */
+int session_unregister(struct session *s, uint32_t *ret_n);
 
 /**
  * session_repeats() - a fault on a page that is there: has that happened too often to be chance?
@@ -254,6 +264,7 @@ int session_unregister(struct session *s);
  */
 bool session_repeats(struct session *s, uint64_t gfn);
 
+/** session_is_removed() - did the VM give it back? With the read lock it stays true or false */
 static inline bool session_is_removed(const struct session *s, uint64_t gfn)
 {
 	return slate_is_removed(&s->slate, gfn);

@@ -92,16 +92,19 @@ static inline void slate_set_full(struct slate *s, bool full)
 	__atomic_store_n(&s->header->full, full, __ATOMIC_SEQ_CST);
 }
 
+/** slate_is_full() - is the VM left alone? A successor must not touch its registration */
 static inline bool slate_is_full(const struct slate *s)
 {
 	return __atomic_load_n(&s->header->full, __ATOMIC_ACQUIRE) != 0;
 }
 
+/** slate_has_removed() - was there ever a removed page? Cheaper than to look for one */
 static inline bool slate_has_removed(const struct slate *s)
 {
 	return __atomic_load_n(&s->header->has_removed, __ATOMIC_ACQUIRE);
 }
 
+/** slate_is_removed(), slate_is_installed() - of one page */
 static inline bool slate_is_removed(const struct slate *s, uint64_t gfn)
 {
 	return slate_has_removed(s) && bitmap_test_atomic(s->removed, gfn);

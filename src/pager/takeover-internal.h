@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* takeover-internal.h - the inside of taking back; for takeover*.c and orphan.c only */
+/* takeover-internal.h - the inside of taking back; for takeover*.c and orphan.c only. Control
+ * thread */
 #include "pager/control-internal.h"
 #include "pager/takeover.h"
 

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,6 +14,10 @@
 #include "base/error.h"
 #include "base/fd.h"
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
+
 int pidfd_from_pid(pid_t pid)
 {
 	long fd = syscall(SYS_pidfd_open, pid, 0);
@@ -20,6 +25,31 @@ int pidfd_from_pid(pid_t pid)
 	if (fd >= 0)
 		return (int)fd;
 	return errno == ESRCH ? -ESRCH : error_errno();
+}
+
+int pidfd_from_peer(int conn, int *ret_pid, int *ret_pidfd, bool *ret_certain)
+{
+	struct ucred cred = {0};
+	socklen_t len = sizeof(cred);
+	bool certain = true;
+	int fd = -1;
+
+	if (getsockopt(conn, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return error_errno();
+	if (cred.pid <= 0 || cred.pid == getpid())
+		return -ESRCH;
+	len = sizeof(fd);
+	if (getsockopt(conn, SOL_SOCKET, SO_PEERPIDFD, &fd, &len) < 0) {
+		fd = pidfd_from_pid(cred.pid);
+		certain = false;
+	}
+	if (fd < 0)
+		return fd;
+	*ret_pid = cred.pid;
+	*ret_pidfd = fd;
+	if (ret_certain)
+		*ret_certain = certain;
+	return 0;
 }
 
 int pidfd_signal(int pidfd, int sig)

@@ -6,12 +6,21 @@
  * Works for any process, child or not; only pidfd_reap() tells how a child ended. Any thread.
  * Source: pidfd_open(2), pidfd_send_signal(2), waitid(2) P_PIDFD.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 /** pidfd_from_pid() - Return: a CLOEXEC descriptor; -ESRCH when there is no such process */
 int pidfd_from_pid(pid_t pid);
+
+/**
+ * pidfd_from_peer() - the process at the other end of a Unix stream connection
+ * @ret_certain: was it taken from the connection (Linux 6.5)? Else it was found by its number,
+ * which another process may have by now; may be NULL Return: 0; -ESRCH when it is not visible from
+ * here, or is this process; negative errno
+ */
+int pidfd_from_peer(int conn, int *ret_pid, int *ret_pidfd, bool *ret_certain);
 
 /** pidfd_signal() - send @sig. Return: 0; -ESRCH when it is gone; negative errno */
 int pidfd_signal(int pidfd, int sig);

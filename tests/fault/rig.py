@@ -36,6 +36,7 @@ KEY = {"DORM_TEST_KEY": "ab" * 32}
 SANITIZER = {"ASAN_OPTIONS": "verify_asan_link_order=0:" + os.environ.get("ASAN_OPTIONS", "")}
 PAGES = 8192
 CONTENT = "7:25:50"
+PAGER = os.environ.get("DORM_PAGER") or program("dorm-pager")  # build/bin may be older
 
 
 class Image:
@@ -150,7 +151,7 @@ class Pager:
         self.control = self.dir / "control"
         self.switch = self.dir / "faults-on"
         self.log = self.dir / "log"
-        self.args = [program("dorm-pager"), "--socket", self.control, "--run-dir", self.dir, *args]
+        self.args = [PAGER, "--socket", self.control, "--run-dir", self.dir, *args]
         self.env = dict(os.environ, **(env or {}))
         if faults: # the library that makes the faults sleeps and reads files: not on the list
             self.args.append("--seccomp=off")
@@ -281,7 +282,7 @@ class Pager:
 
 def has_option(option):
     """does dorm-pager --help mention it?"""
-    usage = subprocess.run([program("dorm-pager"), "--help"], stdout=subprocess.PIPE, text=True,
+    usage = subprocess.run([PAGER, "--help"], stdout=subprocess.PIPE, text=True,
                            check=True).stdout
     return option in usage
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from kill_pager import percentile, stalls_of
-from rig import WORK, Client, check, has_option, image, main, program, skip, wait_until
+from rig import PAGER, WORK, Client, check, has_option, image, main, program, skip, wait_until
 
 
 class Alone:
@@ -27,7 +27,7 @@ class Alone:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="alone.", dir=WORK))
         self.socket = self.dir / "socket"
         self.control = self.dir / "control"
-        self.args = [program("dorm-pager"), "--image", path, "--listen", self.socket, "--control",
+        self.args = [PAGER, "--image", path, "--listen", self.socket, "--control",
                      self.control, *more]
         self.clients = []
 
