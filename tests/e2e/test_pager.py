@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from crash import Background, check_sound, delete_all, kill_and_wait, pager, pagers, read
-from harness import ApiError, Dormouse, check, main, program, skip, wait_until
+from harness import ApiError, Dormouse, UnixConnection, check, main, program, skip, wait_until
 
 D = Dormouse().__enter__()
 HELP = subprocess.run([program("dorm-pager"), "--help"], capture_output=True, text=True).stdout
@@ -63,8 +63,10 @@ def test_status():
 
 def test_metrics():
     sandbox = D.create("base")
-    out = subprocess.run(["curl", "-s", "--unix-socket", str(D.socket), "http://d/metrics"],
-                         capture_output=True, text=True, check=True).stdout
+    connection = UnixConnection(D.socket, 30)
+    connection.request("GET", "/metrics")
+    out = connection.getresponse().read().decode()
+    connection.close()
     lines = out.splitlines()
     check('dormouse_sandboxes{state="running"} 1' in lines, out)
     check(all(line.startswith("#") or len(line.split()) >= 2 for line in lines if line), out)

@@ -382,9 +382,8 @@ def test_crash_during_compaction():
     restart(D, "--compact-layers", "4")
 
 
-def test_delete_during_compaction():
-    """whoever deletes a snapshot does not wait for its layers being merged"""
-    restart(D, "--compact", "off")
+def delete_during_compaction():
+    """Return: was the compaction still going on?"""
     sandbox = D.create("base")
     for i in range(3):
         fill(D, sandbox, 48)
@@ -399,9 +398,17 @@ def test_delete_during_compaction():
     took = time.monotonic() - begin
     last = json.loads(reply.read().decode().splitlines()[-1])
     connection.close()
-    check(not last["ok"] and last["error"]["code"] == 409, f"{last}")
+    check(last["ok"] or last["error"]["code"] == 409, f"{last}")
     check(took < 2, f"deleting took {took:.1f} s")
     check(made not in [s["snapshotID"] for s in D.api("GET", "/snapshots")], "it is gone")
+    return not last["ok"]
+
+
+def test_delete_during_compaction():
+    """whoever deletes a snapshot does not wait for its layers being merged"""
+    restart(D, "--compact", "off")
+    # on a busy machine it may be done before the request to delete comes
+    check(any(delete_during_compaction() for _ in range(4)), "a compaction was broken off")
     restart(D, "--compact-layers", "4")
 
 
