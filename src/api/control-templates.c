@@ -22,9 +22,11 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 {
 	struct listing *l = userdata;
 	char created[32], kernel[64];
+	uint64_t set_bytes;
 
 	if (!e->names || e->damage)
 		return;
+	set_bytes = snapshots_working_set_pages(l->host, e->id) * DORM_PAGE_SIZE;
 	clock_rfc3339(e->created_ns, created);
 	snapshots_kernel_version(l->host, e->id, kernel);
 	(void)json_array_append_new(/* out of memory: left out */
@@ -37,10 +39,7 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 					      (int)e->cpus, "createdAt", created, "storedBytes",
 					      (json_int_t)e->stored_bytes, "sharedBytes",
 					      (json_int_t)e->shared_bytes, "workingSetBytes",
-					      (json_int_t)(snapshots_working_set_pages(l->host,
-										       e->id) *
-							   DORM_PAGE_SIZE),
-					      "kernelVersion", kernel));
+					      (json_int_t)set_bytes, "kernelVersion", kernel));
 }
 
 int control_template_list(struct request *q, struct reply *y)

@@ -84,7 +84,7 @@ static int adopt(int given, const char *name, uint64_t n_pages, struct problem *
 		 struct slate *ret)
 {
 	_cleanup_fd_ int fd = given;
-	struct slate_header h;
+	struct slate_header h = {0};
 	struct stat st;
 	int r = fstat(fd, &st) < 0 ? error_errno() : fd_pread_full(fd, &h, sizeof(h), 0);
 
