@@ -16,6 +16,7 @@ import time
 
 from kill_pager import percentile, stalls_of
 from rig import PAGER, WORK, Client, check, has_option, image, main, program, skip, wait_until
+from crash import is_alive
 
 
 class Alone:
@@ -198,7 +199,7 @@ def test_killed_supervisor():
         for x in (c, d):
             check(x.close() == 0, "vm-client failed")
         os.kill(worker, signal.SIGTERM)
-        wait_until(lambda: not os.path.exists(f"/proc/{worker}"), 20, "the worker ends")
+        wait_until(lambda: not is_alive(worker), 20, "the worker ends")
         a.start()  # its socket is its own again
 
 
