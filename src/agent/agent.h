@@ -28,9 +28,12 @@ struct agent {
 	struct process_table *processes;
 	struct prepare *prepare;
 	struct cgroup workload;
-	int child_fd; /* signalfd of SIGCHLD */
-	int random_fd; /* the kernel's generator, open so that a repair need not look for it */
-	json_t *env;  /* name: value, for every process; set by init */
+	int child_fd;	    /* signalfd of SIGCHLD */
+	int random_fd;	    /* the kernel's generator, open so that a repair need not look for it */
+	json_t *env;	    /* name: value, for every process; set by init */
+	char *token;	    /* what clients have to show; NULL: none needed; set by init */
+	char *default_user; /* whom clients act as who do not say; NULL: `user`, or root */
+	char *default_workdir; /* what "" means; NULL: the user's home */
 	bool ready;
 	bool owns_machine; /* PID 1 of a guest: may set its name and clock. False in tests */
 };

@@ -18,10 +18,13 @@ static const struct {
 } codes[] = {
 	[CONNECT_INVALID_ARGUMENT] = {"invalid_argument", 400},
 	[CONNECT_UNAUTHENTICATED] = {"unauthenticated", 401},
+	[CONNECT_PERMISSION_DENIED] = {"permission_denied", 403},
 	[CONNECT_NOT_FOUND] = {"not_found", 404},
+	[CONNECT_ALREADY_EXISTS] = {"already_exists", 409},
 	[CONNECT_FAILED_PRECONDITION] = {"failed_precondition", 400},
 	[CONNECT_RESOURCE_EXHAUSTED] = {"resource_exhausted", 429},
 	[CONNECT_INTERNAL] = {"internal", 500},
+	[CONNECT_UNAVAILABLE] = {"unavailable", 503},
 	[CONNECT_DEADLINE_EXCEEDED] = {"deadline_exceeded", 504},
 };
 

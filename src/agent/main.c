@@ -50,7 +50,9 @@ static void handle_health(struct request *rq)
 		server_stream_end(rq->stream);
 }
 
-static const struct route health_routes[] = {{"GET", "/health", handle_health, 0}};
+static const struct route health_routes[] = {
+	{"GET", "/health", handle_health, ROUTE_CLIENT | ROUTE_OPEN},
+};
 
 /* --- children -----------------------------------------------------------------------------------
  */
@@ -146,6 +148,9 @@ static void agent_deinit(struct agent *a)
 	fd_close(a->random_fd);
 	fd_close(a->child_fd);
 	json_decref(a->env);
+	free(a->token);
+	free(a->default_user);
+	free(a->default_workdir);
 }
 
 static int agent_run(const struct options *o, bool owns_machine)

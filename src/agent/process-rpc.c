@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "agent/caller.h"
 #include "agent/connect-proto.h"
 #include "agent/process.h"
 #include "base/base64.h"
@@ -12,7 +13,6 @@
 #include "base/str.h"
 
 #define DEFAULT_PATH	    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define DEFAULT_USER	    "user"
 #define KEEPALIVE_DEFAULT_S 90u
 #define KEEPALIVE_MAX_S	    3600u
 
@@ -33,48 +33,6 @@ static void start_deinit(struct start *st)
 	free(st->spawn.envp);
 	json_decref(st->env);
 	free(st->cwd);
-}
-
-/* "Basic dXNlcjo=": the name before the colon. Return: 0; -ENOENT no header; -EINVAL */
-static int basic_user(struct request *rq, char *name, size_t size)
-{
-	const char *text = server_stream_header(rq->stream, "authorization");
-	char plain[192] = "";
-	ssize_t n;
-
-	if (!text)
-		return -ENOENT;
-	text = str_has_prefix(text, "Basic ");
-	if (!text || strlen(text) > 240)
-		return -EINVAL;
-	n = base64_decode(text, strlen(text), plain);
-	if (n < 0)
-		return -EINVAL;
-	plain[n] = 0;
-	plain[strcspn(plain, ":")] = 0;
-	str_copy(name, size, plain);
-	return name[0] ? 0 : -ENOENT;
-}
-
-/* The user to run as: named by the request; otherwise `user`, otherwise root. */
-static int start_user(struct request *rq, struct start *st, struct problem *problem)
-{
-	char name[192];
-	int r = basic_user(rq, name, sizeof(name));
-
-	if (r == -EINVAL) {
-		problem_set(problem, 401, "the Authorization header is not 'Basic base64(name:)'");
-		return r;
-	}
-	if (r == 0) {
-		r = user_lookup("/etc", name, &st->user);
-		if (r < 0)
-			problem_set(problem, 401, "no user '%.100s' in the sandbox", name);
-		return r;
-	}
-	if (user_lookup("/etc", DEFAULT_USER, &st->user) == 0)
-		return 0;
-	return user_lookup("/etc", "root", &st->user);
 }
 
 static int start_args(json_t *config, struct start *st, struct problem *problem)
@@ -139,25 +97,17 @@ static int start_env(struct agent *a, json_t *config, struct start *st, struct p
 	return 0;
 }
 
-/* Empty is home; "~/x" and "x" are below it. */
-static int start_cwd(json_t *config, struct start *st, struct problem *problem)
+static int start_cwd(struct agent *a, json_t *config, struct start *st, struct problem *problem)
 {
 	json_t *o = json_object_get(config, "cwd");
-	const char *cwd = json_string_value(o), *home = st->user.home;
+	const char *cwd = json_string_value(o);
 
 	if (o && !json_is_null(o) && !cwd) {
 		problem_set(problem, 400, "process.cwd must be a string");
 		return -EINVAL;
 	}
-	if (!cwd)
-		cwd = "";
-	st->spawn.cwd_is_default = !cwd[0];
-	if (!strcmp(cwd, "~") || !cwd[0])
-		st->cwd = strdup(home);
-	else if (cwd[0] == '/')
-		st->cwd = strdup(cwd);
-	else
-		st->cwd = str_printf("%s/%s", home, str_has_prefix(cwd, "~/") ?: cwd);
+	st->spawn.cwd_is_default = !cwd || !cwd[0];
+	st->cwd = caller_path(a, &st->user, cwd ? cwd : "");
 	st->spawn.cwd = st->cwd;
 	return st->cwd ? 0 : -ENOMEM;
 }
@@ -199,13 +149,13 @@ static int start_parse(struct request *rq, json_t *message, struct start *st,
 	st->options.config = config;
 	st->spawn.user = &st->user;
 	st->spawn.procs_fd = rq->agent->workload.procs_fd;
-	r = start_user(rq, st, problem);
+	r = caller_user(rq, NULL, problem, &st->user);
 	if (r == 0)
 		r = start_args(config, st, problem);
 	if (r == 0)
 		r = start_env(rq->agent, config, st, problem);
 	if (r == 0)
-		r = start_cwd(config, st, problem);
+		r = start_cwd(rq->agent, config, st, problem);
 	if (r == 0)
 		r = start_options(rq, message, st, problem);
 	return r;
@@ -376,12 +326,14 @@ static void handle_send_signal(struct request *rq)
 		connect_unary_reply(rq, json_object());
 }
 
+#define CLIENTS (ROUTE_NEEDS_READY | ROUTE_CLIENT)
+
 static const struct route routes[] = {
-	{"POST", "/process.Process/Start", handle_start, ROUTE_NEEDS_READY},
-	{"POST", "/process.Process/List", handle_list, ROUTE_NEEDS_READY},
-	{"POST", "/process.Process/SendInput", handle_send_input, ROUTE_NEEDS_READY},
-	{"POST", "/process.Process/CloseStdin", handle_close_stdin, ROUTE_NEEDS_READY},
-	{"POST", "/process.Process/SendSignal", handle_send_signal, ROUTE_NEEDS_READY},
+	{"POST", "/process.Process/Start", handle_start, CLIENTS},
+	{"POST", "/process.Process/List", handle_list, CLIENTS},
+	{"POST", "/process.Process/SendInput", handle_send_input, CLIENTS},
+	{"POST", "/process.Process/CloseStdin", handle_close_stdin, CLIENTS},
+	{"POST", "/process.Process/SendSignal", handle_send_signal, CLIENTS},
 };
 
 int process_rpc_add(struct router *r)

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The agent as a process, the real client, a socket between them. argv[1] is the agent's program;
- * the build runs this for the static one and for the one with sanitizers.
- */
-#include "base/test.h"
+/* The agent's session, its gate, and programs that it runs (test-box.h). */
+#include "agent/test-box.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -11,9 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -22,275 +17,9 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/str.h"
-#include "channel/client.h"
 #include "channel/frame.h"
 
 #define CGROUP2 "/sys/fs/cgroup/unified"
-
-static const char *agent_program;
-
-struct box {
-	char dir[32];
-	char path[64];
-	char cgroup[96]; /* empty: none */
-	pid_t pid;
-	struct channel *ch;
-};
-
-static uint64_t soon(void)
-{
-	return deadline_after_ms(20000);
-}
-
-static void box_spawn(struct box *b)
-{
-	b->pid = fork();
-	assert_true(b->pid >= 0);
-	if (b->pid == 0) {
-		(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* when a test is killed */
-		execl(agent_program, agent_program, "--no-boot", "--listen", b->path,
-		      b->cgroup[0] ? "--cgroup" : NULL, b->cgroup, NULL);
-		_exit(127);
-	}
-}
-
-static void box_init(struct box *b, int want_status)
-{
-	struct buf body = {0};
-	char request[512];
-	int status;
-
-	snprintf(request, sizeof(request),
-		 "{\"sandboxID\":\"i123\",\"hostname\":\"i123\",\"timestampNs\":%llu,"
-		 "\"entropy\":\"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\","
-		 "\"envVars\":{\"COLOUR\":\"blue\",\"E2B_SANDBOX_ID\":\"forged\"}}",
-		 (unsigned long long)clock_real_ns());
-	assert_int_equal(channel_call(b->ch, "POST", "/init", "application/json", request,
-				      strlen(request), soon(), &status, &body),
-			 0);
-	if (status != want_status)
-		fail_msg("init: %d %s", status, body.data);
-	buf_deinit(&body);
-}
-
-static void box_reconnect(struct box *b)
-{
-	channel_free(b->ch);
-	assert_int_equal(channel_connect(b->path, -1, -1, soon(), &b->ch), 0);
-}
-
-/* An agent that has been initialised */
-static void box_start(struct box *b)
-{
-	strcpy(b->dir, "/tmp/test-agent-XXXXXX");
-	assert_non_null(mkdtemp(b->dir));
-	snprintf(b->path, sizeof(b->path), "%s/s", b->dir);
-	box_spawn(b);
-	assert_int_equal(channel_connect(b->path, -1, -1, soon(), &b->ch), 0);
-	box_init(b, 200);
-}
-
-static void box_stop(struct box *b)
-{
-	int status;
-
-	b->ch = channel_free(b->ch);
-	kill(b->pid, SIGTERM);
-	assert_int_equal(waitpid(b->pid, &status, 0), b->pid);
-	assert_true(WIFSIGNALED(status)); /* it did not end by itself before */
-	unlink(b->path);
-	rmdir(b->dir);
-}
-
-/* --- calls --------------------------------------------------------------------------------------
- */
-
-/* Return: the status; the body in @ret if wanted (free()) */
-static int call(struct box *b, const char *method, const char *path, const char *request,
-		char **ret)
-{
-	struct buf body = {0};
-	int status;
-
-	assert_int_equal(channel_call(b->ch, method, path, request ? "application/json" : NULL,
-				      request, request ? strlen(request) : 0, soon(), &status,
-				      &body),
-			 0);
-	if (ret)
-		*ret = body.data ? body.data : strdup("");
-	else
-		buf_deinit(&body);
-	return status;
-}
-
-struct run {
-	struct channel_stream *s;
-	struct buf raw; /* not yet parsed */
-	struct buf out, err;
-	int pid, exit_code;
-	bool started, ended, exited, over;
-	char status[64], code[64], message[512];
-	unsigned keepalives;
-};
-
-static void run_deinit(struct run *r)
-{
-	channel_stream_close(r->s);
-	buf_deinit(&r->raw);
-	buf_deinit(&r->out);
-	buf_deinit(&r->err);
-}
-
-static void run_open(struct box *b, struct run *r, const char *request,
-		     const struct channel_header *headers, size_t n)
-{
-	struct channel_header h[8] = {{"content-type", "application/connect+json"},
-				      {"connect-protocol-version", "1"}};
-	size_t len = strlen(request);
-	char *envelope = malloc(len + 5);
-	int status;
-
-	for (size_t i = 0; i < n; i++)
-		h[2 + i] = headers[i];
-	memcpy(envelope, (uint8_t[]){0, len >> 24, len >> 16, len >> 8, len}, 5);
-	memcpy(envelope + 5, request, len);
-	assert_int_equal(channel_stream_open(b->ch, "POST", "/process.Process/Start", h, 2 + n,
-					     false, &r->s),
-			 0);
-	assert_int_equal(channel_stream_write(r->s, envelope, len + 5, true, soon()), 0);
-	free(envelope);
-	assert_int_equal(channel_stream_head(r->s, soon(), &status), 0);
-	assert_int_equal(status, 200);
-	assert_string_equal(channel_stream_header(r->s, "content-type"),
-			    "application/connect+json");
-}
-
-static void append_base64(struct buf *b, json_t *o)
-{
-	char *data;
-	ssize_t n;
-
-	if (!o)
-		return;
-	assert_false(b == NULL);
-	data = malloc(json_string_length(o) + 4);
-	n = base64_decode(json_string_value(o), json_string_length(o), data);
-	assert_true(n > 0 && n <= 32768);
-	assert_int_equal(buf_append(b, data, (size_t)n), 0);
-	free(data);
-}
-
-static void run_event(struct run *r, json_t *event)
-{
-	json_t *o;
-
-	assert_false(r->ended);
-	if ((o = json_object_get(event, "start"))) {
-		assert_false(r->started);
-		r->started = true;
-		r->pid = (int)json_integer_value(json_object_get(o, "pid"));
-		return;
-	}
-	assert_true(r->started); /* start is first */
-	if ((o = json_object_get(event, "data"))) {
-		append_base64(&r->out, json_object_get(o, "stdout"));
-		append_base64(&r->err, json_object_get(o, "stderr"));
-	} else if ((o = json_object_get(event, "end"))) {
-		r->ended = true;
-		r->exit_code = (int)json_integer_value(json_object_get(o, "exitCode"));
-		r->exited = json_is_true(json_object_get(o, "exited"));
-		str_copy(r->status, sizeof(r->status),
-			 json_string_value(json_object_get(o, "status")));
-		assert_int_equal(json_object_get(o, "error") != NULL, r->exit_code != 0);
-	} else {
-		assert_non_null(json_object_get(event, "keepalive"));
-		r->keepalives++;
-	}
-}
-
-static void run_message(struct run *r, uint8_t flags, const char *text, size_t len)
-{
-	json_t *o = json_loadb(text, len, 0, NULL), *error;
-
-	assert_non_null(o);
-	assert_false(r->over);
-	if (flags == 2) {
-		r->over = true;
-		error = json_object_get(o, "error");
-		if (error) {
-			str_copy(r->code, sizeof(r->code),
-				 json_string_value(json_object_get(error, "code")));
-			str_copy(r->message, sizeof(r->message),
-				 json_string_value(json_object_get(error, "message")));
-		}
-	} else {
-		assert_int_equal(flags, 0);
-		run_event(r, json_object_get(o, "event"));
-	}
-	json_decref(o);
-}
-
-/* Some more of the stream. Return: 0 at its end; negative errno */
-static ssize_t run_step(struct run *r, uint64_t deadline_ns)
-{
-	static char chunk[65536];
-	ssize_t n = channel_stream_read(r->s, chunk, sizeof(chunk), deadline_ns);
-
-	if (n <= 0)
-		return n;
-	assert_int_equal(buf_append(&r->raw, chunk, (size_t)n), 0);
-	while (r->raw.len >= 5) {
-		const uint8_t *p = (const uint8_t *)r->raw.data;
-		size_t len = (size_t)p[1] << 24 | (size_t)p[2] << 16 | (size_t)p[3] << 8 | p[4];
-
-		if (r->raw.len < 5 + len)
-			break;
-		run_message(r, p[0], r->raw.data + 5, len);
-		buf_consume(&r->raw, 5 + len);
-	}
-	return n;
-}
-
-static void run_finish(struct run *r)
-{
-	ssize_t n;
-
-	while ((n = run_step(r, soon())) > 0)
-		;
-	assert_int_equal(n, 0);
-	assert_true(r->over);
-}
-
-static void run_until_started(struct run *r)
-{
-	while (!r->started)
-		assert_true(run_step(r, soon()) > 0);
-}
-
-/* sh -c @script, to the end */
-static struct run run_shell(struct box *b, const char *script)
-{
-	struct run r = {0};
-	json_t *o = json_pack("{s:{s:s, s:[s, s]}, s:b}", "process", "cmd", "/bin/sh", "args", "-c",
-			      script, "stdin", 0);
-	char *text = json_dumps(o, 0);
-
-	run_open(b, &r, text, NULL, 0);
-	run_finish(&r);
-	free(text);
-	json_decref(o);
-	return r;
-}
-
-static void assert_shell(struct box *b, const char *script, int exit_code, const char *out)
-{
-	struct run r = run_shell(b, script);
-
-	if (r.exit_code != exit_code || strcmp(r.out.data ? r.out.data : "", out))
-		fail_msg("%s: %d '%s' '%s' %s %s", script, r.exit_code, r.out.data, r.err.data,
-			 r.code, r.message);
-	run_deinit(&r);
-}
 
 /* --- tests --------------------------------------------------------------------------------------
  */
@@ -301,19 +30,40 @@ static void test_health_and_routes(void **state)
 	char *body, *big;
 
 	box_start(&b);
-	assert_int_equal(call(&b, "GET", "/health", NULL, NULL), 204);
-	assert_int_equal(call(&b, "GET", "/health?x=1", NULL, NULL), 204);
-	assert_int_equal(call(&b, "POST", "/health", NULL, &body), 405);
+	assert_int_equal(box_call(&b, "GET", "/health", NULL, NULL), 204);
+	assert_int_equal(box_call(&b, "GET", "/health?x=1", NULL, NULL), 204);
+	assert_int_equal(box_call(&b, "POST", "/health", NULL, &body), 405);
 	assert_non_null(strstr(body, "\"code\":405"));
 	free(body);
-	assert_int_equal(call(&b, "GET", "/nothing", NULL, &body), 404);
+	assert_int_equal(box_call(&b, "GET", "/nothing", NULL, &body), 404);
 	assert_non_null(strstr(body, "\"code\":404"));
 	free(body);
 	big = malloc(5 << 20);
 	memset(big, 'x', 5 << 20);
 	big[(5 << 20) - 1] = 0;
-	assert_int_equal(call(&b, "POST", "/init", big, NULL), 413);
+	assert_int_equal(box_call(&b, "POST", "/init", big, NULL), 413);
 	free(big);
+	box_stop(&b);
+}
+
+/* What dormd carries for a client is marked; such a request never reaches the host's own routes. */
+static void test_client_routes(void **state)
+{
+	const struct channel_header client = {"x-dorm-client", "1"};
+	const char *const paths[] = {"/init", "/prepare", "/health"};
+	struct box b = {0};
+
+	box_start(&b);
+	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+		_cleanup_(channel_stream_closep) struct channel_stream *s = NULL;
+		int status;
+
+		assert_int_equal(channel_stream_open(b.ch, i == 2 ? "GET" : "POST", paths[i],
+						     &client, 1, true, &s),
+				 0);
+		assert_int_equal(channel_stream_head(s, box_soon(), &status), 0);
+		assert_int_equal(status, i == 2 ? 204 : 404);
+	}
 	box_stop(&b);
 }
 
@@ -333,17 +83,17 @@ static void test_gate(void **state)
 	snprintf(b.path, sizeof(b.path), "%s/s", b.dir);
 	box_spawn(&b);
 	box_reconnect(&b);
-	assert_int_equal(call(&b, "GET", "/health", NULL, NULL), 204);
-	assert_int_equal(call(&b, "POST", "/process.Process/List", "{}", &body), 503);
+	assert_int_equal(box_call(&b, "GET", "/health", NULL, NULL), 204);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/List", "{}", &body), 503);
 	assert_non_null(strstr(body, "unavailable"));
 	free(body);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
-		assert_int_equal(call(&b, "POST", "/init", bad[i], NULL), 400);
-	assert_int_equal(call(&b, "POST", "/process.Process/List", "{}", NULL), 503);
+		assert_int_equal(box_call(&b, "POST", "/init", bad[i], NULL), 400);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/List", "{}", NULL), 503);
 	box_init(&b, 200);
-	assert_int_equal(call(&b, "POST", "/process.Process/List", "{}", NULL), 200);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/List", "{}", NULL), 200);
 	box_reconnect(&b); /* the daemon was restarted: still good */
-	assert_int_equal(call(&b, "POST", "/process.Process/List", "{}", NULL), 200);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/List", "{}", NULL), 200);
 	box_stop(&b);
 }
 
@@ -353,15 +103,15 @@ static void test_run(void **state)
 	struct run r;
 
 	box_start(&b);
-	assert_shell(&b, "echo hello", 0, "hello\n");
-	assert_shell(&b, "echo $COLOUR $E2B_SANDBOX $E2B_SANDBOX_ID", 0, "blue true i123\n");
-	assert_shell(&b, "exit 3", 3, "");
-	assert_shell(&b, "cat; echo $?", 0, "0\n"); /* stdin is /dev/null */
-	assert_shell(&b,
-		     "read -r pid comm state ppid pgrp rest < /proc/$$/stat; "
-		     "[ $pgrp = $$ ] && echo leader",
-		     0, "leader\n");
-	assert_shell(&b, "echo again > /dev/stdout", 0, "again\n");
+	run_expect(&b, "echo hello", 0, "hello\n");
+	run_expect(&b, "echo $COLOUR $E2B_SANDBOX $E2B_SANDBOX_ID", 0, "blue true i123\n");
+	run_expect(&b, "exit 3", 3, "");
+	run_expect(&b, "cat; echo $?", 0, "0\n"); /* stdin is /dev/null */
+	run_expect(&b,
+		   "read -r pid comm state ppid pgrp rest < /proc/$$/stat; "
+		   "[ $pgrp = $$ ] && echo leader",
+		   0, "leader\n");
+	run_expect(&b, "echo again > /dev/stdout", 0, "again\n");
 	r = run_shell(&b, "echo out; echo err >&2; exit 3");
 	assert_string_equal(r.out.data, "out\n");
 	assert_string_equal(r.err.data, "err\n");
@@ -416,7 +166,7 @@ static void test_bad_starts(void **state)
 	expect_error(&b, "{\"process\":{\"cmd\":\"true\"}}", &junk, 1, "unauthenticated", "Basic");
 	expect_error(&b, "{\"process\":{\"cmd\":\"true\"}}", &timeout, 1, "invalid_argument",
 		     "Connect-Timeout-Ms");
-	assert_shell(&b, "echo fine", 0, "fine\n");
+	run_expect(&b, "echo fine", 0, "fine\n");
 	box_stop(&b);
 }
 
@@ -453,22 +203,22 @@ static void test_stdin(void **state)
 	run_until_started(&r);
 	snprintf(request, sizeof(request),
 		 "{\"process\":{\"pid\":%d},\"input\":{\"stdin\":\"aGVsbG8=\"}}", r.pid);
-	assert_int_equal(call(&b, "POST", "/process.Process/SendInput", request, NULL), 200);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/SendInput", request, NULL), 200);
 	/* more than a pipe holds: answered when cat has taken it */
 	memset(big, 'A', 399999);
 	big[399999] = 0;
 	big[399996] = 0;
 	message = str_printf("{\"process\":{\"tag\":\"cat\"},\"input\":{\"stdin\":\"%s\"}}", big);
-	assert_int_equal(call(&b, "POST", "/process.Process/SendInput", message, NULL), 200);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/SendInput", message, NULL), 200);
 	snprintf(request, sizeof(request), "{\"process\":{\"pid\":%d}}", r.pid);
-	assert_int_equal(call(&b, "POST", "/process.Process/CloseStdin", request, NULL), 200);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/CloseStdin", request, NULL), 200);
 	run_finish(&r);
 	assert_int_equal(r.exit_code, 0);
 	assert_int_equal(r.out.len, 5 + 399996 / 4 * 3);
 	assert_memory_equal(r.out.data, "hello", 5);
-	assert_int_equal(call(&b, "POST", "/process.Process/SendInput", request, NULL), 404);
-	assert_int_equal(call(&b, "POST", "/process.Process/SendInput", "{\"process\":{}}", NULL),
-			 400);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/SendInput", request, NULL), 404);
+	assert_int_equal(
+		box_call(&b, "POST", "/process.Process/SendInput", "{\"process\":{}}", NULL), 400);
 	run_deinit(&r);
 	free(message);
 	free(big);
@@ -488,7 +238,7 @@ static void test_stdin_without_reader(void **state)
 	run_until_started(&r);
 	snprintf(request, sizeof(request),
 		 "{\"process\":{\"pid\":%d},\"input\":{\"stdin\":\"eA==\"}}", r.pid);
-	assert_int_equal(call(&b, "POST", "/process.Process/SendInput", request, &body), 400);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/SendInput", request, &body), 400);
 	assert_non_null(strstr(body, "failed_precondition"));
 	free(body);
 	kill(-r.pid, SIGKILL);
@@ -500,7 +250,7 @@ static void test_stdin_without_reader(void **state)
 	clock_sleep_ms(100);
 	snprintf(request, sizeof(request),
 		 "{\"process\":{\"pid\":%d},\"input\":{\"stdin\":\"eA==\"}}", r.pid);
-	assert_int_equal(call(&b, "POST", "/process.Process/SendInput", request, &body), 400);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/SendInput", request, &body), 400);
 	assert_non_null(strstr(body, "failed_precondition"));
 	free(body);
 	kill(-r.pid, SIGKILL);
@@ -520,7 +270,7 @@ static void test_list_and_signal(void **state)
 		"{\"tag\":\"nap\",\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\",\"sleep 100; :\"]}}",
 		NULL, 0);
 	run_until_started(&r);
-	assert_int_equal(call(&b, "POST", "/process.Process/List", "{}", &body), 200);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/List", "{}", &body), 200);
 	snprintf(request, sizeof(request), "\"pid\":%d", r.pid);
 	assert_non_null(strstr(body, request));
 	assert_non_null(strstr(body, "\"tag\":\"nap\""));
@@ -528,18 +278,18 @@ static void test_list_and_signal(void **state)
 	free(body);
 	snprintf(request, sizeof(request), "{\"process\":{\"pid\":%d},\"signal\":\"SIGNAL_X\"}",
 		 r.pid);
-	assert_int_equal(call(&b, "POST", "/process.Process/SendSignal", request, NULL), 400);
-	assert_int_equal(call(&b, "POST", "/process.Process/SendSignal",
-			      "{\"process\":{\"tag\":\"nap\"},\"signal\":\"SIGNAL_SIGTERM\"}",
-			      NULL),
+	assert_int_equal(box_call(&b, "POST", "/process.Process/SendSignal", request, NULL), 400);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/SendSignal",
+				  "{\"process\":{\"tag\":\"nap\"},\"signal\":\"SIGNAL_SIGTERM\"}",
+				  NULL),
 			 200);
 	run_finish(&r);
 	assert_string_equal(r.status, "signal: terminated");
-	assert_int_equal(call(&b, "POST", "/process.Process/SendSignal",
-			      "{\"process\":{\"pid\":999999999},\"signal\":\"SIGNAL_SIGKILL\"}",
-			      NULL),
+	assert_int_equal(box_call(&b, "POST", "/process.Process/SendSignal",
+				  "{\"process\":{\"pid\":999999999},\"signal\":\"SIGNAL_SIGKILL\"}",
+				  NULL),
 			 404);
-	assert_int_equal(call(&b, "POST", "/process.Process/List", "{}", &body), 200);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/List", "{}", &body), 200);
 	assert_string_equal(body, "{\"processes\":[]}");
 	free(body);
 	run_deinit(&r);
@@ -606,7 +356,7 @@ static void test_backpressure(void **state)
 	long before, after;
 
 	box_start(&b);
-	assert_shell(&b, "head -c 3000000 /dev/zero | wc -c", 0, "3000000\n");
+	run_expect(&b, "head -c 3000000 /dev/zero | wc -c", 0, "3000000\n");
 	before = rss_kb(b.pid);
 	run_open(&b, &r,
 		 "{\"process\":{\"cmd\":\"sh\",\"args\":[\"-c\","
@@ -615,7 +365,7 @@ static void test_backpressure(void **state)
 	clock_sleep_ms(500);
 	after = rss_kb(b.pid);
 	assert_true(after - before < 4096);
-	assert_shell(&b, "echo others go on", 0, "others go on\n");
+	run_expect(&b, "echo others go on", 0, "others go on\n");
 	run_finish(&r);
 	assert_int_equal(r.out.len, 100000000);
 	assert_int_equal(r.exit_code, 7);
@@ -656,10 +406,10 @@ static void test_background_child(void **state)
 	run_deinit(&r);
 	snprintf(script, sizeof(script), "(sleep 0.6; echo late; touch %s/alive) & echo now",
 		 b.dir);
-	assert_shell(&b, script, 0, "now\n");
+	run_expect(&b, script, 0, "now\n");
 	clock_sleep_ms(900); /* its late output did not kill it */
 	snprintf(script, sizeof(script), "rm %s/alive", b.dir);
-	assert_shell(&b, script, 0, "");
+	run_expect(&b, script, 0, "");
 	begin_ns = clock_now_ns();
 	r = run_shell(&b, "yes & exit 5"); /* chatter: long grace, then cut */
 	assert_int_equal(r.exit_code, 5);
@@ -688,7 +438,7 @@ static void test_client_goes_away(void **state)
 	for (int i = 0; i < 200 && access(path, F_OK) < 0; i++)
 		clock_sleep_ms(10);
 	assert_int_equal(unlink(path), 0);
-	assert_shell(&b, "echo still here", 0, "still here\n");
+	run_expect(&b, "echo still here", 0, "still here\n");
 	box_stop(&b);
 }
 
@@ -712,7 +462,7 @@ static void test_200_at_once(void **state)
 		run_until_started(&r[i]);
 		snprintf(request, sizeof(request),
 			 "{\"process\":{\"pid\":%d},\"input\":{\"stdin\":\"Z28K\"}}", r[i].pid);
-		assert_int_equal(call(&b, "POST", "/process.Process/SendInput", request, NULL),
+		assert_int_equal(box_call(&b, "POST", "/process.Process/SendInput", request, NULL),
 				 200);
 	}
 	for (int i = 0; i < 200; i++) {
@@ -739,21 +489,21 @@ static void test_prepare_seals(void **state)
 	box_start(&b);
 	run_open(&b, &r, "{\"process\":{\"cmd\":\"sleep\",\"args\":[\"100\"]}}", NULL, 0);
 	run_until_started(&r);
-	assert_int_equal(call(&b, "POST", "/prepare", NULL, &body), 200);
+	assert_int_equal(box_call(&b, "POST", "/prepare", NULL, &body), 200);
 	assert_non_null(strstr(body, "\"name\":\"freeze\",\"ok\":false")); /* no cgroup here */
 	assert_non_null(strstr(body, "\"name\":\"sync\",\"ok\":true"));
 	assert_non_null(strstr(body, "\"name\":\"drop_caches\",\"ok\":true"));
 	free(body);
-	assert_int_equal(run_step(&r, soon()), -ECONNRESET); /* at once, not never */
+	assert_int_equal(run_step(&r, box_soon()), -ECONNRESET); /* at once, not never */
 	assert_int_equal(channel_stream_open(b.ch, "GET", "/health", NULL, 0, true, &s), 0);
 	assert_int_equal(channel_stream_head(s, deadline_after_ms(200), &status), -ETIMEDOUT);
 	channel_stream_close(s);
 	run_deinit(&r);
 	box_reconnect(&b);
-	assert_int_equal(call(&b, "GET", "/health", NULL, NULL), 204);
-	assert_int_equal(call(&b, "POST", "/process.Process/List", "{}", NULL), 503);
+	assert_int_equal(box_call(&b, "GET", "/health", NULL, NULL), 204);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/List", "{}", NULL), 503);
 	box_init(&b, 200);
-	assert_int_equal(call(&b, "POST", "/process.Process/List", "{}", &body), 200);
+	assert_int_equal(box_call(&b, "POST", "/process.Process/List", "{}", &body), 200);
 	assert_non_null(strstr(body, "\"cmd\":\"sleep\"")); /* it lived through it */
 	free(body);
 	kill(-r.pid, SIGKILL);
@@ -793,7 +543,7 @@ static void test_freeze_and_thaw(void **state)
 	run_open(&b, &r, request, NULL, 0);
 	run_until_started(&r);
 	clock_sleep_ms(200);
-	assert_int_equal(call(&b, "POST", "/prepare", NULL, &body), 200);
+	assert_int_equal(box_call(&b, "POST", "/prepare", NULL, &body), 200);
 	assert_non_null(strstr(body, "\"name\":\"freeze\",\"ok\":true"));
 	free(body);
 	before = counted(path);
@@ -824,8 +574,8 @@ static void test_stale_bytes(void **state)
 	fd = fd_unix_connect(b.path, SOCK_STREAM);
 	assert_int_equal(fd_write_full(fd, "\xD3\x40\x00PRI * HT", 11), 0);
 	fd_close(fd);
-	assert_int_equal(channel_connect(b.path, -1, -1, soon(), &b.ch), 0);
-	assert_shell(&b, "echo clean", 0, "clean\n");
+	assert_int_equal(channel_connect(b.path, -1, -1, box_soon(), &b.ch), 0);
+	run_expect(&b, "echo clean", 0, "clean\n");
 	box_stop(&b);
 }
 
@@ -833,6 +583,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_health_and_routes),
+		cmocka_unit_test(test_client_routes),
 		cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_run),
 		cmocka_unit_test(test_bad_starts),
@@ -852,10 +603,5 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_stale_bytes),
 	};
 
-	if (argc != 2) {
-		fprintf(stderr, "usage: %s AGENT\n", argv[0]);
-		return 2;
-	}
-	agent_program = argv[1];
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return box_main(argc, argv, tests, ARRAY_SIZE(tests));
 }

@@ -27,8 +27,8 @@ struct proxy {
 };
 
 struct headers {
-	struct channel_header list[MAX_HEADERS];
-	char *names[MAX_HEADERS]; /* lower-case copies; owned */
+	struct channel_header list[MAX_HEADERS + 1]; /* one is ours */
+	char *names[MAX_HEADERS];		     /* lower-case copies; owned */
 	size_t n;
 	int error;
 };
@@ -61,7 +61,7 @@ static enum MHD_Result add_header(void *cls, enum MHD_ValueKind kind, const char
 	struct headers *h = cls;
 	char *copy;
 
-	if (!value || !is_forwarded(name))
+	if (!value || !is_forwarded(name) || !strncasecmp(name, "x-dorm-", 7))
 		return MHD_YES;
 	copy = h->n < MAX_HEADERS ? strdup(name) : NULL;
 	if (!copy) {
@@ -73,11 +73,6 @@ static enum MHD_Result add_header(void *cls, enum MHD_ValueKind kind, const char
 	h->names[h->n] = copy;
 	h->list[h->n++] = (struct channel_header){.name = copy, .value = value};
 	return MHD_YES;
-}
-
-static bool is_private_path(const char *url)
-{
-	return !strcmp(url, "/init") || !strcmp(url, "/prepare");
 }
 
 static enum MHD_Result add_argument(void *cls, enum MHD_ValueKind kind, const char *name,
@@ -99,7 +94,7 @@ static enum MHD_Result add_argument(void *cls, enum MHD_ValueKind kind, const ch
 	return MHD_YES; /* without memory the path is cut, and the agent refuses it */
 }
 
-static int check(const char *sandbox_id, const char *port, const char *url, struct problem *problem)
+static int check(const char *sandbox_id, const char *port, struct problem *problem)
 {
 	if (!sandbox_id || !port) {
 		problem_set(problem, 400, "E2b-Sandbox-Id and E2b-Sandbox-Port go together");
@@ -108,10 +103,6 @@ static int check(const char *sandbox_id, const char *port, const char *url, stru
 	if (strcmp(port, AGENT_PORT)) {
 		problem_set(problem, 502, "The sandbox is running but port is not open");
 		return -ECONNREFUSED;
-	}
-	if (is_private_path(url)) {
-		problem_set(problem, 404, "there is no %s", url);
-		return -ENOENT;
 	}
 	return 0;
 }
@@ -123,7 +114,7 @@ int proxy_begin(struct host *host, struct MHD_Connection *connection, const char
 	_cleanup_buf_ struct buf path = {0};
 	struct headers h = {0};
 	struct proxy *p;
-	int r = check(sandbox_id, port, url, problem);
+	int r = check(sandbox_id, port, problem);
 
 	if (r < 0)
 		return r;
@@ -135,6 +126,7 @@ int proxy_begin(struct host *host, struct MHD_Connection *connection, const char
 		MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, add_argument, &path);
 	MHD_get_connection_values(connection, MHD_HEADER_KIND, add_header, &h);
 	r = r < 0 ? r : h.error;
+	h.list[h.n++] = (struct channel_header){.name = "x-dorm-client", .value = "1"};
 	if (r == 0)
 		r = sandbox_lease(host, sandbox_id, problem, &p->lease);
 	if (r == 0)

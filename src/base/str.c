@@ -122,7 +122,8 @@ bool str_is_name(const char *s)
 	if (n < 1 || n > 63 || !(islower((unsigned char)*s) || isdigit((unsigned char)*s)))
 		return false;
 	for (; *s; s++)
-		if (!islower((unsigned char)*s) && !isdigit((unsigned char)*s) && !strchr("._-", *s))
+		if (!islower((unsigned char)*s) && !isdigit((unsigned char)*s) &&
+		    !strchr("._-", *s))
 			return false;
 	return true;
 }
@@ -162,4 +163,14 @@ int str_unhex(const char *s, void *out, size_t len)
 		p[i] = (unsigned char)(a << 4 | b);
 	}
 	return 0;
+}
+
+bool str_equal_secret(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b);
+	unsigned char differ = n != m;
+
+	for (size_t i = 0; i < m; i++)
+		differ |= (unsigned char)(a[n ? i % n : 0] ^ b[i]);
+	return !differ;
 }

@@ -40,3 +40,6 @@ void str_hex(const void *data, size_t len, char *out);
 
 /** str_unhex() - @len bytes from exactly 2 * @len hexadecimal digits. Return: 0; -EINVAL */
 int str_unhex(const char *s, void *out, size_t len);
+
+/** str_equal_secret() - are they equal? In a time that does not tell where they differ */
+bool str_equal_secret(const char *a, const char *b);

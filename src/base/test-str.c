@@ -55,4 +55,15 @@ static void test_hex(void **state)
 	assert_int_equal(str_unhex("00", b, 4), -EINVAL);
 }
 
-TEST_MAIN(cmocka_unit_test(test_numbers), cmocka_unit_test(test_names), cmocka_unit_test(test_hex))
+static void test_secret(void **state)
+{
+	assert_true(str_equal_secret("", ""));
+	assert_true(str_equal_secret("abc", "abc"));
+	assert_false(str_equal_secret("abc", "abd"));
+	assert_false(str_equal_secret("abc", "abcabc"));
+	assert_false(str_equal_secret("abc", ""));
+	assert_false(str_equal_secret("", "abc"));
+}
+
+TEST_MAIN(cmocka_unit_test(test_numbers), cmocka_unit_test(test_names), cmocka_unit_test(test_hex),
+	  cmocka_unit_test(test_secret))

@@ -263,6 +263,8 @@ static bool next_copy(struct job *job, struct load *l)
 static bool next_of(struct job *job, struct load *l)
 {
 	*l = (struct load){.direct_fd = -1, .fd = -1};
+	if (job->text[0] || job->cancelled)
+		return false; /* it only waits for what is under way */
 	if (!next_copy(job, l) && !next_read(job, &job->sides[SIDE_RESIDENT], l) &&
 	    !next_read(job, &job->sides[SIDE_DIRECT], l)) {
 		if (!graduate_is_due(job))
@@ -364,13 +366,10 @@ static void deliver(struct job *job, struct bring *w, struct bounce *b, int e, u
 	else if (e == 0)
 		e = resident_insert(w->r, b, w->layer, w->frame, n_decoded, pages, &n, &inserted,
 				    problem);
-	if (e && e != -EAGAIN) { /* EAGAIN: the VM changes its mappings; its turn comes again */
-		state = e > 0 ? FRAME_FAILED : FRAME_ABSENT;
-		if (e < 0)
-			problem_errno(problem, e, "it could not be loaded");
-		bring_frame_text(bring_image(w), w->layer, w->frame, problem->message, text);
-		if (e > 0 && !w->direct)
-			resident_note_failure(w->r, w->layer, w->frame, text);
+	if (e == -EAGAIN) { /* the VM changes its mappings: its turn comes again */
+		state = FRAME_ABSENT;
+	} else if (e) {
+		state = bring_failed(w, e, problem, text);
 		job_fail(job, text);
 	}
 	for (uint32_t i = 0; e == 0 && job->s && i < n; i++)

@@ -271,24 +271,18 @@ void bring_settle(const struct bring *w, enum frame_state state, const struct fr
 		session_wake(w->s, w->gfn, 1);
 }
 
-/* The frame did not come, for reason @e. What is left of LOADING, and who must know? */
-static enum frame_state failed(struct bring *w, int e, struct problem *problem)
+enum frame_state bring_failed(const struct bring *w, int e, struct problem *problem, char text[512])
 {
-	struct resident *r = w->r;
-	char text[512];
-
 	if (e == RESIDENT_E_POISONED) {
-		resident_poison_text(r, text);
-		resident_note_failure(r, w->layer, w->frame, text);
-		pager_fail_all(w->p, r, text);
-		return FRAME_FAILED;
+		resident_poison_text(w->r, text);
+		pager_fail_all(w->p, w->r, text);
+	} else {
+		if (e < 0)
+			problem_errno(problem, e, "it could not be loaded");
+		bring_frame_text(bring_image(w), w->layer, w->frame, problem->message, text);
 	}
-	if (e < 0)
-		problem_errno(problem, e, "it could not be loaded");
-	bring_frame_text(bring_image(w), w->layer, w->frame, problem->message, text);
 	if (e > 0 && !w->direct)
-		resident_note_failure(r, w->layer, w->frame, text);
-	fail(w, text);
+		resident_note_failure(w->r, w->layer, w->frame, text);
 	return e > 0 ? FRAME_FAILED : FRAME_ABSENT;
 }
 
@@ -327,6 +321,7 @@ static void finish(struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 {
 	struct frame_page pages[IMAGE_FRAME_PAGES];
 	enum frame_state state = w->direct ? FRAME_ABSENT : FRAME_RESIDENT;
+	char text[512];
 	uint32_t n = 0;
 
 	if (e == 0) {
@@ -339,12 +334,14 @@ static void finish(struct bring *w, struct bounce *b, int e, uint32_t n_decoded,
 		n = image_frame_pages(bring_image(w), w->layer, w->frame, pages);
 	if (e == 0)
 		record(w, pages, n);
-	if (e)
-		state = failed(w, e, problem);
-	else if (w->direct || w->s->mode == SESSION_COPY)
+	if (e) {
+		state = bring_failed(w, e, problem, text);
+		fail(w, text);
+	} else if (w->direct || w->s->mode == SESSION_COPY) {
 		(void)bring_copy(w, b->out);
-	else if (w->s->mode == SESSION_OVERLAY)
+	} else if (w->s->mode == SESSION_OVERLAY) {
 		(void)bring_continue(w);
+	}
 	bring_settle(w, state, pages, n);
 	if (e == 0 && w->s->mode == SESSION_SHARED)
 		bring_served(w);

@@ -25,7 +25,6 @@ struct bring {
 /** bring() - see above. @b: the calling thread's */
 void bring(struct bring *w, struct bounce *b);
 
-/** bring_image() - whose layer and frame it is */
 /** bring_image(), bring_frames() - whose frame it is, and where its state is */
 static inline struct image *bring_image(const struct bring *w)
 {
@@ -44,11 +43,18 @@ static inline struct frames *bring_frames(const struct bring *w)
 void bring_settle(const struct bring *w, enum frame_state state, const struct frame_page *pages,
 		  uint32_t n_pages);
 
-/**
- * bring_frame_text() - "image ... layer ... frame ...: why" for a failure
- */
+/** bring_frame_text() - "image ... layer ... frame ...: why" for a failure */
 void bring_frame_text(const struct image *image, uint32_t layer, uint32_t frame, const char *why,
 		      char out[512]);
+
+/**
+ * bring_failed() - the frame did not come, for reason @e: a result of reading or resident_insert()
+ * Whom the whole memory concerns is told; what becomes of the one who asked is the caller's.
+ * @text: what to say of it
+ * Return: what to leave LOADING with
+ */
+enum frame_state bring_failed(const struct bring *w, int e, struct problem *problem,
+			      char text[512]);
 
 /** bring_put_result() - what comes of putting pages (@what) into a VM's own range */
 void bring_put_result(struct bring *w, int r, const char *what);

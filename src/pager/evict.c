@@ -16,9 +16,9 @@
  * that loads, and one background read. (And some more while the thread here has the lock but no
  * processor: whoever has to help waits HELP_MS for it and no longer, since faults come first.)
  *
- * Under pressure (psi.h) a sixteenth of all resident memory is
- * evicted for each event; events come at most once in the window of the trigger, for as long as
- * there is pressure. Without a trigger, MemAvailable is looked at once a second.
+ * Under pressure (psi.h) a sixteenth of all resident memory is evicted for each event; events come
+ * at most once in the window of the trigger, for as long as there is pressure. Without a trigger,
+ * MemAvailable is looked at once a second.
  *
  * Who goes first
  *  1. An image over its own limit pays for it, and only it.
@@ -97,16 +97,16 @@ static uint64_t low_mark(uint64_t limit)
 	return limit ? limit - limit / 16 : UINT64_MAX;
 }
 
-static bool is_above(const struct evict *e, uint64_t limit, uint64_t image_limit)
+static bool is_above(struct evict *e, uint64_t limit, uint64_t image_limit)
 {
 	const struct goal g = {.pages = limit ? resident_mark(limit) : UINT64_MAX,
 			       .image_pages =
 				       image_limit ? resident_mark(image_limit) : UINT64_MAX};
 	bool above;
 
-	pthread_mutex_lock((pthread_mutex_t *)&e->lock);
+	pthread_mutex_lock(&e->lock);
 	above = !evict_is_reached(e, &g);
-	pthread_mutex_unlock((pthread_mutex_t *)&e->lock);
+	pthread_mutex_unlock(&e->lock);
 	return above;
 }
 

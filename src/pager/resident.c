@@ -178,7 +178,7 @@ static int find_present(struct resident *r)
 		if (to < 0)
 			return error_errno();
 		for (off_t i = from / (off_t)DORM_PAGE_SIZE; i < to / (off_t)DORM_PAGE_SIZE; i++)
-			(void)bitmap_set_atomic(r->present, (uint64_t)i);
+			bitmap_set(r->present, (size_t)i); /* nobody else has it yet */
 		r->present_pages += (uint64_t)(to - from) / DORM_PAGE_SIZE;
 	}
 	if (to < end && from < 0 && errno != ENXIO)

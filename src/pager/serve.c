@@ -27,7 +27,8 @@
  *            frame that is stored as it is goes from the layer to the VM and is not kept: the page
  *            cache is the better cache for it. One that has to be decoded first goes by way of the
  *            resident memory, so that the next VM finds it.
- *            The page that is waited for is copied first, and the rest of its frame after it.
+ *            The page that is waited for is copied first; the rest of its frame after it, if the
+ *            frame took a read from the disk or the VM has pages nearby.
  */
 #include "pager/serve.h"
 
