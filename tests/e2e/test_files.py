@@ -119,13 +119,13 @@ def test_special_files():
 def test_sleep_amid_transfers():
     sandbox = D.create("base")
     D.exec(sandbox, "sh", "-c", "mkdir /tmp/d && truncate -s 2G /tmp/hole")
-    outcome, progress = {}, {"up": 0, "down": 0}
+    outcome, progress, asleep = {}, {"up": 0, "down": 0}, threading.Event()
 
     def upload():
         def body():
-            for piece in pieces(1 << 40, 65536):
+            while not asleep.is_set():
                 progress["up"] += 1
-                yield piece
+                yield os.urandom(65536)
                 time.sleep(0.005)
         outcome["up"] = put(Box(D, sandbox), "/tmp/d/new/file", body())[0]
 
@@ -149,12 +149,13 @@ def test_sleep_amid_transfers():
         t.start()
     wait_until(lambda: min(progress.values()) > 20, 30, "both are under way")
     D.api("POST", f"/sandboxes/{sandbox}/pause", {})
-    asleep = time.monotonic()
+    since = time.monotonic()
+    asleep.set()
     for t in threads:
         t.join(20)
-        check(not t.is_alive(), "a client still waits")
+        check(not t.is_alive(), f"a client still waits: {outcome}")
     for name in ("up", "down"):
-        check(outcome[name + " at"] - asleep < 1, f"{name}: {outcome}")
+        check(outcome[name + " at"] - since < 1, f"{name}: {outcome}")
     check(outcome["up"] != 200, "the upload did not end well")
     check(outcome["down"] != "ended", "the download did not end well")
     D.api("POST", f"/v2/sandboxes/{sandbox}/connect", {})
@@ -192,7 +193,7 @@ def test_cp_files():
                 ((f"{sandbox}:/a", f"{sandbox}:/b"), 2, "ID:PATH"),
                 ((here / "in", here / "x"), 2, "ID:PATH"),
                 (("-", f"{sandbox}:/tmp/"), 2, "file"),
-                (("nosuchsandbox1:/a", here / "x"), 1, "nosuchsandbox1")):
+                (("nosuchsandbox1:/a", here / "x"), 1, "not found")):
             done = D.dorm("cp", *args, check_status=False)
             check(done.returncode == status and text in done.stderr,
                   f"{args}: {done.returncode} {done.stderr}")
