@@ -46,13 +46,21 @@ static void audience_review(struct audience *a)
 	loop_timer_set(a->loop, &a->patience, first_ns);
 }
 
-static void subscriber_hold(struct subscriber *s)
+/* How much may wait for one of so many. */
+static size_t crowd_share(const struct crowd *c)
+{
+	size_t share = AUDIENCE_TOTAL / MAX(c->n, 1u);
+
+	return MIN(share, (size_t)AUDIENCE_HIGH);
+}
+
+static void subscriber_hold(struct subscriber *s, size_t share)
 {
 	if (s->held_ns)
 		return;
 	s->held_ns = clock_now_ns();
 	s->all->n_held++;
-	server_stream_want_writable(s->rq->stream);
+	server_stream_want_writable_below(s->rq->stream, share / 2 + 1);
 	audience_review(s->all);
 }
 
@@ -79,6 +87,7 @@ static struct request *subscriber_free(struct subscriber *s)
 	if (s->next)
 		s->next->prev = s->prev;
 	a->n--;
+	a->crowd->n--;
 	loop_timer_clear(&s->keepalive);
 	loop_timer_clear(&s->deadline);
 	request_release(rq);
@@ -168,6 +177,7 @@ int audience_join(struct audience *a, struct request *rq, const struct listening
 		s->next->prev = &s->next;
 	a->first = s;
 	a->n++;
+	a->crowd->n++;
 	request_keep(rq, s, on_closed, on_writable);
 	loop_timer_set(a->loop, &s->keepalive, s->sent_ns + s->keepalive_ms * NSEC_PER_MSEC);
 	if (how->deadline_ns != DEADLINE_NEVER)
@@ -179,10 +189,10 @@ int audience_join(struct audience *a, struct request *rq, const struct listening
 /* --- to all -------------------------------------------------------------------------------------
  */
 
-void audience_init(struct audience *a, struct loop *l, void (*on_room)(void *userdata),
-		   void *userdata)
+void audience_init(struct audience *a, struct loop *l, struct crowd *crowd,
+		   void (*on_room)(void *userdata), void *userdata)
 {
-	*a = (struct audience){.loop = l, .on_room = on_room, .userdata = userdata};
+	*a = (struct audience){.loop = l, .crowd = crowd, .on_room = on_room, .userdata = userdata};
 	a->patience = (struct loop_timer){.fire = on_patience, .userdata = a};
 }
 
@@ -206,11 +216,12 @@ void audience_deinit(struct audience *a)
 void audience_tell(struct request *rq, const char *json, size_t len)
 {
 	struct subscriber *s = rq->keeper;
+	size_t share = crowd_share(s->all->crowd);
 
 	connect_stream_send(rq, json, len);
 	s->sent_ns = clock_now_ns();
-	if (server_stream_buffered(rq->stream) > AUDIENCE_HIGH)
-		subscriber_hold(s);
+	if (server_stream_buffered(rq->stream) > share)
+		subscriber_hold(s, share);
 }
 
 void audience_send(struct audience *a, const char *json, size_t len)

@@ -27,12 +27,19 @@
 #include "agent/loop.h"
 
 #define AUDIENCE_HIGH	     (160u * 1024)
+#define AUDIENCE_TOTAL	     (16u << 20) /* of all audiences of the agent */
 #define AUDIENCE_PATIENCE_MS 10000u
 
 struct subscriber;
 
+/* All subscribers of the agent. */
+struct crowd {
+	unsigned n;
+};
+
 struct audience {
 	struct loop *loop;
+	struct crowd *crowd;
 	struct subscriber *first;
 	unsigned n, n_held;
 	uint64_t waiting_ns; /* since when some wait for others; 0: none does */
@@ -48,8 +55,8 @@ struct listening {
 	uint64_t keepalive_ms;
 };
 
-void audience_init(struct audience *a, struct loop *l, void (*on_room)(void *userdata),
-		   void *userdata);
+void audience_init(struct audience *a, struct loop *l, struct crowd *crowd,
+		   void (*on_room)(void *userdata), void *userdata);
 
 /** audience_deinit() - without a word to those who are still there */
 void audience_deinit(struct audience *a);

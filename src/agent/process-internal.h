@@ -40,6 +40,7 @@ struct process_table {
 	unsigned n;
 	struct cells cells;
 	struct exited_list exited;
+	struct crowd crowd;
 };
 
 /** process_new() - in the table, not yet running. Return: 0; -ENOMEM */

@@ -263,7 +263,7 @@ int process_new(struct process_table *t, const struct spawn_config *spawn,
 	p->out[0] = output_of(p, pty ? "pty" : "stdout", pty ? PTY_CHUNK : PIPE_CHUNK);
 	p->out[1] = output_of(p, "stderr", PIPE_CHUNK);
 	input_queue_init(&p->in, t->agent->loop);
-	audience_init(&p->audience, t->agent->loop, on_room, p);
+	audience_init(&p->audience, t->agent->loop, &t->crowd, on_room, p);
 	p->config = json_incref(o->config);
 	p->config_len = o->config_len;
 	p->cwd = strdup(spawn->cwd);
