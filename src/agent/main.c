@@ -72,6 +72,7 @@ static void on_sigchld(void *userdata, uint32_t events)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (!prepare_reaped(a->prepare, pid, status))
 			(void)process_reaped(a->processes, pid, status); /* or an orphan */
+	process_table_sweep(a->processes);
 }
 
 static int watch_children(struct agent *a)

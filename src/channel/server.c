@@ -63,6 +63,7 @@ struct server_stream {
 	struct server_source source; /* peek is NULL without one */
 	bool ended;		     /* nothing will be appended to out */
 	bool want_writable;
+	size_t writable_below;
 };
 
 /* --- streams -----------------------------------------------------------------------------------
@@ -399,7 +400,7 @@ static void server_sweep(struct server *sv)
 	for (s = sv->streams; s;) {
 		if (!s->want_writable) {
 			s = s->next;
-		} else if (s->out.len >= SERVER_LOW_WATER) {
+		} else if (s->out.len >= s->writable_below) {
 			sv->sweep = true;
 			s = s->next;
 		} else {
@@ -588,8 +589,14 @@ size_t server_stream_buffered(const struct server_stream *s)
 	return s->out.len;
 }
 
-void server_stream_want_writable(struct server_stream *s)
+void server_stream_want_writable_below(struct server_stream *s, size_t mark)
 {
 	s->want_writable = true;
+	s->writable_below = mark;
 	s->sv->sweep = true;
+}
+
+void server_stream_want_writable(struct server_stream *s)
+{
+	server_stream_want_writable_below(s, SERVER_LOW_WATER);
 }
