@@ -24,6 +24,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/part-file.h"
+#include "cli/sandbox-call.h"
 #include "cli/sandbox-files.h"
 
 #define MAX_DEPTH 128
@@ -380,6 +381,10 @@ static int copy_run(struct copy *c, const struct command *command, char *from, c
 		return options_usage(command, "what comes from standard input needs the path of a "
 					      "file");
 	c->files.id = from_path ? from : to;
+	if (!sandbox_id_is_valid(c->files.id))
+		return options_usage(command,
+				     "what stands before the colon is no sandbox's id; a path "
+				     "here with a colon in it is written ./PATH");
 	if (from_path && !strcmp(to, "-"))
 		get_to_output(c, from_path);
 	else if (from_path)

@@ -7,52 +7,25 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/base64.h"
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
 #include "cli/http-transfer.h"
+#include "cli/sandbox-call.h"
 
-#define AGENT_PORT "49983"
 #define MAX_ANSWER (64u << 20)
-
-/* What every request to the sandbox carries. */
-struct heads {
-	char *list[5]; /* owned; NULL at the end */
-};
-
-static void heads_deinit(struct heads *h)
-{
-	for (size_t i = 0; i < 4; i++)
-		free(h->list[i]);
-}
-
-static int heads_init(struct heads *h, const struct sandbox_files *f)
-{
-	size_t len = f->user ? strlen(f->user) + 1 : 0;
-	_cleanup_free_ char *plain = f->user ? str_printf("%s:", f->user) : NULL;
-	_cleanup_free_ char *coded = malloc(base64_encoded_len(len) + 1);
-
-	*h = (struct heads){
-		{str_printf("E2b-Sandbox-Id: %s", f->id), strdup("E2b-Sandbox-Port: " AGENT_PORT)}};
-	if (plain && coded) {
-		(void)base64_encode(plain, len, coded); /* its length is known */
-		h->list[2] = str_printf("Authorization: Basic %s", coded);
-	}
-	return h->list[0] && h->list[1] && (!f->user || h->list[2]) ? 0 : -ENOMEM;
-}
 
 static int transfer(const struct sandbox_files *f, struct http_transfer *t, json_t **ret,
 		    struct problem *problem)
 {
-	_cleanup_(heads_deinit) struct heads h;
+	_cleanup_(sandbox_headers_deinit) struct sandbox_headers h = {0};
 	_cleanup_reply_ struct http_reply reply = {0};
-	int r = heads_init(&h, f);
+	int r = t->path ? sandbox_headers_init(&h, f->id, f->user) : -ENOMEM;
 
-	if (r < 0 || !t->path) {
+	if (r < 0) {
 		problem_set(problem, 503, "out of memory");
-		return error_trace(-ENOMEM);
+		return error_trace(r);
 	}
 	t->socket = f->socket;
 	t->headers = (const char *const *)h.list;
