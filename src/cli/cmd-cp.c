@@ -86,6 +86,7 @@ static int get_into(struct copy *c, const char *from, int fd, struct problem *pr
 	c->files.progress = &progress;
 	r = sandbox_files_get(&c->files, from, fd, problem);
 	progress_end(&progress);
+	c->files.progress = NULL;
 	return r;
 }
 
@@ -235,6 +236,7 @@ static int put_from(struct copy *c, int fd, int64_t len, const char *shown, cons
 	c->files.progress = &progress;
 	r = sandbox_files_put(&c->files, to, fd, len, mode, problem);
 	progress_end(&progress);
+	c->files.progress = NULL;
 	return r;
 }
 
