@@ -31,13 +31,13 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "cli/access.h"
 #include "cli/connect-stream.h"
 #include "cli/http-loop.h"
 #include "cli/http.h"
 #include "cli/output.h"
 #include "cli/process-event.h"
 
-#define AGENT_PORT	 "49983"
 #define MAX_BUFFERED	 (256u << 10) /* output that waits for our reader */
 #define INPUT_CHUNK	 (48u << 10)  /* 64 KiB in base64 */
 #define CONTROL_MS	 30000
@@ -48,6 +48,7 @@
 #define SIGNALS_TO_LEAVE 3
 
 struct exec_session {
+	const struct cli *cli;
 	const struct exec_options *o;
 	struct http_loop *loop;
 	struct http_loop_handle *answer;
@@ -344,10 +345,12 @@ static int add_header(struct exec_session *s, size_t *n, char *text)
 static int make_headers(struct exec_session *s)
 {
 	const struct exec_options *o = s->o;
+	_cleanup_access_ struct access access = {0};
 	size_t n = 0;
-	int r = add_header(s, &n, str_printf("E2b-Sandbox-Id: %s", o->sandbox_id));
+	int r = access_get(s->cli, o->sandbox_id, &s->problem, &access);
 
-	r = r ? r : add_header(s, &n, str_printf("E2b-Sandbox-Port: %s", AGENT_PORT));
+	for (; !r && access.headers[n]; n++)
+		s->headers[n] = take_ptr(access.headers[n]);
 	r = r ? r : add_header(s, &n, str_printf("Connect-Protocol-Version: 1"));
 	r = r ? r : add_header(s, &n, str_printf("Keepalive-Ping-Interval: %d", KEEPALIVE_S));
 	if (!r && o->user) {
@@ -545,7 +548,8 @@ static void deinit(struct exec_session *s)
 
 int exec_session_run(const struct cli *cli, const struct exec_options *options)
 {
-	struct exec_session s = {.o = options,
+	struct exec_session s = {.cli = cli,
+				 .o = options,
 				 .exit_code = -1,
 				 .signal_fd = -1,
 				 .input_open = options->interactive,
