@@ -132,12 +132,24 @@ static void say_ended(struct sandbox *sb, struct problem *problem)
 	problem_set(problem, 500, "the VM of sandbox %s ended: %s", sb->record.id, why);
 }
 
+/* What the repair is told: a sandbox that is being made and has no memory yet, boots. */
+static enum agent_kind kind_of(const struct sandbox *sb)
+{
+	if (sb->record.state == SANDBOX_CREATING)
+		return sb->manifest.id[0] ? AGENT_FORK : AGENT_BOOT;
+	return sb->record.state == SANDBOX_WAKING ? AGENT_WAKE : AGENT_RESUME;
+}
+
 /* A VM that dies now takes the connection with it: then its end is the cause, not the hang-up. */
 static int repair(struct sandbox *sb, struct channel *ch, struct problem *problem)
 {
+	const struct agent_identity identity = {.kind = kind_of(sb),
+						.sandbox_id = sb->record.id,
+						.template_id = sb->record.template_id,
+						.token = sb->record.token,
+						.envs = sb->record.envs};
 	struct problem local = PROBLEM_INIT;
-	int r = agent_init(ch, sb->record.id, sb->record.envs,
-			   deadline_after_ms(sb->host->limits.repair_ms), &local);
+	int r = agent_init(ch, &identity, sb->host->limits.repair_ms, &local);
 
 	if (r == -EPIPE && pidfd_wait(vmm_pidfd(sb->vmm), deadline_after_ms(DEATH_WAIT_MS)) == 0)
 		say_ended(sb, problem);
