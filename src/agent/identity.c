@@ -20,7 +20,12 @@
 
 static bool is_not_writable(int r)
 {
-	return r == -EROFS || r == -EACCES || r == -EPERM || r == -ENOENT || r == -ENOTDIR;
+	static const int errors[] = {EROFS, EACCES, EPERM, ENOENT, ENOTDIR, EISDIR, ENXIO, ELOOP};
+
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+		if (r == -errors[i])
+			return true;
+	return false;
 }
 
 static int path_in(const char *root, const char *name, char out[PATH_MAX])
