@@ -8,12 +8,12 @@
  */
 #include "agent/prepare.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent/hooks.h"
+#include "agent/page-cache.h"
 #include "agent/repair.h"
 #include "agent/report.h"
 #include "agent/tcp.h"
@@ -144,14 +144,6 @@ static int work_sync(void)
 	return 0;
 }
 
-/* 1: page cache only. Dentries and inodes are small and dear. */
-static int work_drop_caches(void)
-{
-	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
-
-	return fd < 0 || write(fd, "1", 1) < 0 ? -1 : 0;
-}
-
 static int begin_sync(struct prepare *p)
 {
 	return run_in_child(p, work_sync);
@@ -164,7 +156,7 @@ static int begin_trim(struct prepare *p)
 
 static int begin_drop_caches(struct prepare *p)
 {
-	return run_in_child(p, work_drop_caches);
+	return run_in_child(p, page_cache_drop);
 }
 
 /* --- the chain ----------------------------------------------------------------------------------
@@ -178,9 +170,9 @@ static const struct step steps[] = {
 	{"hooks", 0, begin_hooks},
 	{"freeze", 500, begin_freeze},
 	{"connections", 0, begin_look_ahead},
-	{"sync", 1500, begin_sync},
+	{"sync", 1000, begin_sync},
 	{"trim", 1000, begin_trim},
-	{"drop_caches", 1000, begin_drop_caches},
+	{"drop_caches", 1500, begin_drop_caches},
 };
 
 static void prepare_finish(struct prepare *p)

@@ -86,7 +86,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 	if (r < 0)
 		return r;
 	if (boot) {
-		cmdline = guest_cmdline(sb->host->tsc_khz);
+		cmdline = guest_cmdline(sb->host->tsc_khz, !strcmp(config.accel, "tcg"));
 		if (!cmdline)
 			return -ENOMEM;
 		config.kernel = boot->kernel;
