@@ -22,6 +22,7 @@ struct prepare;
 struct process_table;
 struct repair;
 struct router;
+struct workers;
 
 struct agent {
 	struct loop *loop;
@@ -32,6 +33,7 @@ struct agent {
 	struct prepare *prepare;
 	struct repair *repair;
 	struct hooks *hooks;
+	struct workers *workers; /* threads that transfer files */
 	struct cgroup workload;
 	int child_fd;	 /* signalfd of SIGCHLD */
 	int random_fd;	 /* the kernel's generator, open so that a repair need not look for it */

@@ -22,6 +22,7 @@
 
 #include "agent/agent.h"
 #include "agent/boot.h"
+#include "agent/files.h"
 #include "agent/hooks.h"
 #include "agent/port.h"
 #include "agent/prepare.h"
@@ -30,6 +31,7 @@
 #include "agent/repair.h"
 #include "agent/router.h"
 #include "agent/tcp.h"
+#include "agent/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -77,6 +79,7 @@ static void on_sigchld(void *userdata, uint32_t events)
 		if (!prepare_reaped(a->prepare, pid, status) &&
 		    !hooks_reaped(a->hooks, pid, status))
 			(void)process_reaped(a->processes, pid, status); /* or an orphan */
+	process_table_sweep(a->processes);
 }
 
 static int watch_children(struct agent *a)
@@ -134,6 +137,8 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = hooks_setup(a, o);
 	if (r == 0)
+		r = workers_new(a->loop, &a->workers);
+	if (r == 0)
 		r = router_add(a->router, health_routes, ARRAY_SIZE(health_routes));
 	if (r == 0)
 		r = repair_add(a->router);
@@ -141,6 +146,8 @@ static int agent_init(struct agent *a, const struct options *o)
 		r = prepare_add(a->router);
 	if (r == 0)
 		r = process_rpc_add(a->router);
+	if (r == 0)
+		r = files_add(a->router);
 	if (r == 0)
 		r = server_new(&router_ops, a, &a->server);
 	if (r == 0)
@@ -163,6 +170,7 @@ static int agent_init(struct agent *a, const struct options *o)
 static void agent_deinit(struct agent *a)
 {
 	port_free(a->port);
+	workers_free(a->workers);
 	prepare_free(a->prepare);
 	repair_free(a->repair);
 	hooks_free(a->hooks);

@@ -18,6 +18,7 @@
 #include "agent/report.h"
 #include "agent/tcp.h"
 #include "agent/trim.h"
+#include "agent/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -291,6 +292,7 @@ static void handle_prepare(struct request *rq)
 	request_keep(rq, p, on_closed, NULL);
 	rq->agent->ready = false;
 	server_refuse(rq->agent->server);
+	workers_cancel(rq->agent->workers, "the sandbox is about to sleep");
 	step_begin(p);
 }
 
