@@ -156,7 +156,7 @@ static int agent_init(struct agent *a, const struct options *o)
 		a->random_fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 		if (a->random_fd < 0)
 			r = error_errno();
-		a->tcp_fd = tcp_open(); /* a kernel without it keeps its connections */
+		a->tcp_fd = MAX(tcp_open(), -1); /* a kernel without it keeps its connections */
 	}
 	if (r == 0 && o->cgroup)
 		r = cgroup_open(&a->workload, o->cgroup);
@@ -181,7 +181,7 @@ static void agent_deinit(struct agent *a)
 	loop_free(a->loop);
 	cgroup_close(&a->workload);
 	fd_close(a->random_fd);
-	fd_close(MAX(a->tcp_fd, -1));
+	fd_close(a->tcp_fd);
 	fd_close(a->child_fd);
 	json_decref(a->env);
 	free(a->token);

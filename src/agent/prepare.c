@@ -318,7 +318,8 @@ int prepare_new(struct agent *a, struct prepare **ret)
 struct prepare *prepare_free(struct prepare *p)
 {
 	if (p) {
-		p->rq = NULL;
+		if (p->rq)
+			request_release(take_ptr(p->rq));
 		prepare_cancel(p);
 		free(p);
 	}

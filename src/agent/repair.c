@@ -396,8 +396,9 @@ struct repair *repair_free(struct repair *rp)
 {
 	if (!rp)
 		return NULL;
-	if (rp->body)
-		json_decref(rp->body);
+	if (rp->rq)
+		request_release(rp->rq);
+	json_decref(rp->body);
 	json_decref(rp->hooks);
 	free(rp);
 	return NULL;

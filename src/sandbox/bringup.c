@@ -24,6 +24,7 @@
 
 #define SESSION_MS	   10000
 #define KILL_MS		   10000
+#define REPORT_MS	   1000
 #define DEATH_WAIT_MS	   500 /* a socket hangs up before its process has ended */
 #define BOOT_TRIES	   3
 
@@ -158,6 +159,23 @@ static int repair(struct sandbox *sb, struct channel *ch, struct problem *proble
 	return error_trace(r);
 }
 
+/* What the repair did, step by step: only asked for when somebody wants to read it. */
+static void log_repair(const struct sandbox *sb, struct channel *ch)
+{
+	json_t *steps, *step;
+	size_t i;
+
+	if (!log_wants(LOG_LEVEL_DEBUG))
+		return;
+	steps = agent_last_repair(ch, deadline_after_ms(REPORT_MS));
+	json_array_foreach (steps, i, step) {
+		_cleanup_free_ char *text = json_dumps(step, JSON_COMPACT);
+
+		log_debug("sandbox=%s repair %s", sb->record.id, text ? text : "?");
+	}
+	json_decref(steps);
+}
+
 int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct problem *problem,
 		    struct sandbox_timings *timings)
 {
@@ -183,6 +201,7 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 	if (r < 0)
 		return error_trace(r);
 	timings->repair_ns += clock_now_ns() - t1;
+	log_repair(sb, ch);
 	pthread_mutex_lock(&sb->info);
 	sb->channel = take_ptr(ch);
 	pthread_mutex_unlock(&sb->info);
