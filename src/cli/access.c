@@ -10,12 +10,12 @@
 #include "cli/http.h"
 #include "cli/output.h"
 
-static int ask(const struct cli *cli, const char *sandbox_id, struct http_reply *reply,
+static int ask(const char *socket, const char *sandbox_id, struct http_reply *reply,
 	       struct problem *problem)
 {
 	_cleanup_free_ char *path = http_path("/sandboxes/", sandbox_id, "");
 	_cleanup_(http_freep) struct http *http = NULL;
-	int r = path ? http_new(cli->socket, problem, &http) : -ENOMEM;
+	int r = path ? http_new(socket, problem, &http) : -ENOMEM;
 
 	return r ? r : http_call(http, "GET", path, NULL, reply, problem);
 }
@@ -39,12 +39,12 @@ static int fill(const char *sandbox_id, const char *token, struct access *ret)
 	return 0;
 }
 
-int access_get(const struct cli *cli, const char *sandbox_id, struct problem *problem,
+int access_get(const char *socket, const char *sandbox_id, struct problem *problem,
 	       struct access *ret)
 {
 	_cleanup_reply_ struct http_reply reply = {0};
 	const char *token;
-	int r = ask(cli, sandbox_id, &reply, problem);
+	int r = ask(socket, sandbox_id, &reply, problem);
 
 	if (r)
 		return r < 0 ? error_trace(r) : r;

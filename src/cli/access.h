@@ -11,7 +11,6 @@
  */
 #include "base/mem.h"
 #include "base/problem.h"
-#include "cli/cli.h"
 
 #define ACCESS_AGENT_PORT  "49983" /* where the sandbox's own services are: envd's port */
 #define ACCESS_MAX_HEADERS 3
@@ -23,10 +22,11 @@ struct access {
 
 /**
  * access_get() - one request, GET /sandboxes/{id}
+ * @socket:     of dormd
  * @sandbox_id: letters and digits
  * A sandbox without a token has two headers. Return: 0; HTTP_E_STATUS (there is no such sandbox);
  * negative errno; @problem says why
  */
-int access_get(const struct cli *cli, const char *sandbox_id, struct problem *problem,
+int access_get(const char *socket, const char *sandbox_id, struct problem *problem,
 	       struct access *ret);
 void access_deinit(struct access *a);

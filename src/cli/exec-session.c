@@ -467,7 +467,7 @@ static json_t *start_message(const struct exec_session *s)
 /* Who and where, for every request of the session; those of Start alone are harmless elsewhere. */
 static int make_headers(struct exec_session *s)
 {
-	int r = sandbox_headers_init(s->cli, s->o->sandbox_id, s->o->user, &s->problem,
+	int r = sandbox_headers_init(s->cli->socket, s->o->sandbox_id, s->o->user, &s->problem,
 				     &s->headers);
 
 	return r ? r

@@ -52,12 +52,12 @@ static char *basic(const char *user)
 	return str_printf("Authorization: Basic %s", coded);
 }
 
-int sandbox_headers_init(const struct cli *cli, const char *id, const char *user,
+int sandbox_headers_init(const char *socket, const char *id, const char *user,
 			 struct problem *problem, struct sandbox_headers *ret)
 {
 	_cleanup_access_ struct access access = {0};
 	struct sandbox_headers h = {0};
-	int r = access_get(cli, id, problem, &access);
+	int r = access_get(socket, id, problem, &access);
 
 	for (size_t i = 0; !r && access.headers[i]; i++)
 		r = sandbox_headers_add(&h, take_ptr(access.headers[i]));
@@ -154,7 +154,7 @@ int sandbox_call(struct cli *cli, const char *id, const char *path, json_t *body
 					    .on_data = on_data,
 					    .on_done = on_done,
 					    .userdata = &c};
-	int r = text ? sandbox_headers_init(cli, id, NULL, problem, &headers) : -ENOMEM;
+	int r = text ? sandbox_headers_init(cli->socket, id, NULL, problem, &headers) : -ENOMEM;
 
 	json_decref(body);
 	if (!r) {
