@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "base/utf8.h"
 
 #define HOOK_PATH    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define MAX_ENV	     10
@@ -99,14 +100,16 @@ static void on_stderr(void *userdata, uint32_t events)
 		h->sources[1] = loop_remove(h->sources[1]);
 }
 
-/* Whole characters only: its beginning may have been cut in the middle of one. */
+/* As JSON wants it; what follows a zero byte is left out. */
 static json_t *output_text(const struct hooks *h)
 {
-	size_t skip = 0;
+	char text[HOOK_OUTPUT_MAX + 1];
+	_cleanup_free_ char *valid = NULL;
 
-	while (skip < h->n_output && ((unsigned char)h->output[skip] & 0xc0) == 0x80)
-		skip++;
-	return json_stringn(h->output + skip, h->n_output - skip) ?: json_string("(not UTF-8)");
+	memcpy(text, h->output, h->n_output);
+	text[h->n_output] = 0;
+	valid = utf8_from(text);
+	return valid ? json_string(valid) : NULL;
 }
 
 /* --- one hook -----------------------------------------------------------------------------------
@@ -174,6 +177,7 @@ static int child_start(struct hooks *h, const struct hook *hook)
 					    .envp = h->env,
 					    .cwd = "/",
 					    .cwd_is_default = true,
+					    .system = true,
 					    .user = &root,
 					    .procs_fd = h->cgroup.procs_fd};
 	int r = spawn_start(&config, &h->child);

@@ -215,23 +215,31 @@ static void repair_clear(struct repair *rp)
 	explicit_bzero(&rp->in.entropy, sizeof(rp->in.entropy));
 }
 
-/* What an after-wake hook had to say is worth more than the number that stands for it. */
-static json_t *failure(const struct repair *rp, int r)
+/* The first hook that failed; NULL: none did. */
+static json_t *failed_hook(const struct repair *rp)
 {
-	const char *name = steps[rp->step].name, *error, *output;
 	json_t *hook;
 	size_t i;
 
-	json_array_foreach (rp->hooks, i, hook) {
-		error = json_string_value(json_object_get(hook, "error"));
-		output = json_string_value(json_object_get(hook, "output"));
-		if (json_is_true(json_object_get(hook, "ok")) || json_object_get(hook, "skipped"))
-			continue;
-		return json_sprintf("step %s failed: %s: %s%s%.200s", name,
-				    json_string_value(json_object_get(hook, "name")), error,
-				    output ? ": " : "", output ?: "");
-	}
-	return json_sprintf("step %s failed: %s", name, strerrordesc_np(-r));
+	json_array_foreach (rp->hooks, i, hook)
+		if (!json_is_true(json_object_get(hook, "ok")) && !json_object_get(hook, "skipped"))
+			return hook;
+	return NULL;
+}
+
+/* What a hook had to say is worth more than the number that stands for it. */
+static json_t *failure(const struct repair *rp, int r)
+{
+	json_t *hook = failed_hook(rp);
+	const char *output = json_string_value(json_object_get(hook, "output"));
+
+	if (!hook)
+		return json_sprintf("step %s failed: %s", steps[rp->step].name,
+				    strerrordesc_np(-r));
+	return json_sprintf("step %s failed: %s: %s%s%s", steps[rp->step].name,
+			    json_string_value(json_object_get(hook, "name")),
+			    json_string_value(json_object_get(hook, "error")), output ? ": " : "",
+			    output ? output : "");
 }
 
 static void repair_end(struct repair *rp, int r)

@@ -365,6 +365,15 @@ static void test_after_wake_fails(void **state)
 	expect_step(reply, "hooks", false, NULL, NULL);
 	expect_step(reply, "after-wake.d/10-a", false, "error", "exit status 3");
 	json_decref(reply);
+	hook(&b, "after-wake.d/10-a",
+	     "head -c 3000 /dev/zero | tr '\\0' x; printf 'a\\377b\\303'; exit 1", 0755);
+	init(&b, "boot", "i1", "", &reply); /* its end, and valid UTF-8 whatever it printed */
+	assert_non_null(
+		strstr(json_string_value(json_object_get(reply, "message")), "exit status 1: xxx"));
+	assert_non_null(strstr(json_string_value(json_object_get(reply, "message")),
+			       "xxxa\xef\xbf\xbd"
+			       "b\xef\xbf\xbd"));
+	json_decref(reply);
 	hook(&b, "after-wake.d/10-a", "kill -KILL $$", 0755);
 	init(&b, "boot", "i1", "", &reply);
 	assert_non_null(strstr(json_string_value(json_object_get(reply, "message")),

@@ -11,10 +11,12 @@
 #include "base/error.h"
 #include "base/id.h"
 #include "base/str.h"
+#include "base/utf8.h"
 
 #define ENTROPY_BYTES 48
 #define OUTPUT_MAX    (64u << 10)
 #define MESSAGE_MAX   (1u << 20)
+#define REASON_MAX    400	   /* of a guest: what a problem holds */
 #define REPLY_MAX     (128u << 10) /* reports of hooks are in it; ends up in manifests */
 
 /* A head that announces that the guest's hooks run first: by how much is the deadline later? */
@@ -108,11 +110,23 @@ static json_t *init_body(const struct agent_identity *id)
 	return body;
 }
 
+/* In the guest's words, as far as a problem has room for them; they go into JSON. */
+static void describe_failure(const char *message, struct problem *problem)
+{
+	_cleanup_free_ char *text = message ? utf8_from(message) : NULL;
+	const char *why = text ? text : "no reason given";
+	size_t len = 0, more;
+
+	while ((more = utf8_len(why + len)) && len + more <= REASON_MAX)
+		len += more;
+	problem_set(problem, 500, "the guest's agent could not repair the sandbox: %.*s", (int)len,
+		    why);
+}
+
 int agent_init(struct channel *ch, const struct agent_identity *identity, unsigned patience_ms,
 	       struct problem *problem)
 {
 	json_t *body = init_body(identity), *reply = NULL;
-	const char *message;
 	int r, status;
 
 	if (!body)
@@ -124,9 +138,7 @@ int agent_init(struct channel *ch, const struct agent_identity *identity, unsign
 		return r;
 	}
 	if (status != 200 || !json_is_true(json_object_get(reply, "ok"))) {
-		message = json_string_value(json_object_get(reply, "message"));
-		problem_set(problem, 500, "the guest's agent could not repair the sandbox: %.400s",
-			    message ? message : "no reason given");
+		describe_failure(json_string_value(json_object_get(reply, "message")), problem);
 		r = -EIO;
 	}
 	json_decref(reply);
