@@ -16,6 +16,7 @@
 #include "channel/server.h"
 
 struct port;
+struct ports;
 struct prepare;
 struct process_table;
 struct router;
@@ -27,6 +28,7 @@ struct agent {
 	struct router *router;
 	struct process_table *processes;
 	struct prepare *prepare;
+	struct ports *ports;
 	struct cgroup workload;
 	int child_fd;	    /* signalfd of SIGCHLD */
 	int random_fd;	    /* the kernel's generator, open so that a repair need not look for it */

@@ -20,6 +20,7 @@
 #include "agent/agent.h"
 #include "agent/boot.h"
 #include "agent/port.h"
+#include "agent/ports.h"
 #include "agent/prepare.h"
 #include "agent/process-rpc.h"
 #include "agent/process.h"
@@ -111,6 +112,8 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = prepare_new(a, &a->prepare);
 	if (r == 0)
+		r = ports_new(&a->ports);
+	if (r == 0)
 		r = router_add(a->router, health_routes, ARRAY_SIZE(health_routes));
 	if (r == 0)
 		r = repair_add(a->router);
@@ -118,6 +121,8 @@ static int agent_init(struct agent *a, const struct options *o)
 		r = prepare_add(a->router);
 	if (r == 0)
 		r = process_rpc_add(a->router);
+	if (r == 0)
+		r = ports_add(a->router);
 	if (r == 0)
 		r = server_new(&router_ops, a, &a->server);
 	if (r == 0)
@@ -142,6 +147,7 @@ static void agent_deinit(struct agent *a)
 	prepare_free(a->prepare);
 	process_table_free(a->processes);
 	server_free(a->server);
+	ports_free(a->ports);
 	router_free(a->router);
 	loop_free(a->loop);
 	cgroup_close(&a->workload);
