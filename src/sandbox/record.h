@@ -14,6 +14,7 @@
 #include "base/problem.h"
 #include "image/image.h"
 #include "sandbox/state.h"
+#include "sandbox/traffic.h"
 #include "vmm/vmm.h"
 
 struct record {
@@ -30,6 +31,8 @@ struct record {
 	json_t *metadata;		 /* object or NULL; owned */
 	json_t *envs;			 /* object or NULL; owned */
 	char failure[512];
+	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* see sandbox.h; "": traffic is public */
+	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* see sandbox.h; "": not masked */
 };
 
 /** record_deinit() - release what it owns */

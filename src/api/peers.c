@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Locks: peers.lock guards the list and the counters, peer.lock the stream that is to be cancelled;
+ * the first may be held when the second is taken. A peer's descriptor is open as long as it is in
+ * the list: MHD closes it after peers_on_connection(). Phases and deadlines are written by the
+ * connection's thread and read by ours: between two phases there is no deadline.
+ */
+#include "api/peers.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/log.h"
+
+#define TICK_MS	  1000
+#define STACK	  (128u << 10)
+#define PAUSE_MS  50 /* when there are no descriptors left */
+#define DRAIN_MAX 65536u
+
+enum phase { HEAD, BODY, WORK, GUEST, SEND, TUNNEL };
+
+struct peer {
+	struct peers *all;
+	struct peer *next, **prev;
+	int fd;
+	_Atomic int phase;
+	_Atomic uint64_t since_ns;    /* of the phase */
+	_Atomic uint64_t deadline_ns; /* DEADLINE_NEVER in some phases */
+	pthread_mutex_t lock;
+	struct channel_stream *stream; /* in GUEST */
+	bool claimed;
+};
+
+struct peers {
+	int listen_fd, wake_fd;
+	struct MHD_Daemon *daemon;
+	pthread_t thread;
+	bool started;
+	atomic_bool stopping;
+	pthread_mutex_t lock;
+	struct peer *first;
+	unsigned n, claimed;
+	/* the thread's own */
+	struct pollfd polls[PEERS_MAX + PEERS_SPARE];
+	struct peer *polled[PEERS_MAX + PEERS_SPARE];
+};
+
+/* --- phases -------------------------------------------------------------------------------------
+ */
+
+static void set_phase(struct peer *p, enum phase phase, uint64_t deadline_ns)
+{
+	atomic_store(&p->deadline_ns, DEADLINE_NEVER); /* neither phase with the other's */
+	atomic_store(&p->since_ns, clock_now_ns());
+	atomic_store(&p->phase, phase);
+	atomic_store(&p->deadline_ns, deadline_ns);
+}
+
+static void leave_guest(struct peer *p)
+{
+	if (atomic_load(&p->phase) != GUEST)
+		return;
+	LOCK_SCOPE(&p->lock);
+	p->stream = NULL;
+}
+
+void peer_head(struct peer *p)
+{
+	if (!p)
+		return;
+	leave_guest(p);
+	set_phase(p, HEAD, deadline_after_ms(PEER_HEAD_MS));
+}
+
+void peer_body(struct peer *p)
+{
+	if (!p)
+		return;
+	leave_guest(p);
+	set_phase(p, BODY, deadline_after_ms(PEER_BODY_MS));
+}
+
+void peer_work(struct peer *p)
+{
+	if (!p)
+		return;
+	leave_guest(p);
+	set_phase(p, WORK, DEADLINE_NEVER);
+}
+
+void peer_send(struct peer *p)
+{
+	if (!p)
+		return;
+	leave_guest(p);
+	set_phase(p, SEND, deadline_after_ms(PEER_SEND_MS));
+}
+
+void peer_tunnel(struct peer *p)
+{
+	if (!p)
+		return;
+	leave_guest(p);
+	set_phase(p, TUNNEL, DEADLINE_NEVER);
+}
+
+void peer_guest(struct peer *p, struct channel_stream *s)
+{
+	pthread_mutex_lock(&p->lock);
+	p->stream = s;
+	pthread_mutex_unlock(&p->lock);
+	set_phase(p, GUEST, DEADLINE_NEVER);
+}
+
+int peer_claim(struct peer *p)
+{
+	LOCK_SCOPE(&p->all->lock);
+	if (p->all->claimed >= PEERS_MAX_PROXIED)
+		return -EAGAIN;
+	p->all->claimed++;
+	p->claimed = true;
+	return 0;
+}
+
+void peer_unclaim(struct peer *p)
+{
+	LOCK_SCOPE(&p->all->lock);
+	p->all->claimed -= p->claimed;
+	p->claimed = false;
+}
+
+/* --- connections come and go --------------------------------------------------------------------
+ */
+
+static void wake(struct peers *all)
+{
+	const uint64_t one = 1;
+
+	(void)!write(all->wake_fd, &one, sizeof(one)); /* full means awake already */
+}
+
+static struct peer *peer_new(struct peers *all, int fd)
+{
+	struct peer *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->all = all;
+	p->fd = fd;
+	pthread_mutex_init(&p->lock, NULL);
+	peer_head(p);
+	LOCK_SCOPE(&all->lock);
+	p->next = all->first;
+	p->prev = &all->first;
+	if (p->next)
+		p->next->prev = &p->next;
+	all->first = p;
+	if (all->n++ == 0)
+		wake(all); /* the thread begins to look */
+	return p;
+}
+
+static void peer_free(struct peer *p)
+{
+	struct peers *all = p->all;
+
+	pthread_mutex_lock(&all->lock);
+	*p->prev = p->next;
+	if (p->next)
+		p->next->prev = p->prev;
+	all->n--;
+	all->claimed -= p->claimed;
+	pthread_mutex_unlock(&all->lock);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+void peers_on_connection(void *cls, struct MHD_Connection *connection, void **socket_context,
+			 enum MHD_ConnectionNotificationCode code)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		*socket_context = peer_new(cls, info->connect_fd);
+		if (!*socket_context)
+			(void)shutdown(info->connect_fd, SHUT_RDWR); /* no memory: not served */
+	} else if (*socket_context) {
+		peer_free(*socket_context);
+		*socket_context = NULL;
+	}
+}
+
+struct peer *peer_of(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info ? info->socket_context : NULL;
+}
+
+/* --- accepting ----------------------------------------------------------------------------------
+ */
+
+/* The one that has been silent for longest makes room. Return: is there one? */
+static bool displace(struct peers *all)
+{
+	struct peer *oldest = NULL;
+
+	LOCK_SCOPE(&all->lock);
+	for (struct peer *p = all->first; p; p = p->next)
+		if (atomic_load(&p->phase) == HEAD &&
+		    (!oldest || atomic_load(&p->since_ns) <= atomic_load(&oldest->since_ns)))
+			oldest = p;
+	if (!oldest)
+		return false;
+	(void)shutdown(oldest->fd, SHUT_RDWR); /* not connected any more: it goes anyway */
+	peer_tunnel(oldest);		       /* once is enough */
+	return true;
+}
+
+static bool is_full(struct peers *all)
+{
+	LOCK_SCOPE(&all->lock);
+	return all->n >= PEERS_MAX;
+}
+
+static void refuse(int fd)
+{
+	static const char body[] = "{\"code\":429,\"message\":\"too many connections are open\"}";
+	char text[256], drain[4096];
+	int n = snprintf(text, sizeof(text),
+			 "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n"
+			 "Retry-After: 1\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+			 sizeof(body) - 1, body);
+
+	(void)send(fd, text, (size_t)n,
+		   MSG_NOSIGNAL | MSG_DONTWAIT); /* it fits, or nobody is there */
+	(void)shutdown(fd, SHUT_WR);
+	for (size_t got = 0; got < DRAIN_MAX;) { /* what is unread would reset the answer */
+		ssize_t r = recv(fd, drain, sizeof(drain), MSG_DONTWAIT);
+
+		if (r <= 0)
+			break;
+		got += (size_t)r;
+	}
+	fd_close(fd);
+}
+
+/* A peer that went without a word is noticed after two minutes. */
+static void set_keepalive(int fd)
+{
+	const int on = 1, idle_s = 60, interval_s = 15, tries = 4;
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof(tries));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+static void take_connection(struct peers *all)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	int fd =
+		accept4(all->listen_fd, (struct sockaddr *)&sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+			(void)displace(all);
+			clock_sleep_ms(PAUSE_MS); /* it stays ready: do not spin */
+		}
+		return;
+	}
+	if (sa.ss_family != AF_UNIX)
+		set_keepalive(fd);
+	if (is_full(all) && !displace(all))
+		refuse(fd);
+	else
+		(void)MHD_add_connection(all->daemon, fd, (struct sockaddr *)&sa, len); /* closes it
+											  if not */
+}
+
+/* --- looking ------------------------------------------------------------------------------------
+ */
+
+static void check_deadline(struct peer *p, uint64_t now_ns)
+{
+	uint64_t deadline_ns = atomic_load(&p->deadline_ns);
+
+	if (deadline_ns == DEADLINE_NEVER || now_ns < deadline_ns)
+		return;
+	(void)shutdown(p->fd, SHUT_RDWR);
+}
+
+/* Those in GUEST whose client has hung up */
+static void check_guests(struct peers *all, nfds_t n)
+{
+	if (n == 0 || poll(all->polls, n, 0) <= 0)
+		return;
+	for (nfds_t i = 0; i < n; i++) {
+		struct peer *p = all->polled[i];
+
+		if (!(all->polls[i].revents & (POLLRDHUP | POLLHUP | POLLERR)))
+			continue;
+		LOCK_SCOPE(&p->lock);
+		if (p->stream)
+			channel_stream_cancel(p->stream);
+	}
+}
+
+static void look(struct peers *all)
+{
+	uint64_t now_ns = clock_now_ns();
+	nfds_t n = 0;
+
+	LOCK_SCOPE(&all->lock);
+	for (struct peer *p = all->first; p; p = p->next) {
+		check_deadline(p, now_ns);
+		if (atomic_load(&p->phase) != GUEST || n == ARRAY_SIZE(all->polls))
+			continue;
+		all->polls[n] = (struct pollfd){.fd = p->fd, .events = POLLRDHUP};
+		all->polled[n++] = p;
+	}
+	check_guests(all, n);
+}
+
+static bool is_empty(struct peers *all)
+{
+	LOCK_SCOPE(&all->lock);
+	return all->n == 0;
+}
+
+static void *peers_main(void *arg)
+{
+	struct peers *all = arg;
+	uint64_t next_ns = deadline_after_ms(TICK_MS), wakes;
+
+	(void)pthread_setname_np(pthread_self(), "accept"); /* only for people */
+	while (!atomic_load(&all->stopping)) {
+		struct pollfd p[2] = {{.fd = all->listen_fd, .events = POLLIN},
+				      {.fd = all->wake_fd, .events = POLLIN}};
+
+		(void)poll(p, 2, is_empty(all) ? -1 : deadline_poll_ms(next_ns)); /* EINTR: again */
+		if (p[1].revents)
+			(void)!read(all->wake_fd, &wakes, sizeof(wakes)); /* only to reset it */
+		if (p[0].revents & POLLIN)
+			take_connection(all);
+		if (deadline_passed(next_ns)) {
+			look(all);
+			next_ns = deadline_after_ms(TICK_MS);
+		}
+	}
+	return NULL;
+}
+
+/* --- life ---------------------------------------------------------------------------------------
+ */
+
+int peers_new(int listen_fd, struct peers **ret)
+{
+	struct peers *all = calloc(1, sizeof(*all));
+
+	if (!all) {
+		fd_close(listen_fd);
+		return error_trace(-ENOMEM);
+	}
+	all->listen_fd = listen_fd;
+	pthread_mutex_init(&all->lock, NULL);
+	all->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (all->wake_fd < 0 || fd_set_nonblock(listen_fd, 1) < 0) {
+		int r = -errno;
+
+		peers_free(all);
+		return error_trace(r);
+	}
+	*ret = all;
+	return 0;
+}
+
+int peers_start(struct peers *all, struct MHD_Daemon *daemon)
+{
+	pthread_attr_t attr;
+	int r;
+
+	all->daemon = daemon;
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK);
+	r = pthread_create(&all->thread, &attr, peers_main, all);
+	pthread_attr_destroy(&attr);
+	all->started = r == 0;
+	return error_trace(-r);
+}
+
+void peers_stop(struct peers *all)
+{
+	if (!all->started)
+		return;
+	atomic_store(&all->stopping, true);
+	wake(all);
+	pthread_join(all->thread, NULL);
+	all->started = false;
+	all->listen_fd = fd_close(all->listen_fd);
+	LOCK_SCOPE(&all->lock);
+	for (struct peer *p = all->first; p; p = p->next)
+		if (atomic_load(&p->phase) == HEAD || atomic_load(&p->phase) == TUNNEL)
+			(void)shutdown(p->fd, SHUT_RDWR);
+}
+
+struct peers *peers_free(struct peers *all)
+{
+	if (!all)
+		return NULL;
+	peers_stop(all);
+	fd_close(all->listen_fd);
+	fd_close(all->wake_fd);
+	pthread_mutex_destroy(&all->lock);
+	free(all);
+	return NULL;
+}
