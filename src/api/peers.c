@@ -27,6 +27,8 @@
 
 #define TICK_MS	  1000
 #define STACK	  (128u << 10)
+#define DISPLACED 32 /* at once, so that not every connection waits for one to go */
+#define WAIT_MS	  200
 #define PAUSE_MS  50 /* when there are no descriptors left */
 #define DRAIN_MAX 65536u
 
@@ -53,9 +55,11 @@ struct peers {
 	pthread_mutex_t lock;
 	struct peer *first;
 	unsigned n, claimed;
+	uint64_t handed, taken; /* to and by libmicrohttpd, ever; it takes them in its own thread */
+	pthread_cond_t changed;
 	/* the thread's own */
-	struct pollfd polls[PEERS_MAX + PEERS_SPARE];
-	struct peer *polled[PEERS_MAX + PEERS_SPARE];
+	struct pollfd polls[PEERS_MAX];
+	struct peer *polled[PEERS_MAX];
 };
 
 /* --- phases -------------------------------------------------------------------------------------
@@ -168,8 +172,9 @@ static struct peer *peer_new(struct peers *all, int fd)
 	if (p->next)
 		p->next->prev = &p->next;
 	all->first = p;
-	if (all->n++ == 0)
-		wake(all); /* the thread begins to look */
+	all->n++;
+	all->taken++;
+	pthread_cond_broadcast(&all->changed);
 	return p;
 }
 
@@ -183,6 +188,7 @@ static void peer_free(struct peer *p)
 		p->next->prev = p->prev;
 	all->n--;
 	all->claimed -= p->claimed;
+	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->lock);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
@@ -215,27 +221,45 @@ struct peer *peer_of(struct MHD_Connection *connection)
 /* --- accepting ----------------------------------------------------------------------------------
  */
 
-/* The one that has been silent for longest makes room. Return: is there one? */
-static bool displace(struct peers *all)
+/* The one that has been silent for longest has to go. Lock held. */
+static void displace(struct peers *all)
 {
 	struct peer *oldest = NULL;
 
-	LOCK_SCOPE(&all->lock);
 	for (struct peer *p = all->first; p; p = p->next)
 		if (atomic_load(&p->phase) == HEAD &&
 		    (!oldest || atomic_load(&p->since_ns) <= atomic_load(&oldest->since_ns)))
 			oldest = p;
 	if (!oldest)
-		return false;
+		return;
 	(void)shutdown(oldest->fd, SHUT_RDWR); /* not connected any more: it goes anyway */
 	peer_tunnel(oldest);		       /* once is enough */
-	return true;
 }
 
-static bool is_full(struct peers *all)
+/* Connections that are, or that libmicrohttpd is about to take. Lock held. */
+static unsigned in_use(const struct peers *all)
 {
+	return all->n + (unsigned)(all->handed - all->taken);
+}
+
+/* Return: false when there are still too many after WAIT_MS */
+static bool make_room(struct peers *all)
+{
+	uint64_t deadline_ns = deadline_after_ms(WAIT_MS);
+	const struct timespec ts = {.tv_sec = (time_t)(deadline_ns / NSEC_PER_SEC),
+				    .tv_nsec = (long)(deadline_ns % NSEC_PER_SEC)};
+
 	LOCK_SCOPE(&all->lock);
-	return all->n >= PEERS_MAX;
+	for (int i = 0; in_use(all) >= PEERS_MAX && i < DISPLACED; i++)
+		displace(all);
+	while (in_use(all) >= PEERS_MAX) {
+		if (pthread_cond_timedwait(&all->changed, &all->lock, &ts) == 0)
+			continue;
+		all->handed = all->taken; /* one that it could not take, it has closed */
+		return in_use(all) < PEERS_MAX;
+	}
+	all->handed++;
+	return true;
 }
 
 static void refuse(int fd)
@@ -281,18 +305,20 @@ static void take_connection(struct peers *all)
 
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			(void)displace(all);
+			pthread_mutex_lock(&all->lock);
+			displace(all);
+			pthread_mutex_unlock(&all->lock);
 			clock_sleep_ms(PAUSE_MS); /* it stays ready: do not spin */
 		}
 		return;
 	}
 	if (sa.ss_family != AF_UNIX)
 		set_keepalive(fd);
-	if (is_full(all) && !displace(all))
-		refuse(fd);
+	if (make_room(all))
+		(void)MHD_add_connection(all->daemon, fd, (struct sockaddr *)&sa,
+					 len); /* closes it if it cannot */
 	else
-		(void)MHD_add_connection(all->daemon, fd, (struct sockaddr *)&sa, len); /* closes it
-											  if not */
+		refuse(fd);
 }
 
 /* --- looking ------------------------------------------------------------------------------------
@@ -374,6 +400,7 @@ static void *peers_main(void *arg)
 int peers_new(int listen_fd, struct peers **ret)
 {
 	struct peers *all = calloc(1, sizeof(*all));
+	pthread_condattr_t attr;
 
 	if (!all) {
 		fd_close(listen_fd);
@@ -381,6 +408,10 @@ int peers_new(int listen_fd, struct peers **ret)
 	}
 	all->listen_fd = listen_fd;
 	pthread_mutex_init(&all->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&all->changed, &attr);
+	pthread_condattr_destroy(&attr);
 	all->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (all->wake_fd < 0 || fd_set_nonblock(listen_fd, 1) < 0) {
 		int r = -errno;
@@ -428,6 +459,7 @@ struct peers *peers_free(struct peers *all)
 	peers_stop(all);
 	fd_close(all->listen_fd);
 	fd_close(all->wake_fd);
+	pthread_cond_destroy(&all->changed);
 	pthread_mutex_destroy(&all->lock);
 	free(all);
 	return NULL;

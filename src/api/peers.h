@@ -21,7 +21,7 @@
  *
  * Ending means that the socket is shut down, on which the thread gives up.
  *
- * When there are PEERS_MAX, the one that has been longest in HEAD gives way to the next (an idle
+ * When there are PEERS_MAX, those that have been longest in HEAD give way to the next (an idle
  * client connects again; an attack with connections that say nothing displaces itself). When none
  * is, the next one is told 429 and closed. Requests to sandboxes may take PEERS_MAX_PROXIED of
  * them, so that the control API can always be reached.
@@ -33,11 +33,13 @@
 
 #define PEERS_MAX	  2048u
 #define PEERS_MAX_PROXIED 1536u
-#define PEERS_SPARE	  64u /* libmicrohttpd has more room than we use */
+/* More room than we ever use: libmicrohttpd 0.9.75 hangs when it has to refuse a connection that
+ * was given to it. */
+#define PEERS_SPARE  2048u
 
-#define PEER_HEAD_MS	  30000u
-#define PEER_BODY_MS	  60000u
-#define PEER_SEND_MS	  60000u
+#define PEER_HEAD_MS 30000u
+#define PEER_BODY_MS 60000u
+#define PEER_SEND_MS 60000u
 
 struct peers;
 struct peer;

@@ -51,8 +51,8 @@ def ask(method, path, body=None, port=WEB, name=None, timeout_s=30, **more):
 
 def raw(text, timeout_s=30):
     s = socket.socket(socket.AF_UNIX)
+    s.connect(str(D.socket))  # waits while too many wait to be accepted
     s.settimeout(timeout_s)
-    s.connect(str(D.socket))
     s.sendall(text.encode())
     return s
 
@@ -405,7 +405,7 @@ def test_sleep_in_the_middle():
     download = raw(request_text("/big/500"))
     events = raw(request_text("/events"))
     upgraded = raw(request_text("/upgrade", "Connection: Upgrade", "Upgrade: shout"))
-    silent = raw(request_text("/silent"))
+    silent = raw(request_text("/silent", "Connection: close"))
     read_until(events, b"data: 0\n\n")
     read_until(upgraded, b"READY\n")
     forward = raw_upgrade(WEB)
@@ -427,8 +427,8 @@ def test_sleep_in_the_middle():
     expect_502(ask("GET", "/hello"), "The sandbox was not found")
     D.api("POST", f"/sandboxes/{name}/connect", {})
     check(ask("GET", "/hello")[2] == b"hello world\n", "a new request after the wake")
-    wait_until(lambda: connections() == 4 or connections() == 2 or connections() == 3, 10,
-               "what was open before the sleep is closed in the guest")
+    # the server itself, two more from test_list, and the one that never reads or writes
+    wait_until(lambda: connections() <= 4, 10, "what was open is closed in the guest, too")
 
 
 def test_leave():
