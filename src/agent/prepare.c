@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/ports.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -218,6 +219,7 @@ static void handle_prepare(struct request *rq)
 	request_keep(rq, p, on_closed, NULL);
 	rq->agent->ready = false;
 	server_refuse(rq->agent->server);
+	(void)ports_quiesce(rq->agent); /* how many were idle is nobody's business */
 	step_begin(p);
 }
 

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/ports.h"
 #include "agent/prepare.h"
 #include "base/base64.h"
 #include "base/clock.h"
@@ -208,6 +209,8 @@ static void handle_init(struct request *rq)
 	prepare_cancel(rq->agent->prepare); /* or it would freeze what we thaw */
 	failed = repair_run(&rp, &r);
 	rq->agent->ready = !failed;
+	if (!failed)
+		ports_resume(rq->agent);
 	if (failed)
 		request_reply_json(rq, 500,
 				   json_pack("{s:i, s:o}", "code", 500, "message",

@@ -368,6 +368,34 @@ def test_idle_connections():
         s.close()
 
 
+def test_full():
+    """when every connection is busy, the next is told so, and there is room again afterwards"""
+    busy = []
+
+    def more(n):
+        for _ in range(n):
+            busy.append(raw("POST /v2/sandboxes HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"))
+
+    def told():
+        try:
+            D.api("GET", "/healthz")
+        except ApiError as e:
+            return e.status == 429
+        return False
+
+    more(2000)
+    end = time.monotonic() + 20
+    while not told():  # those that were still busy with their heads when it was full had to go
+        check(time.monotonic() < end, f"429 with {len(busy)} connections")
+        more(16)
+    for s in busy[:10]:
+        s.close()
+    wait_until(lambda: not told(), 10, "room again")
+    for s in busy[10:]:
+        s.close()
+    check(ask("GET", "/hello")[0] == 200, "the proxy")
+
+
 def test_slow_and_greedy_clients():
     """heads that trickle end; heads and bodies that are too large are refused; nobody else waits"""
     slow = raw("GET / HTTP/1.1\r\nHost: x\r\n")
