@@ -29,6 +29,7 @@
 #define STACK	  (128u << 10)
 #define DISPLACED 32 /* at once, so that not every connection waits for one to go */
 #define WAIT_MS	  200
+#define ENDED_MS  100
 #define PAUSE_MS  50 /* when there are no descriptors left */
 #define DRAIN_MAX 65536u
 
@@ -43,7 +44,10 @@ struct peer {
 	_Atomic uint64_t deadline_ns; /* DEADLINE_NEVER in some phases */
 	pthread_mutex_t lock;
 	struct channel_stream *stream; /* in GUEST */
-	bool claimed;
+	/* guarded by peers.lock */
+	bool claimed, displaced;
+	struct MHD_UpgradeResponseHandle *ended; /* since ended_ns; NULL */
+	uint64_t ended_ns;
 };
 
 struct peers {
@@ -60,6 +64,7 @@ struct peers {
 	/* the thread's own */
 	struct pollfd polls[PEERS_MAX];
 	struct peer *polled[PEERS_MAX];
+	struct MHD_UpgradeResponseHandle *ended[PEERS_MAX];
 };
 
 /* --- phases -------------------------------------------------------------------------------------
@@ -75,8 +80,6 @@ static void set_phase(struct peer *p, enum phase phase, uint64_t deadline_ns)
 
 static void leave_guest(struct peer *p)
 {
-	if (atomic_load(&p->phase) != GUEST)
-		return;
 	LOCK_SCOPE(&p->lock);
 	p->stream = NULL;
 }
@@ -144,6 +147,21 @@ void peer_unclaim(struct peer *p)
 	LOCK_SCOPE(&p->all->lock);
 	p->all->claimed -= p->claimed;
 	p->claimed = false;
+}
+
+void peer_upgrade_ended(struct peer *p, struct MHD_UpgradeResponseHandle *urh)
+{
+	bool stopping;
+
+	pthread_mutex_lock(&p->all->lock);
+	stopping = atomic_load(&p->all->stopping);
+	if (!stopping) {
+		p->ended = urh;
+		p->ended_ns = clock_now_ns();
+	}
+	pthread_mutex_unlock(&p->all->lock);
+	if (stopping)
+		(void)MHD_upgrade_action(urh, MHD_UPGRADE_ACTION_CLOSE);
 }
 
 /* --- connections come and go --------------------------------------------------------------------
@@ -227,13 +245,13 @@ static void displace(struct peers *all)
 	struct peer *oldest = NULL;
 
 	for (struct peer *p = all->first; p; p = p->next)
-		if (atomic_load(&p->phase) == HEAD &&
+		if (atomic_load(&p->phase) == HEAD && !p->displaced &&
 		    (!oldest || atomic_load(&p->since_ns) <= atomic_load(&oldest->since_ns)))
 			oldest = p;
 	if (!oldest)
 		return;
 	(void)shutdown(oldest->fd, SHUT_RDWR); /* not connected any more: it goes anyway */
-	peer_tunnel(oldest);		       /* once is enough */
+	oldest->displaced = true;
 }
 
 /* Connections that are, or that libmicrohttpd is about to take. Lock held. */
@@ -365,6 +383,21 @@ static void look(struct peers *all)
 	check_guests(all, n);
 }
 
+/* Connections that were upgraded and have ended before @until_ns. Without the lock, since it calls
+ * into libmicrohttpd, which may call back. */
+static void close_ended(struct peers *all, uint64_t until_ns)
+{
+	size_t n = 0;
+
+	pthread_mutex_lock(&all->lock);
+	for (struct peer *p = all->first; p && n < PEERS_MAX; p = p->next)
+		if (p->ended && p->ended_ns <= until_ns)
+			all->ended[n++] = take_ptr(p->ended);
+	pthread_mutex_unlock(&all->lock);
+	for (size_t i = 0; i < n; i++)
+		(void)MHD_upgrade_action(all->ended[i], MHD_UPGRADE_ACTION_CLOSE);
+}
+
 static bool is_empty(struct peers *all)
 {
 	LOCK_SCOPE(&all->lock);
@@ -388,6 +421,7 @@ static void *peers_main(void *arg)
 			take_connection(all);
 		if (deadline_passed(next_ns)) {
 			look(all);
+			close_ended(all, clock_now_ns() - ENDED_MS * NSEC_PER_MSEC);
 			next_ns = deadline_after_ms(TICK_MS);
 		}
 	}
@@ -441,11 +475,14 @@ void peers_stop(struct peers *all)
 {
 	if (!all->started)
 		return;
+	pthread_mutex_lock(&all->lock);
 	atomic_store(&all->stopping, true);
+	pthread_mutex_unlock(&all->lock);
 	wake(all);
 	pthread_join(all->thread, NULL);
 	all->started = false;
 	all->listen_fd = fd_close(all->listen_fd);
+	close_ended(all, UINT64_MAX);
 	LOCK_SCOPE(&all->lock);
 	for (struct peer *p = all->first; p; p = p->next)
 		if (atomic_load(&p->phase) == HEAD || atomic_load(&p->phase) == TUNNEL)

@@ -78,3 +78,10 @@ void peer_guest(struct peer *p, struct channel_stream *s);
  *  with peer_unclaim() */
 int peer_claim(struct peer *p);
 void peer_unclaim(struct peer *p);
+
+/**
+ * peer_upgrade_ended() - as the last thing of a MHD_UpgradeHandler: close its connection soon
+ * libmicrohttpd can miss that a connection is to be closed when it is told so before the handler
+ * has returned; the accepting thread tells it a moment later.
+ */
+void peer_upgrade_ended(struct peer *p, struct MHD_UpgradeResponseHandle *urh);

@@ -137,7 +137,7 @@ static int put_framing(struct buf *b, struct proxy *p, const struct proxy_reques
 	const char *length = header(q, "Content-Length"), *upgrade = header(q, "Upgrade");
 	int r = 0;
 
-	p->chunked = header(q, "Transfer-Encoding") != NULL; /* MHD knows no other than chunked */
+	p->chunked = header(q, "Transfer-Encoding") != NULL;
 	p->upgrade = upgrade && http1_has_token(header(q, "Connection"), "upgrade");
 	if (p->chunked)
 		r = http1_put_field(b, "Transfer-Encoding", "chunked");
@@ -152,8 +152,13 @@ int proxy_head(struct proxy *p, const struct proxy_request *q, struct problem *p
 	       struct buf *ret)
 {
 	struct copying c = {.to = ret, .connection = header(q, "Connection")};
+	const char *coding = header(q, "Transfer-Encoding");
 	int r = http1_put_request(ret, q->method, proxy_path(q->uri));
 
+	if (coding && strcasecmp(coding, "chunked")) {
+		problem_set(problem, 501, "Transfer-Encoding: only chunked is understood");
+		return -EOPNOTSUPP;
+	}
 	if (r == 0)
 		r = put_host(ret, p, q);
 	if (r == 0)

@@ -12,6 +12,7 @@
 #define PROXY_CHUNK	 32768u
 
 struct proxy {
+	struct host *host;
 	struct MHD_Connection *connection;
 	struct peer *peer;
 	struct target target;
@@ -40,6 +41,9 @@ int proxy_queue(struct proxy *p, int status, struct MHD_Response *m);
 /** proxy_failed() - describe why a stream gave no answer. Return: @r */
 int proxy_failed(struct proxy *p, int r, struct problem *problem);
 
+/** proxy_release() - give back all that it holds of others; proxy_free() may follow much later */
+void proxy_release(struct proxy *p);
+
 /* proxy-agent.c */
 int proxy_agent_begin(struct proxy *p, const struct proxy_request *q, struct problem *problem);
 int proxy_agent_finish(struct proxy *p, struct problem *problem);
@@ -48,6 +52,8 @@ int proxy_agent_finish(struct proxy *p, struct problem *problem);
 int proxy_port_begin(struct proxy *p, const struct proxy_request *q, struct problem *problem);
 int proxy_port_body(struct proxy *p, const void *data, size_t len);
 int proxy_port_finish(struct proxy *p, struct problem *problem);
+/** proxy_port_end() - when its response is complete the server sees an end, not a reset */
+void proxy_port_end(struct proxy *p);
 
 /* proxy-head.c */
 

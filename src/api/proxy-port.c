@@ -171,8 +171,16 @@ static ssize_t read_body(void *cls, uint64_t pos, char *buf, size_t max)
 			break;
 	}
 	peer_send(p->peer);
-	(void)proxy_write(p, NULL, 0, true); /* a proper end for the server, too */
 	return MHD_CONTENT_READER_END_OF_STREAM;
+}
+
+void proxy_port_end(struct proxy *p)
+{
+	const char *body;
+	size_t used, len;
+
+	if (p->stream && !p->is_raw && http1_next(&p->http, "", 0, &used, &body, &len) == HTTP1_END)
+		(void)proxy_write(p, NULL, 0, true); /* if it is there no more: as good */
 }
 
 static struct MHD_Response *make_response(struct proxy *p)
@@ -209,7 +217,8 @@ static void run_tunnel(void *cls, struct MHD_Connection *connection, void *req_c
 	peer_tunnel(p->peer);
 	(void)tunnel_run(fd, p->stream, extra, extra_len, p->in + p->in_at,
 			 p->in_len - p->in_at); /* whoever is at either end has seen it */
-	(void)MHD_upgrade_action(urh, MHD_UPGRADE_ACTION_CLOSE);
+	proxy_release(p);
+	peer_upgrade_ended(p->peer, urh);
 }
 
 static struct MHD_Response *make_switch(struct proxy *p)

@@ -44,8 +44,23 @@ int proxy_queue(struct proxy *p, int status, struct MHD_Response *m)
 	return r;
 }
 
+/* Connections are reset first when it falls asleep. */
+static bool is_running(struct proxy *p)
+{
+	struct sandbox_info info;
+	bool running;
+
+	if (sandbox_info(p->host, p->target.sandbox_id, NULL, &info) < 0)
+		return false;
+	running = info.state == SANDBOX_RUNNING;
+	sandbox_info_deinit(&info);
+	return running;
+}
+
 int proxy_failed(struct proxy *p, int r, struct problem *problem)
 {
+	if (r == -ECONNRESET && !is_running(p))
+		r = -EPIPE;
 	if (r == -EPIPE) /* it fell asleep or died: the text that clients match */
 		problem_set(problem, 502, "The sandbox was not found");
 	if (r == -ECONNRESET)
@@ -87,6 +102,7 @@ int proxy_begin(const struct proxy_request *q, struct problem *problem, struct p
 
 	if (!p)
 		return -ENOMEM;
+	p->host = q->host;
 	p->connection = q->connection;
 	p->peer = peer_of(q->connection);
 	p->target = q->target;
@@ -117,14 +133,21 @@ int proxy_finish(struct proxy *p, struct problem *problem)
 	return p->is_agent ? proxy_agent_finish(p, problem) : proxy_port_finish(p, problem);
 }
 
+void proxy_release(struct proxy *p)
+{
+	if (!p->is_agent)
+		proxy_port_end(p);
+	peer_work(p->peer);
+	peer_unclaim(p->peer);
+	p->stream = channel_stream_close(p->stream);
+	sandbox_lease_return(&p->lease);
+	http1_deinit(&p->http);
+}
+
 void proxy_free(struct proxy *p)
 {
 	if (!p)
 		return;
-	peer_work(p->peer);
-	peer_unclaim(p->peer);
-	channel_stream_close(p->stream);
-	sandbox_lease_return(&p->lease);
-	http1_deinit(&p->http);
+	proxy_release(p);
 	free(p);
 }

@@ -26,8 +26,8 @@
 
 #define MEMORY_LIMIT (128u << 10) /* per connection: heads, and what is read ahead */
 #define STACK_BYTES  (256u << 10)
-#define ANSWER_MS	5000
-#define DROP_MAX	(64ull << 20) /* of a body whose sender was told that it is refused */
+#define ANSWER_MS    5000
+#define DROP_MAX     (64ull << 20) /* of a body whose sender was told that it is refused */
 
 struct server {
 	struct host *host;
@@ -37,11 +37,12 @@ struct server {
 };
 
 struct exchange {
-	char *uri;    /* as the client wrote it */
+	char *uri; /* as the client wrote it */
 	bool begun;
 	struct request q;
 	request_handler handler;
 	struct proxy *proxy;
+	struct target target; /* of the proxy; port 0: none */
 	struct upload upload; /* free is NULL without one */
 	struct reply early;   /* an error found before the body was read */
 	bool has_early;
@@ -63,13 +64,23 @@ static void fail_early(struct exchange *x, int r, const struct problem *problem)
 static bool is_allowed(const struct server *s, struct MHD_Connection *connection, const char *url)
 {
 	return !s->access || !strcmp(url, "/health") || !strcmp(url, "/healthz") ||
-	       access_allows(s->access, MHD_lookup_connection_value(connection, MHD_HEADER_KIND,
-								    "X-API-KEY"));
+	       access_allows(s->access,
+			     MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-API-KEY"));
 }
 
 static const char *header(struct exchange *x, const char *name)
 {
 	return MHD_lookup_connection_value(x->q.connection, MHD_HEADER_KIND, name);
+}
+
+/* An error tells whose it is. */
+static void name_target(const struct exchange *x, json_t *error)
+{
+	if (!error || !x->target.port)
+		return;
+	(void)json_object_set_new(error, "sandboxId", json_string(x->target.sandbox_id));
+	if (x->target.port != TARGET_AGENT_PORT)
+		(void)json_object_set_new(error, "port", json_integer(x->target.port));
 }
 
 static void begin_proxy(struct exchange *x, const struct target *target, const char *method,
@@ -84,14 +95,11 @@ static void begin_proxy(struct exchange *x, const struct target *target, const c
 	struct problem p = PROBLEM_INIT;
 	int r = proxy_begin(&q, &p, &x->proxy);
 
+	x->target = *target;
 	if (r == 0)
 		return;
 	fail_early(x, r, &p);
-	if (!x->early.json)
-		return;
-	(void)json_object_set_new(x->early.json, "sandboxId", json_string(target->sandbox_id));
-	if (target->port != TARGET_AGENT_PORT)
-		(void)json_object_set_new(x->early.json, "port", json_integer(target->port));
+	name_target(x, x->early.json);
 }
 
 /* "Upgrade: tcp" to a route for raw connections. Return: was it one? */
@@ -288,8 +296,10 @@ static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connect
 		if (r == 0)
 			r = x->handler(&x->q, &y);
 	}
-	if (r < 0)
+	if (r < 0) {
 		reply_error(&y, r);
+		name_target(x, y.json);
+	}
 	return reply_send(connection, &y);
 }
 

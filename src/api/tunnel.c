@@ -33,14 +33,21 @@ struct tunnel {
 
 static void tunnel_fail(struct tunnel *t, int r)
 {
-	const struct linger now = {.l_onoff = 1};
 	int none = 0;
 
 	if (!atomic_compare_exchange_strong(&t->error, &none, r))
 		return;
 	channel_stream_cancel(t->stream);
-	(void)setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)); /* then it is a FIN */
 	(void)shutdown(t->fd, SHUT_RD);
+}
+
+/* The client sees a reset if it is connected over TCP (connect(2), AF_UNSPEC), otherwise an end. */
+static void hang_up(int fd)
+{
+	const struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+	if (connect(fd, &none, sizeof(none)) < 0)
+		(void)shutdown(fd, SHUT_RDWR); /* not connected any more: as good */
 }
 
 /* Wait for the client. Return: 0; negative errno: it is over */
@@ -100,6 +107,13 @@ static void *up_main(void *arg)
 	return NULL;
 }
 
+/* It has not only said all, it does not listen any more either; TCP cannot tell before it is told
+ * something. */
+static bool has_hung_up(int fd)
+{
+	return fd_poll(fd, 0, 0) > 0; /* only POLLHUP and POLLERR are always reported */
+}
+
 /* Some bytes from the guest to the client. Return: > 0; 0 at their end; negative errno */
 static ssize_t carry_down(struct tunnel *t)
 {
@@ -113,6 +127,8 @@ static ssize_t carry_down(struct tunnel *t)
 					deadline_after_ms(LOOK_MS));
 		if (!atomic_load(&t->up_ended))
 			idle_ns = deadline_after_ms(TUNNEL_HALF_MS);
+		else if (n == -ETIMEDOUT && has_hung_up(t->fd))
+			return -ECONNRESET;
 	} while (n == -ETIMEDOUT && !deadline_passed(idle_ns));
 	if (n <= 0)
 		return n;
@@ -156,5 +172,7 @@ int tunnel_run(int fd, struct channel_stream *s, const void *first, size_t n_fir
 	atomic_store(&t.down_ended, true);
 	if (started)
 		pthread_join(up, NULL);
+	if (atomic_load(&t.error))
+		hang_up(fd);
 	return atomic_load(&t.error);
 }

@@ -18,7 +18,7 @@
 
 /**
  * tunnel_run() - until it is over
- * @fd: the client's non-blocking socket; borrowed. After an abort, closing a TCP socket resets it
+ * @fd: the client's non-blocking socket; borrowed, and of no use afterwards
  * @first, @n_first: bytes that were read from the client already
  * @back, @n_back: bytes that were read from the guest already
  * Return: 0 when both directions have ended; negative errno when it was broken off

@@ -12,7 +12,16 @@ import time
 
 from harness import ApiError, Dormouse, UnixConnection, check, main, program, wait_until
 
-D = Dormouse().__enter__()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+TCP, KEY = free_port(), "e2b_0123456789abcdef0123456789abcdef01234567"
+D = Dormouse("--listen", f"127.0.0.1:{TCP}", "--api-key", "env:TEST_KEY", env={"TEST_KEY": KEY}).__enter__()
 S = {}
 WEB = 8080
 
@@ -256,10 +265,34 @@ def test_raw():
     check(read_all(s).endswith(b"hello world\n"), "raw bytes")
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def tcp(text):
+    s = socket.create_connection(("127.0.0.1", TCP), 30)
+    s.sendall(text.encode())
+    return s
+
+
+def test_tcp():
+    name = sandbox()
+    host = f"{WEB}-{name}.localhost:{TCP}"
+    s = tcp(f"GET /head HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: 10.1.2.3\r\nX-Api-Key: {KEY}\r\n"
+            "Connection: close\r\n\r\n")
+    text = read_all(s).decode()
+    check("\r\nX-Forwarded-For: 10.1.2.3, 127.0.0.1\r\n" in text and KEY not in text, text)
+    s = tcp(request_text("/events"))
+    begin = time.monotonic()
+    read_until(s, b"data: 0\n\n")
+    check(time.monotonic() - begin < 0.6, "events flow over TCP, too")
+    s.close()
+    head = f"GET /sandboxes/{name}/ports/{WEB} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+    s = tcp(head + "\r\n")
+    check(b" 401 " in read_until(s, b"\r\n\r\n"), "a raw connection needs the key")
+    s = tcp(head + f"X-Api-Key: {KEY}\r\n\r\n")
+    check(b" 101 " in read_until(s, b"\r\n\r\n"), "with the key")
+    s.sendall(b"GET /reset HTTP/1.0\r\n\r\n")
+    try:
+        check(False, f"an end instead of a reset: {read_all(s)}")
+    except ConnectionResetError:
+        pass
 
 
 def test_port_forward():
@@ -358,7 +391,7 @@ def test_idle_connections():
     check(time.monotonic() - begin < 2, f"{time.monotonic() - begin:.1f} s")
     grown = rss_kb(D.daemon.pid) - before
     print(f"# 1000 idle connections: {grown} kB")
-    check(grown < 100000, f"{grown} kB for 1000 connections")
+    check(grown < 200000, f"{grown} kB for 1000 connections")
     idle += [raw("GET /healthz HTTP/1.1\r\nHo") for _ in range(1500)]  # more than there may be
     begin = time.monotonic()
     D.api("GET", "/v2/sandboxes")
@@ -388,10 +421,10 @@ def test_full():
     while not told():  # those that were still busy with their heads when it was full had to go
         check(time.monotonic() < end, f"429 with {len(busy)} connections")
         more(16)
-    for s in busy[:10]:
+    for s in busy[:500]:
         s.close()
     wait_until(lambda: not told(), 10, "room again")
-    for s in busy[10:]:
+    for s in busy[500:]:
         s.close()
     check(ask("GET", "/hello")[0] == 200, "the proxy")
 
@@ -433,6 +466,8 @@ def test_sleep_in_the_middle():
     download = raw(request_text("/big/500"))
     events = raw(request_text("/events"))
     upgraded = raw(request_text("/upgrade", "Connection: Upgrade", "Upgrade: shout"))
+    over_tcp = tcp(request_text("/upgrade", "Connection: Upgrade", "Upgrade: shout"))
+    read_until(over_tcp, b"READY\n")
     silent = raw(request_text("/silent", "Connection: close"))
     read_until(events, b"data: 0\n\n")
     read_until(upgraded, b"READY\n")
@@ -441,6 +476,10 @@ def test_sleep_in_the_middle():
     download.recv(65536)
     D.api("POST", f"/sandboxes/{name}/pause", {})
     asleep = time.monotonic()
+    try:
+        check(False, f"over TCP an end instead of a reset: {read_all(over_tcp)}")
+    except ConnectionResetError:
+        pass
     for what, s in {"events": events, "upgrade": upgraded, "raw": forward, "silent": silent,
                     "download": download}.items():
         try:
