@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "agent/ports.h"
+#include "agent/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -220,6 +221,7 @@ static void handle_prepare(struct request *rq)
 	rq->agent->ready = false;
 	server_refuse(rq->agent->server);
 	(void)ports_quiesce(rq->agent); /* how many were idle is nobody's business */
+	workers_cancel(rq->agent->workers, "the sandbox is about to sleep");
 	step_begin(p);
 }
 

@@ -135,7 +135,7 @@ def test_sleep_of_a_silent_guest():
 
 def test_end():
     delete_all(D)
-    D.__exit__(None, None)
+    D.__exit__(None, None, None)
 
 
 main(globals())
