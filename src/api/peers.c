@@ -401,7 +401,7 @@ static void close_ended(struct peers *all, uint64_t until_ns)
 static bool is_empty(struct peers *all)
 {
 	LOCK_SCOPE(&all->lock);
-	return all->n == 0;
+	return in_use(all) == 0;
 }
 
 static void *peers_main(void *arg)
