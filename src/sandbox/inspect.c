@@ -37,6 +37,8 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 	memcpy(ret->template_id, sb->record.template_id, sizeof(ret->template_id));
 	memcpy(ret->token, sb->record.token, sizeof(ret->token));
 	memcpy(ret->failure, sb->record.failure, sizeof(ret->failure));
+	memcpy(ret->traffic_token, sb->record.traffic_token, sizeof(ret->traffic_token));
+	memcpy(ret->mask_host, sb->record.mask_host, sizeof(ret->mask_host));
 	for (uint32_t i = 0; i < sb->manifest.n_disks; i++)
 		ret->disk_bytes += sb->manifest.disks[i].size;
 }
@@ -151,10 +153,13 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 		state = sb->record.state;
 		if (sb->channel && channel_is_open(sb->channel))
 			channel = channel_ref(sb->channel);
-	}
-	if (channel) {
-		*ret = (struct sandbox_lease){.channel = channel};
-		return 0;
+		if (channel) {
+			*ret = (struct sandbox_lease){.channel = channel};
+			memcpy(ret->traffic_token, sb->record.traffic_token,
+			       sizeof(ret->traffic_token));
+			memcpy(ret->mask_host, sb->record.mask_host, sizeof(ret->mask_host));
+			return 0;
+		}
 	}
 	/* the text that clients match; pausing and waking are worth a retry */
 	if (state == SANDBOX_PAUSING || state == SANDBOX_WAKING)

@@ -14,6 +14,7 @@
 #include "base/problem.h"
 #include "image/image.h"
 #include "sandbox/state.h"
+#include "sandbox/traffic.h"
 #include "vmm/vmm.h"
 
 #define RECORD_TOKEN_BYTES 32
@@ -35,6 +36,8 @@ struct record {
 	/* What clients have to show in the sandbox, in hexadecimal: a secret, of this sandbox
 	 * alone, kept as long as it lives. "": none is asked for */
 	char token[2 * RECORD_TOKEN_BYTES + 1];
+	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* see sandbox.h; "": traffic is public */
+	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* see sandbox.h; "": not masked */
 };
 
 /** record_new_token() - give it an access token of its own */

@@ -22,7 +22,9 @@ static void test_round_trip(void **state)
 			   .started_ns = 2,
 			   .end_ns = 3,
 			   .auto_pause = true,
-			   .failure = "why \"not\""};
+			   .failure = "why \"not\"",
+			   .traffic_token = "secret",
+			   .mask_host = "localhost:${PORT}"};
 	struct record got;
 	int fd;
 
@@ -50,6 +52,8 @@ static void test_round_trip(void **state)
 		assert_true(json_equal(got.metadata, r.metadata));
 		assert_string_equal(got.token, r.token);
 		assert_null(got.envs);
+		assert_string_equal(got.traffic_token, "secret");
+		assert_string_equal(got.mask_host, "localhost:${PORT}");
 		record_deinit(&got);
 	}
 	record_deinit(&r);
