@@ -212,6 +212,20 @@ static int copy_device(const struct compaction *c, int dirfd, struct problem *pr
 	return error_trace(r);
 }
 
+/* All are linked in @dirfd: what the source alone has, has two names now. */
+static int merge_disks(struct compaction *c, int dirfd, struct problem *problem)
+{
+	const struct disk_merge_options o = {.max_layers = DISK_CHAIN_MAX,
+					     .own_links = 2,
+					     .force = c->options->force,
+					     .cancelled = c->options->cancelled,
+					     .userdata = c->options->userdata};
+	_cleanup_fd_ int disks = -1;
+	int r = c->manifest.n_disks ? plain_dir_open(dirfd, "disks", problem, &disks) : 0;
+
+	return r || disks < 0 ? r : disk_merge(disks, &c->manifest, &o, problem, &c->stats.disk);
+}
+
 static int fill(struct compaction *c, int dirfd, struct problem *problem)
 {
 	struct manifest *m = &c->manifest;
@@ -221,9 +235,9 @@ static int fill(struct compaction *c, int dirfd, struct problem *problem)
 	if (r == 0)
 		r = copy_device(c, dirfd, problem);
 	if (r == 0)
-		r = disk_merge_place(c->src_dirfd, dirfd, m, c->options->force,
-				     c->options->cancelled, c->options->userdata, problem,
-				     &c->stats.disk);
+		r = snapshot_link_disks(c->src_dirfd, dirfd, m, problem);
+	if (r == 0)
+		r = merge_disks(c, dirfd, problem);
 	if (r == 0)
 		r = image_base_put(dirfd, c->src_dirfd, m, false, problem, m->base_image_id);
 	m->lineage_compacted += c->stats.bytes_written + c->stats.disk.bytes_written;

@@ -103,10 +103,10 @@ int disk_devices(const struct manifest *m, struct problem *problem, struct disk_
 /* ---- choosing ---------------------------------------------------------------------------------
  */
 
-struct disk_merge disk_merge_choose(const uint64_t *sizes, const bool *own, uint32_t n,
+struct disk_merge_choice disk_merge_choose(const uint64_t *sizes, const bool *own, uint32_t n,
 				    uint32_t max, bool force)
 {
-	struct disk_merge merge = {.first = n ? n - 1 : 0, .last = n ? n - 1 : 0};
+	struct disk_merge_choice merge = {.first = n ? n - 1 : 0, .last = n ? n - 1 : 0};
 	uint32_t chosen = 0;
 
 	if (!force && n <= max)
@@ -130,10 +130,11 @@ struct disk_merge disk_merge_choose(const uint64_t *sizes, const bool *own, uint
  */
 
 struct placement {
-	int src, dst; /* the two directories disks/ */
+	int dirfd; /* disks/ */
+	nlink_t own_links; /* a layer with as many names is nobody else's */
 	struct manifest *m;
 	struct disk_device device;
-	struct disk_merge merge;
+	struct disk_merge_choice merge;
 	bool (*cancelled)(void *userdata);
 	void *userdata;
 	struct problem *problem;
@@ -166,7 +167,7 @@ bool disk_chain_is_long(const struct manifest *m)
 	return find_writable(m, NULL, &d) == 1 && d.n_layers > DISK_CHAIN_MAX;
 }
 
-static int choose(struct placement *p, bool force)
+static int choose(struct placement *p, uint32_t max, bool force)
 {
 	uint64_t sizes[SNAPSHOT_MAX_DISKS];
 	bool own[SNAPSHOT_MAX_DISKS];
@@ -174,30 +175,30 @@ static int choose(struct placement *p, bool force)
 	for (uint32_t i = 0; i < p->device.n_layers; i++) {
 		struct stat st;
 
-		if (fstatat(p->src, layer(p, i)->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		if (fstatat(p->dirfd, layer(p, i)->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			return error_errno();
 		sizes[i] = (uint64_t)st.st_blocks * 512;
-		own[i] = st.st_nlink == 1;
+		own[i] = st.st_nlink <= p->own_links;
 	}
-	p->merge = disk_merge_choose(sizes, own, p->device.n_layers, DISK_CHAIN_MAX, force);
+	p->merge = disk_merge_choose(sizes, own, p->device.n_layers, max, force);
 	return 0;
 }
 
 bool disk_chain_has_own(int dirfd, const struct manifest *m)
 {
-	struct placement p = {.m = (struct manifest *)m};
-	_cleanup_fd_ int src = -1;
+	struct placement p = {.m = (struct manifest *)m, .own_links = 1};
+	_cleanup_fd_ int disks = -1;
 
-	if (find_writable(m, NULL, &p.device) != 1 || plain_dir_open(dirfd, "disks", NULL, &src))
+	if (find_writable(m, NULL, &p.device) != 1 || plain_dir_open(dirfd, "disks", NULL, &disks))
 		return false;
-	p.src = src;
-	return choose(&p, true) == 0 && p.merge.first < p.merge.last;
+	p.dirfd = disks;
+	return choose(&p, DISK_CHAIN_MAX, true) == 0 && p.merge.first < p.merge.last;
 }
 
 static int open_layers(const struct placement *p, int *fds, size_t *n)
 {
 	for (uint32_t i = p->merge.first; i <= p->merge.last; i++) {
-		int r = plain_file_open(p->src, layer(p, i)->name, layer(p, i)->name, p->problem,
+		int r = plain_file_open(p->dirfd, layer(p, i)->name, layer(p, i)->name, p->problem,
 					&fds[*n], NULL);
 
 		if (r)
@@ -210,7 +211,7 @@ static int open_layers(const struct placement *p, int *fds, size_t *n)
 static int write_merged(const struct placement *p, const char *name, uint64_t *ret_size)
 {
 	const struct snapshot_disk *below = p->merge.first ? layer(p, p->merge.first - 1) : NULL;
-	_cleanup_fd_ int out = openat(p->dst, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	_cleanup_fd_ int out = openat(p->dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	int fds[SNAPSHOT_MAX_DISKS];
 	struct stat st;
 	size_t n = 0;
@@ -226,7 +227,7 @@ static int write_merged(const struct placement *p, const char *name, uint64_t *r
 		r = error_errno();
 	if (r) {
 		if (out >= 0)
-			(void)unlinkat(p->dst, name, 0); /* the directory goes with the failure */
+			(void)unlinkat(p->dirfd, name, 0); /* the directory goes with the failure */
 		return r;
 	}
 	*ret_size = (uint64_t)st.st_size;
@@ -234,18 +235,21 @@ static int write_merged(const struct placement *p, const char *name, uint64_t *r
 	return 0;
 }
 
-/* The list of disks with the new file in the place of the merged ones. */
-static void replace(struct placement *p, const char *name, uint64_t size)
+/* The list of disks with the new file in the place of the merged ones, whose names go. */
+static int replace(struct placement *p, const char *name, uint64_t size)
 {
 	struct snapshot_disk list[SNAPSHOT_MAX_DISKS], *top = layer(p, p->merge.last);
 	bool gone[SNAPSHOT_MAX_DISKS] = {0};
 	uint32_t n = 0;
 
+	for (uint32_t i = p->merge.first; i <= p->merge.last; i++)
+		if (unlinkat(p->dirfd, layer(p, i)->name, 0) < 0)
+			return error_errno();
+	*top = (struct snapshot_disk){.read_only = top->read_only, .size = size};
 	str_copy(top->name, sizeof(top->name), name);
-	str_copy(top->backing, sizeof(top->backing),
-		 p->merge.first ? layer(p, p->merge.first - 1)->name : "");
-	top->digest[0] = 0;
-	top->size = size;
+	str_copy(top->format, sizeof(top->format), "qcow2");
+	if (p->merge.first)
+		str_copy(top->backing, sizeof(top->backing), layer(p, p->merge.first - 1)->name);
 	for (uint32_t i = p->merge.first; i < p->merge.last; i++)
 		gone[p->device.layers[i]] = true;
 	for (uint32_t i = 0; i < p->m->n_disks; i++)
@@ -253,6 +257,7 @@ static void replace(struct placement *p, const char *name, uint64_t size)
 			list[n++] = p->m->disks[i];
 	memcpy(p->m->disks, list, n * sizeof(list[0]));
 	p->m->n_disks = n;
+	return 0;
 }
 
 static int merge(struct placement *p)
@@ -263,59 +268,33 @@ static int merge(struct placement *p)
 
 	id_new('d', name);
 	r = write_merged(p, name, &size);
+	if (r == 0)
+		r = replace(p, name, size);
 	if (r == 0) {
 		p->stats->bytes_dropped += p->merge.bytes;
 		p->stats->layers_after -= p->merge.last - p->merge.first;
-		replace(p, name, size);
 	}
 	return r == -EOPNOTSUPP ? 0 : r;
 }
 
-static int link_all(const struct placement *p)
+int disk_merge(int disks_dirfd, struct manifest *m, const struct disk_merge_options *options,
+	       struct problem *problem, struct disk_merge_stats *ret)
 {
-	for (uint32_t i = 0; i < p->m->n_disks; i++) {
-		const char *name = p->m->disks[i].name;
-		int r;
-
-		if (faccessat(p->dst, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-			continue; /* the new one */
-		r = plain_file_link(p->src, p->dst, name);
-		if (r < 0) {
-			problem_errno(p->problem, r, "disks/%s: cannot be linked", name);
-			return error_trace(r);
-		}
-	}
-	return 0;
-}
-
-int disk_merge_place(int src_dirfd, int dst_dirfd, struct manifest *m, bool force,
-		     bool (*cancelled)(void *userdata), void *userdata, struct problem *problem,
-		     struct disk_merge_stats *ret)
-{
-	_cleanup_fd_ int src = -1, dst = -1;
-	struct placement p = {.m = m,
-			      .cancelled = cancelled,
-			      .userdata = userdata,
+	struct placement p = {.dirfd = disks_dirfd,
+			      .own_links = options->own_links,
+			      .m = m,
+			      .cancelled = options->cancelled,
+			      .userdata = options->userdata,
 			      .problem = problem,
 			      .stats = ret};
-	int r, writable;
+	int r = find_writable(m, problem, &p.device);
 
 	*ret = (struct disk_merge_stats){0};
-	if (!m->n_disks)
-		return 0;
-	r = plain_dir_open(src_dirfd, "disks", problem, &src);
-	if (r == 0)
-		r = plain_dir_open(dst_dirfd, "disks", problem, &dst);
-	if (r)
+	if (r <= 0)
 		return r;
-	p.src = src;
-	p.dst = dst;
-	r = writable = find_writable(m, problem, &p.device);
-	if (writable == 1) {
-		ret->layers_before = ret->layers_after = p.device.n_layers;
-		r = choose(&p, force);
-	}
+	ret->layers_before = ret->layers_after = p.device.n_layers;
+	r = choose(&p, options->max_layers, options->force);
 	if (r == 0 && p.merge.first < p.merge.last)
 		r = merge(&p);
-	return r ? r : link_all(&p);
+	return r;
 }

@@ -10,8 +10,10 @@
 #include "base/problem.h"
 #include "image/snapshot.h"
 
-/* Layers of one device above which the newest are merged at the next occasion. */
-#define DISK_CHAIN_MAX 8u
+/* Layers of one device above which the newest are merged in the background, and what must not be
+ * exceeded, so that a manifest has room. */
+#define DISK_CHAIN_MAX	 8u
+#define DISK_CHAIN_LIMIT 12u
 
 struct disk_device {
 	uint32_t layers[SNAPSHOT_MAX_DISKS]; /* numbers of disks in the manifest, from the lowest */
@@ -26,7 +28,7 @@ struct disk_device {
  */
 int disk_devices(const struct manifest *m, struct problem *problem, struct disk_device *ret);
 
-struct disk_merge {
+struct disk_merge_choice {
 	uint32_t first, last; /* of the device's layers: these become one; equal: none */
 	uint64_t bytes;	      /* of their files */
 };
@@ -45,7 +47,7 @@ struct disk_merge_stats {
  * @max:   layers that may stay
  * @force: all own ones
  */
-struct disk_merge disk_merge_choose(const uint64_t *sizes, const bool *own, uint32_t n,
+struct disk_merge_choice disk_merge_choose(const uint64_t *sizes, const bool *own, uint32_t n,
 				    uint32_t max, bool force);
 
 /**
@@ -67,14 +69,20 @@ bool disk_chain_is_long(const struct manifest *m);
 /** disk_chain_has_own() - two own layers or more, which merging by force would make one */
 bool disk_chain_has_own(int dirfd, const struct manifest *m);
 
+struct disk_merge_options {
+	uint32_t max_layers; /* may stay */
+	uint32_t own_links;  /* a layer with as many names, or fewer, is nobody else's */
+	bool force;	     /* also where there are not too many */
+	bool (*cancelled)(void *userdata); /* asked often; NULL: never */
+	void *userdata;
+};
+
 /**
- * disk_merge_place() - link the disks of @m from one snapshot directory into another, with the
- * writable device's newest layers as one new file where its chain is too long
- * @force: also where it is not
- * @m:   its list of disks is changed to fit
- * A chain that cannot be merged (of other clusters, for example) is linked as it is.
+ * disk_merge() - the newest layers of the writable device as one file, where there are too many
+ * @disks_dirfd: a directory disks/ that is being made; the names of what is merged go from it
+ * @m: its list of disks is changed to fit
+ * A chain that cannot be merged (of other clusters, for example) stays as it is.
  * Return: 0; DISK_E_CORRUPT; -ECANCELED; negative errno
  */
-int disk_merge_place(int src_dirfd, int dst_dirfd, struct manifest *m, bool force,
-		     bool (*cancelled)(void *userdata), void *userdata, struct problem *problem,
-		     struct disk_merge_stats *ret);
+int disk_merge(int disks_dirfd, struct manifest *m, const struct disk_merge_options *options,
+	       struct problem *problem, struct disk_merge_stats *ret);

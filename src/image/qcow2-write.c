@@ -145,3 +145,27 @@ int qcow2_create(int fd, uint64_t virtual_bytes, const char *backing, const char
 		r = qcow2_write_counts(fd, n_clusters, n_clusters);
 	return error_trace(r);
 }
+
+/* The name is the last thing in the header's cluster, so a longer one has room. */
+int qcow2_set_backing(int fd, const char *backing, struct problem *problem)
+{
+	struct qcow2_info info;
+	uint8_t place[12];
+	uint64_t offset;
+	size_t len = strlen(backing);
+	int r = qcow2_read_info(fd, problem, &info);
+
+	if (r)
+		return r;
+	if (!info.backing[0] || len >= sizeof(info.backing))
+		return error_trace(-EINVAL);
+	r = fd_pread_full(fd, place, sizeof(place), 8);
+	memcpy(&offset, place, sizeof(offset));
+	offset = be64toh(offset);
+	if (r == 0 && offset + len > QCOW2_CLUSTER)
+		r = error_trace(-EFBIG);
+	if (r == 0)
+		r = qcow2_write_at(fd, backing, len, offset);
+	put32(place + 8, (uint32_t)len);
+	return r ? r : qcow2_write_at(fd, place + 8, 4, 16);
+}

@@ -46,6 +46,13 @@ int qcow2_read_info(int fd, struct problem *problem, struct qcow2_info *ret);
  */
 int qcow2_create(int fd, uint64_t virtual_bytes, const char *backing, const char *backing_format);
 
+/**
+ * qcow2_set_backing() - write another name of a backing file into the header
+ * @fd: opened for writing; a file that names one already, of the same format
+ * Return: 0; DISK_E_CORRUPT; negative errno
+ */
+int qcow2_set_backing(int fd, const char *backing, struct problem *problem);
+
 struct snapshot_disk;
 /**
  * disk_check_chain() - every qcow2 disk of the list is one, its size is believable, its backing

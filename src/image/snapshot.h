@@ -33,6 +33,7 @@ struct snapshot_disk {
 	char format[8]; /* "raw" or "qcow2" (whose backing file is another disk of the list) */
 	bool read_only; /* of a device: false: each sandbox has an overlay of its own over it */
 	uint64_t size;	/* bytes */
+	uint64_t virtual_bytes;	      /* what the guest sees; set by snapshot_commit(); 0: not known */
 	char backing[32];	      /* the disk below it; "": none, or only its header says so */
 	char digest[DIGEST_HEX + 1]; /* XXH3-128 of the file, set by snapshot_commit(); "": not
 					known */

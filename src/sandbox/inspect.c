@@ -16,6 +16,19 @@ void sandbox_info_deinit(struct sandbox_info *info)
 	*info = (struct sandbox_info){0};
 }
 
+/* What the guest can write to; without a disk for that, what it can read. */
+static uint64_t disk_bytes(const struct manifest *m)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < m->n_disks; i++)
+		if (!m->disks[i].read_only && m->disks[i].virtual_bytes)
+			return m->disks[i].virtual_bytes;
+	for (uint32_t i = 0; i < m->n_disks; i++)
+		bytes += m->disks[i].size;
+	return bytes;
+}
+
 static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 {
 	LOCK_SCOPE(&sb->info);
@@ -32,8 +45,8 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 	memcpy(ret->id, sb->record.id, sizeof(ret->id));
 	memcpy(ret->template_id, sb->record.template_id, sizeof(ret->template_id));
 	memcpy(ret->failure, sb->record.failure, sizeof(ret->failure));
-	for (uint32_t i = 0; i < sb->manifest.n_disks; i++)
-		ret->disk_bytes += sb->manifest.disks[i].size;
+	ret->disk_bytes = disk_bytes(&sb->manifest);
+	ret->stalled = sb->stalled;
 }
 
 int sandbox_info(struct host *host, const char *id, struct problem *problem,

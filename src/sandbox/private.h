@@ -61,7 +61,11 @@ struct sandbox {
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
 
+	struct snapshot_disk known_disks[SNAPSHOT_MAX_DISKS]; /* op; of its latest snapshot */
+	unsigned n_known_disks;				      /* op */
+
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
+	bool stalled;		 /* info; its VM stopped because the host's disk is full */
 	bool expiring;		 /* info; a worker looks after its time being up */
 	bool reconnecting;	 /* info; a worker tries to get a channel */
 	unsigned refine_tries;	 /* op and info to change; how often to ask for its working set */
@@ -248,6 +252,39 @@ void sandbox_ask_pager(struct sandbox *sb, struct problem *problem);
 
 /** sandbox_take_down() - op held: end the VM and its session with the pager; fine without any */
 void sandbox_take_down(struct sandbox *sb);
+
+/* ---- disks.c ----------------------------------------------------------------------------------
+ */
+
+/** sandbox_make_disk() - op held, no VM: what the next one writes into, over the disks of
+ *  memory-<generation>. What an earlier one wrote there goes. Nothing to do without such a disk */
+int sandbox_make_disk(struct sandbox *sb, struct problem *problem);
+
+/** sandbox_forget_disks() - op held, no VM: what it wrote last is in its memory, or not wanted */
+void sandbox_forget_disks(struct sandbox *sb);
+
+/* Where the paths in a vmm_config are kept. */
+struct sandbox_disk_paths {
+	char *text[VMM_MAX_DISKS + SNAPSHOT_MAX_DISKS];
+	size_t n;
+	struct vmm_layer layers[SNAPSHOT_MAX_DISKS];
+};
+void sandbox_disk_paths_deinit(struct sandbox_disk_paths *p);
+
+/** sandbox_fill_disks() - op held, after sandbox_make_disk(): its disks in @config. @paths: zeroed;
+ *  to be released once the VM has started */
+int sandbox_fill_disks(struct sandbox *sb, struct sandbox_disk_paths *paths,
+		       struct vmm_config *config, struct problem *problem);
+
+/** sandbox_save_disks() - op held, VM paused: its disks as they are now into disks/ of the snapshot
+ *  directory @dirfd and into @m. The VM writes into a new file from here on */
+int sandbox_save_disks(struct sandbox *sb, int dirfd, struct manifest *m, struct problem *problem);
+
+/** sandbox_remember_disks() - op held: digests of layers that @m has and a later one will too */
+void sandbox_remember_disks(struct sandbox *sb, const struct manifest *m);
+
+/** sandbox_adopt_disk() - op held, its VM was found again: which file does it write? */
+int sandbox_adopt_disk(struct sandbox *sb, struct problem *problem);
 
 /* ---- inspect.c --------------------------------------------------------------------------------
  */

@@ -24,7 +24,8 @@ struct sandbox_info {
 	bool auto_pause;
 	uint32_t cpus;
 	uint64_t memory_bytes;
-	uint64_t disk_bytes;
+	uint64_t disk_bytes; /* what the guest can write to */
+	bool stalled;	     /* its VM stands still: the host's disk is full */
 	json_t *metadata; /* object or NULL */
 };
 void sandbox_info_deinit(struct sandbox_info *info);
