@@ -134,6 +134,11 @@ int qcow2_write_counts(int fd, uint64_t more, uint64_t n_clusters)
 	return error_trace(r);
 }
 
+uint64_t qcow2_empty_bytes(uint64_t virtual_bytes)
+{
+	return qcow2_first_free(virtual_bytes) * QCOW2_CLUSTER;
+}
+
 int qcow2_create(int fd, uint64_t virtual_bytes, const char *backing, const char *backing_format)
 {
 	uint64_t n_clusters = qcow2_first_free(virtual_bytes);

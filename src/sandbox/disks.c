@@ -296,6 +296,12 @@ void sandbox_remember_disks(struct sandbox *sb, const struct manifest *m)
 	sb->n_known_disks = m->n_disks;
 }
 
+/* Nothing was written into it, not even a table: the file has the size that it was made with. */
+static bool is_bare(const struct stat *st, const struct qcow2_info *info)
+{
+	return (uint64_t)st->st_size <= qcow2_empty_bytes(info->virtual_bytes);
+}
+
 /* A layer of its own becomes a disk of the snapshot. */
 static int add_own(struct sandbox *sb, int folder, int to, const char *name, struct manifest *m,
 		   struct problem *problem)
@@ -308,21 +314,20 @@ static int add_own(struct sandbox *sb, int folder, int to, const char *name, str
 	struct stat st;
 	int r = fd < 0 ? error_errno() : qcow2_read_info(fd, problem, &info);
 
-	if (r)
+	if (r == 0 && fstat(fd, &st) < 0)
+		r = error_errno();
+	if (r || is_bare(&st, &info))
 		return r > 0 ? -EBADMSG : r;
-	*d = (struct snapshot_disk){.read_only = true};
-	if (known)
-		*d = *known;
+	*d = known ? *known : (struct snapshot_disk){0};
+	d->read_only = true;
 	str_copy(d->name, sizeof(d->name), name);
 	str_copy(d->format, sizeof(d->format), "qcow2");
 	str_copy(d->backing, sizeof(d->backing), below->name);
-	/* what lay below it may have been merged since it was made */
+	/* what lay below it may have been merged since it was made, or left out */
 	if (strcmp(info.backing, below->name)) {
 		r = qcow2_set_backing(fd, below->name, problem);
 		d->digest[0] = 0;
 	}
-	if (r == 0 && fstat(fd, &st) < 0)
-		r = error_errno();
 	if (r)
 		return r > 0 ? -EBADMSG : r;
 	d->size = (uint64_t)st.st_size;
@@ -515,4 +520,45 @@ int sandbox_adopt_disk(struct sandbox *sb, struct problem *problem)
 	(void)unlinkat(folder, disk.names[--disk.n], 0); /* gone with the VM at the latest */
 	set_record(sb, &disk);
 	return 0;
+}
+
+/* ---- looking ----------------------------------------------------------------------------------
+ */
+
+struct sums {
+	json_int_t own, shared, layers;
+};
+
+static void weigh(int dirfd, const char *name, struct sums *sums)
+{
+	struct stat st;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return; /* just merged, or removed */
+	*(st.st_nlink == 1 ? &sums->own : &sums->shared) += (json_int_t)st.st_blocks * 512;
+	sums->layers++;
+}
+
+json_t *sandbox_describe_disk(struct sandbox *sb)
+{
+	struct disk_device devices[SNAPSHOT_MAX_DISKS];
+	_cleanup_fd_ int memory = -1, disks = -1, folder = -1;
+	struct sums sums = {0};
+	char name[32];
+	int n = find_devices(sb, NULL, devices);
+	const struct disk_device *d = n > 0 ? &devices[n - 1] : NULL;
+
+	if (!d || d->read_only)
+		return json_null();
+	memory = file_open_dir(sb->dirfd, sandbox_memory_name(sb->record.generation, name));
+	if (memory < 0 || plain_dir_open(memory, "disks", NULL, &disks) != 0)
+		return json_null();
+	for (uint32_t i = 0; i < d->n_layers; i++)
+		weigh(disks, disk_of(sb, d, i)->name, &sums);
+	folder = open_folder(sb);
+	for (unsigned i = 0; folder >= 0 && i < sb->record.disk.n; i++)
+		weigh(folder, sb->record.disk.names[i], &sums);
+	return json_pack("{s:I, s:I, s:I, s:I}", "sizeBytes",
+			 (json_int_t)disk_of(sb, d, d->n_layers - 1)->virtual_bytes, "ownBytes",
+			 sums.own, "sharedBytes", sums.shared, "layers", sums.layers);
 }

@@ -118,7 +118,7 @@ static json_t *describe_memory(struct sandbox *sb)
 						 deadline_after_ms(1000), &pager); /* null then */
 	own = (json_int_t)use.private_pages * (json_int_t)DORM_PAGE_SIZE;
 	shared = (json_int_t)use.shared_pages * (json_int_t)DORM_PAGE_SIZE;
-	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:I, s:I, s:I}, s:o}",
+	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:I, s:I, s:I}, s:o, s:o}",
 		      "sandboxID", sb->record.id, "status", sandbox_state_name(sb->record.state),
 		      "memoryBytes", (json_int_t)sb->manifest.memory_bytes, "ownBytes", own,
 		      "sharedBytes", shared, "vmmRssBytes", (json_int_t)use.rss_bytes,
@@ -126,7 +126,8 @@ static json_t *describe_memory(struct sandbox *sb)
 		      (json_int_t)use.private_bytes, "stored", "imageID", sb->manifest.image_id,
 		      "baseImageID", sb->manifest.base_image_id, "layerBytes",
 		      (json_int_t)st->bytes_stored, "layerPages", (json_int_t)st->pages_stored,
-		      "mapBytes", (json_int_t)st->map_bytes, "pager", pager ? pager : json_null());
+		      "mapBytes", (json_int_t)st->map_bytes, "disk",
+		      sandbox_describe_disk(sb), "pager", pager ? pager : json_null());
 	return o;
 }
 
@@ -153,10 +154,12 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, NULL);
 	enum sandbox_state state = SANDBOX_FAILED;
 	struct channel *channel = NULL;
+	bool stalled = false;
 
 	if (sb) {
 		LOCK_SCOPE(&sb->info);
 		state = sb->record.state;
+		stalled = sb->stalled;
 		if (sb->channel && channel_is_open(sb->channel))
 			channel = channel_ref(sb->channel);
 	}
@@ -170,7 +173,10 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 	else
 		problem_set(problem, 502, "The sandbox was not found");
 	if (state == SANDBOX_RUNNING) {
-		problem_hint(problem, "sandbox %s is running but its guest does not answer", id);
+		problem_hint(problem,
+			     stalled ? "sandbox %s stands still: the host's disk is full"
+				     : "sandbox %s is running but its guest does not answer",
+			     id);
 		sandbox_reconnect(sb);
 	} else if (sb) {
 		problem_hint(problem, "sandbox %s is %s", id, sandbox_state_name(state));

@@ -127,6 +127,9 @@ struct host {
 	int epoll_fd, kick_fd;
 	pthread_mutex_t watch_lock; /* innermost */
 	struct watch *watches;	    /* watch_lock; all that have not been handled */
+	uint64_t space_ns;	    /* the monitor's; when to look at the store's free space */
+	atomic_bool space_checking; /* a worker does */
+	atomic_uint n_stalled;	    /* sandboxes whose VM stands still for want of space */
 	atomic_bool stopping;
 	atomic_int workers; /* threads that still use the host */
 };
@@ -283,8 +286,26 @@ int sandbox_save_disks(struct sandbox *sb, int dirfd, struct manifest *m, struct
 /** sandbox_remember_disks() - op held: digests of layers that @m has and a later one will too */
 void sandbox_remember_disks(struct sandbox *sb, const struct manifest *m);
 
+/** sandbox_describe_disk() - op held: size, own and shared bytes, layers; null without a disk */
+json_t *sandbox_describe_disk(struct sandbox *sb);
+
 /** sandbox_adopt_disk() - op held, its VM was found again: which file does it write? */
 int sandbox_adopt_disk(struct sandbox *sb, struct problem *problem);
+
+/* ---- disk-full.c ------------------------------------------------------------------------------
+ */
+
+/** sandbox_is_stalled() - op held: does its VM stand still because the host's disk is full? Then
+ *  says so, once, and disk_full_check() lets it go on when there is space */
+bool sandbox_is_stalled(struct sandbox *sb);
+
+/** sandbox_refuse_stalled() - op held: a 507 for what cannot be done with a VM that stands still.
+ *  Return: 0; -ENOSPC */
+int sandbox_refuse_stalled(struct sandbox *sb, const char *verb, struct problem *problem);
+
+/** disk_full_check() - the monitor's thread: is it time to look? Return: when next, real time; 0
+ *  if nobody could be concerned. @any: some running sandbox has a disk */
+uint64_t disk_full_check(struct host *host, uint64_t now_ns, bool any);
 
 /* ---- inspect.c --------------------------------------------------------------------------------
  */

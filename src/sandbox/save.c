@@ -249,6 +249,8 @@ int sandbox_run_on(struct sandbox *sb, struct problem *problem)
 	r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), &local);
 	if (r == 0)
 		r = sandbox_connect(sb, -1, sb->host->limits.answer_ms, &local, &t);
+	if (r < 0 && sandbox_is_stalled(sb)) /* it runs, but for want of space; see disk-full.c */
+		return 0;
 	if (r < 0) {
 		problem_errno(&local, r, "resuming sandbox %s", sb->record.id);
 		sandbox_fail(sb, "it could not go on after being saved: %s", local.message);
@@ -284,7 +286,9 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 	struct channel *ch;
 	int r;
 
-	r = snapshot_begin(sb->host->store->root_fd, sb->host->store->root, problem, &tmp);
+	r = sandbox_refuse_stalled(sb, "saved", problem);
+	if (r == 0)
+		r = snapshot_begin(sb->host->store->root_fd, sb->host->store->root, problem, &tmp);
 	if (r < 0)
 		return error_trace(r); /* the guest has not noticed anything */
 	ch = prepare(sb, &m, &t);
