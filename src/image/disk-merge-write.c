@@ -21,7 +21,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
@@ -204,9 +203,9 @@ static int finish(struct merger *m, const char *backing, const char *format)
 
 	while ((1 + more) * per_block < first + more)
 		more++;
-	if (ftruncate(m->out, (off_t)((first + more) * QCOW2_CLUSTER)) < 0)
-		return error_errno();
-	r = qcow2_write_counts(m->out, first, first + more);
+	r = fd_truncate(m->out, (first + more) * QCOW2_CLUSTER);
+	if (r == 0)
+		r = qcow2_write_counts(m->out, first, first + more);
 	return r ? r : qcow2_write_header(m->out, m->virtual_bytes, backing, format);
 }
 

@@ -144,8 +144,8 @@ int qcow2_create(int fd, uint64_t virtual_bytes, const char *backing, const char
 	uint64_t n_clusters = qcow2_first_free(virtual_bytes);
 	int r = qcow2_write_header(fd, virtual_bytes, backing, backing_format);
 
-	if (r == 0 && ftruncate(fd, (off_t)(n_clusters * QCOW2_CLUSTER)) < 0)
-		r = error_errno();
+	if (r == 0)
+		r = fd_truncate(fd, n_clusters * QCOW2_CLUSTER);
 	if (r == 0)
 		r = qcow2_write_counts(fd, n_clusters, n_clusters);
 	return error_trace(r);

@@ -266,7 +266,7 @@ static int push(struct sandbox *sb, uint64_t bytes, struct problem *problem)
 	return error_trace(r);
 }
 
-static int add_memory_disks(struct sandbox *sb, const struct disk_device *devices, int n,
+static void add_memory_disks(struct sandbox *sb, const struct disk_device *devices, int n,
 			    struct manifest *m)
 {
 	for (int i = 0; i < n; i++) {
@@ -278,7 +278,6 @@ static int add_memory_disks(struct sandbox *sb, const struct disk_device *device
 			m->disks[m->n_disks++].read_only = true;
 		}
 	}
-	return 0;
 }
 
 /* What is known of a file that was in a snapshot already: its digest need not be made again. */
@@ -302,14 +301,32 @@ static bool is_bare(const struct stat *st, const struct qcow2_info *info)
 	return (uint64_t)st->st_size <= qcow2_empty_bytes(info->virtual_bytes);
 }
 
-/* A layer of its own becomes a disk of the snapshot. */
+/* Only a file that is in no snapshot yet, and that no VM writes any more, may be changed. */
+static int correct_backing(int folder, const char *name, const struct stat *st, const char *backing,
+			   struct problem *problem)
+{
+	_cleanup_fd_ int fd = -1;
+	int r;
+
+	if (st->st_nlink != 1) {
+		problem_set(problem, 500, "disks/%s: it is in a snapshot, over another file than %s",
+			    name, backing);
+		return -EBADMSG;
+	}
+	fd = openat(folder, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno();
+	r = qcow2_set_backing(fd, backing, problem);
+	return r > 0 ? -EBADMSG : error_trace(r);
+}
+
+/* A layer of its own becomes a disk of the snapshot. There is one below it already. */
 static int add_own(struct sandbox *sb, int folder, int to, const char *name, struct manifest *m,
 		   struct problem *problem)
 {
 	const struct snapshot_disk *known = remembered(sb, name);
-	struct snapshot_disk *d = &m->disks[m->n_disks];
-	const struct snapshot_disk *below = m->n_disks ? d - 1 : NULL;
-	_cleanup_fd_ int fd = openat(folder, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	struct snapshot_disk *d = &m->disks[m->n_disks], *below = d - 1;
+	_cleanup_fd_ int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	struct qcow2_info info;
 	struct stat st;
 	int r = fd < 0 ? error_errno() : qcow2_read_info(fd, problem, &info);
@@ -324,12 +341,10 @@ static int add_own(struct sandbox *sb, int folder, int to, const char *name, str
 	str_copy(d->format, sizeof(d->format), "qcow2");
 	str_copy(d->backing, sizeof(d->backing), below->name);
 	/* what lay below it may have been merged since it was made, or left out */
-	if (strcmp(info.backing, below->name)) {
-		r = qcow2_set_backing(fd, below->name, problem);
-		d->digest[0] = 0;
-	}
-	if (r)
-		return r > 0 ? -EBADMSG : r;
+	if (strcmp(info.backing, below->name))
+		r = correct_backing(folder, name, &st, below->name, problem);
+	if (r < 0)
+		return r;
 	d->size = (uint64_t)st.st_size;
 	m->n_disks++;
 	return error_trace(plain_file_link(folder, to, name));
