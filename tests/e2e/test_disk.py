@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 900
 """The writable disk of a sandbox through its whole life: sleeps, forks, transfers, crashes, limits."""
+import hashlib
 import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -329,6 +331,40 @@ def test_kill_dormd():
     for point in D.json("snapshot", "ls"):
         D.dorm("snapshot", "verify", point["snapshotID"])
     D.api("DELETE", f"/sandboxes/{sandbox}")
+
+
+def test_host_crash():
+    """everything dies at once: the sandbox has failed, its disk is as it was, the sleeping one wakes"""
+    with Dormouse() as other:
+        other.dorm("template", "build", "--memory", "256M", "--disk", "256M", "disk",
+                   timeout_s=300)  # with a working set, which is recorded by restoring it
+        awake, asleep = other.create("disk"), other.create("disk")
+        digests = {"/home/user/f": write_file(other, asleep, "/home/user/f", 300)}
+        other.dorm("sleep", asleep)
+        digest = write_file(other, awake, "/home/user/f", 300)
+        other.exec(awake, "sync")
+        vm = other.vm_pid(awake)
+        other.kill()
+        os.kill(vm, signal.SIGKILL)
+        wait_until(lambda: not os.path.exists(f"/proc/{vm}/exe"), 20, "the VM is gone")
+        other.start()
+        check(other.status(awake) == "failed", other.status(awake))
+        place = other.root / "sandboxes" / awake
+        top = place / "disks" / json.loads((place / "sandbox.json").read_text())["disk"]["layers"][-1]
+        with tempfile.TemporaryDirectory(prefix="dorm-fsck.") as copies:
+            for path in (*chain(place / "memory-0"), top):
+                shutil.copy(path, copies)
+            raw, out = f"{copies}/raw", f"{copies}/f"
+            subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw",
+                            f"{copies}/{top.name}", raw], check=True)
+            subprocess.run(["e2fsck", "-E", "journal_only", "-y", raw], capture_output=True,
+                           check=False)
+            subprocess.run(["debugfs", "-R", f"dump data/home/user/f {out}", raw],
+                           capture_output=True, check=True)
+            found = hashlib.sha256(pathlib.Path(out).read_bytes()).hexdigest()
+            check(found == digest, "what was synced is on the disk of the failed one")
+        other.dorm("wake", asleep)
+        check_files(other, asleep, digests)
 
 
 def test_host_is_full():
