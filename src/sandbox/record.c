@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "image/snapshot.h"
 
 #define RECORD_FILE "sandbox.json"
 #define RECORD_MAX  (1u << 20)
@@ -29,6 +30,40 @@ void record_new_token(struct record *r)
 	explicit_bzero(bytes, sizeof(bytes));
 }
 
+static json_t *encode_disk(const struct record_disk *d)
+{
+	json_t *names = json_array();
+
+	for (unsigned i = 0; i < d->n; i++)
+		(void)json_array_append_new(names, json_string(d->names[i])); /* see below */
+	if (json_array_size(names) == d->n)
+		return json_pack("{s:i, s:o}", "below", (int)d->below, "layers", names);
+	json_decref(names);
+	return NULL;
+}
+
+static int parse_disk(const json_t *o, struct record_disk *d)
+{
+	json_t *names = json_object_get(o, "layers"), *name;
+	json_int_t below = json_integer_value(json_object_get(o, "below"));
+	size_t i;
+
+	if (!o) /* which sandboxes without one do not have */
+		return 0;
+	if (below < 0 || below > SNAPSHOT_MAX_DISKS || !json_is_array(names) ||
+	    json_array_size(names) > RECORD_MAX_LAYERS)
+		return -EBADMSG;
+	d->below = (unsigned)below;
+	json_array_foreach (names, i, name) {
+		const char *text = json_string_value(name);
+
+		if (!text || !id_is_valid(text))
+			return -EBADMSG;
+		memcpy(d->names[d->n++], text, ID_LEN + 1);
+	}
+	return 0;
+}
+
 char *record_encode(const struct record *r)
 {
 	char *text;
@@ -46,6 +81,10 @@ char *record_encode(const struct record *r)
 		(int)r->auto_pause, "failure", r->failure, "metadata", r->metadata, "envs", r->envs,
 		"token", r->token[0] ? r->token : NULL, "trafficToken", r->traffic_token,
 		"maskHost", r->mask_host);
+	if (o && r->disk.n && json_object_set_new(o, "disk", encode_disk(&r->disk)) < 0) {
+		json_decref(o);
+		return NULL;
+	}
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	return text;
@@ -86,6 +125,8 @@ static int parse(json_t *o, struct record *r)
 	    strlen(image_id) >= sizeof(r->image_id) || !token_is_valid(token) ||
 	    strlen(traffic) >= sizeof(r->traffic_token) || strlen(mask) >= sizeof(r->mask_host) ||
 	    sandbox_state_parse(state, &r->state) < 0)
+		return -EBADMSG;
+	if (parse_disk(json_object_get(o, "disk"), &r->disk) < 0)
 		return -EBADMSG;
 	str_copy(r->id, sizeof(r->id), id);
 	str_copy(r->template_id, sizeof(r->template_id), template);

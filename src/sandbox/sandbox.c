@@ -154,6 +154,7 @@ static int fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *p
 		return error_trace(r);
 	}
 	sandbox_take_down(sb);
+	sandbox_forget_disks(sb);
 	sandbox_set_manifest(sb, m);
 	sandbox_forget_generation(sb, old);
 	sandbox_compact_later(sb);

@@ -25,7 +25,8 @@ struct sandbox_info {
 	bool auto_pause;
 	uint32_t cpus;
 	uint64_t memory_bytes;
-	uint64_t disk_bytes;
+	uint64_t disk_bytes; /* what the guest can write to */
+	bool stalled;	     /* its VM stands still: the host's disk is full */
 	json_t *metadata; /* object or NULL */
 	char token[65];	  /* what clients show in it; "": none is asked for. A secret */
 	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* "": none is needed. A secret */
