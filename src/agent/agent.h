@@ -15,6 +15,7 @@
 #include "agent/loop.h"
 #include "channel/server.h"
 
+struct network;
 struct port;
 struct prepare;
 struct process_table;
@@ -27,6 +28,7 @@ struct agent {
 	struct router *router;
 	struct process_table *processes;
 	struct prepare *prepare;
+	struct network *network;
 	struct cgroup workload;
 	int child_fd;	    /* signalfd of SIGCHLD */
 	int random_fd;	    /* the kernel's generator, open so that a repair need not look for it */

@@ -19,6 +19,7 @@
 
 #include "agent/agent.h"
 #include "agent/boot.h"
+#include "agent/network.h"
 #include "agent/port.h"
 #include "agent/prepare.h"
 #include "agent/process-rpc.h"
@@ -111,11 +112,15 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = prepare_new(a, &a->prepare);
 	if (r == 0)
+		r = network_new(a->owns_machine, &a->network);
+	if (r == 0)
 		r = router_add(a->router, health_routes, ARRAY_SIZE(health_routes));
 	if (r == 0)
 		r = repair_add(a->router);
 	if (r == 0)
 		r = prepare_add(a->router);
+	if (r == 0)
+		r = network_add(a->router);
 	if (r == 0)
 		r = process_rpc_add(a->router);
 	if (r == 0)
@@ -140,6 +145,7 @@ static void agent_deinit(struct agent *a)
 {
 	port_free(a->port);
 	prepare_free(a->prepare);
+	network_free(a->network);
 	process_table_free(a->processes);
 	server_free(a->server);
 	router_free(a->router);

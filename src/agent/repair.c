@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/network.h"
 #include "agent/prepare.h"
 #include "base/base64.h"
 #include "base/clock.h"
@@ -33,7 +34,8 @@ struct repair {
 	const char *sandbox_id;
 	const char *hostname;
 	uint64_t timestamp_ns;
-	json_t *env; /* of the request; borrowed, may be NULL */
+	json_t *env;	 /* of the request; borrowed, may be NULL */
+	json_t *network; /* likewise */
 	size_t entropy_len;
 	/* as RNDADDENTROPY wants it */
 	struct {
@@ -94,6 +96,11 @@ static int repair_random(struct repair *rp)
 	return 0;
 }
 
+static int repair_network(struct repair *rp)
+{
+	return network_repair(rp->agent->network, rp->network);
+}
+
 static int repair_thaw(struct repair *rp)
 {
 	int r = cgroup_set_frozen(&rp->agent->workload, false);
@@ -108,6 +115,7 @@ static const struct {
 	{"identity", repair_identity},
 	{"clock", repair_clock},
 	{"random", repair_random},
+	{"network", repair_network},
 	{"thaw", repair_thaw},
 };
 
@@ -174,6 +182,7 @@ static int repair_parse(json_t *o, struct repair *rp, struct problem *problem)
 	if (!env_is_valid(env))
 		return bad_field(problem, "envVars", "an object of strings");
 	rp->env = json_is_object(env) ? env : NULL;
+	rp->network = json_object_get(o, "network");
 	return parse_entropy(json_object_get(o, "entropy"), rp, problem);
 }
 

@@ -34,6 +34,7 @@ static const char *const wanted_modules[] = {
 	"erofs",	  /* the root file system, read-only... */
 	"overlay",	  /* ...and what the sandbox writes over it */
 	"virtio_rng",	  /* entropy */
+	"virtio_net",	  /* a sandbox that may reach a network */
 	NULL,
 };
 

@@ -30,36 +30,58 @@ static int post(struct channel *ch, const char *path, json_t *body, uint64_t dea
 	return *ret ? 0 : -EBADMSG;
 }
 
-int agent_init(struct channel *ch, const char *sandbox_id, json_t *envs, uint64_t deadline_ns,
-	       struct problem *problem)
+/* What must be done as a whole, or was not done. */
+static int order(struct channel *ch, const char *path, json_t *body, const char *what,
+		 uint64_t deadline_ns, struct problem *problem)
 {
-	unsigned char entropy[ENTROPY_BYTES];
-	char coded[ENTROPY_BYTES / 3 * 4 + 1];
-	json_t *body, *reply = NULL;
-	const char *message;
-	int r, status;
+	json_t *reply = NULL;
+	int status, r = post(ch, path, body, deadline_ns, &status, &reply);
 
-	id_random(entropy, sizeof(entropy));
-	base64_encode(entropy, sizeof(entropy), coded);
-	body = json_pack("{s:s, s:s, s:I, s:s, s:O*}", "sandboxID", sandbox_id, "hostname",
-			 sandbox_id, "timestampNs", (json_int_t)clock_real_ns(), "entropy", coded,
-			 "envVars", envs);
-	explicit_bzero(entropy, sizeof(entropy));
-	if (!body)
-		return -ENOMEM;
-	r = post(ch, "/init", body, deadline_ns, &status, &reply);
-	json_decref(body);
 	if (r < 0) {
-		problem_errno(problem, r, "the guest's agent did not answer its repair");
+		problem_errno(problem, r, "the guest's agent did not answer when asked to %s",
+			      what);
 		return r;
 	}
 	if (status != 200) {
-		message = json_string_value(json_object_get(reply, "message"));
-		problem_set(problem, 500, "the guest's agent could not repair the sandbox: %.300s",
+		const char *message = json_string_value(json_object_get(reply, "message"));
+
+		problem_set(problem, 500, "the guest's agent could not %s: %.300s", what,
 			    message ? message : "no reason given");
 		r = -EIO;
 	}
 	json_decref(reply);
+	return r;
+}
+
+int agent_init(struct channel *ch, const char *sandbox_id, json_t *envs, json_t *network,
+	       uint64_t deadline_ns, struct problem *problem)
+{
+	unsigned char entropy[ENTROPY_BYTES];
+	char coded[ENTROPY_BYTES / 3 * 4 + 1];
+	json_t *body;
+	int r;
+
+	id_random(entropy, sizeof(entropy));
+	base64_encode(entropy, sizeof(entropy), coded);
+	body = json_pack("{s:s, s:s, s:I, s:s, s:O*, s:O*}", "sandboxID", sandbox_id, "hostname",
+			 sandbox_id, "timestampNs", (json_int_t)clock_real_ns(), "entropy", coded,
+			 "envVars", envs, "network", network);
+	explicit_bzero(entropy, sizeof(entropy));
+	if (!body)
+		return -ENOMEM;
+	r = order(ch, "/init", body, "repair the sandbox", deadline_ns, problem);
+	json_decref(body);
+	return r;
+}
+
+int agent_network(struct channel *ch, json_t *network, uint64_t deadline_ns,
+		  struct problem *problem)
+{
+	json_t *body = json_pack("{s:O*}", "network", network);
+	int r = body ? order(ch, "/network", body, "set up the network", deadline_ns, problem)
+		     : -ENOMEM;
+
+	json_decref(body);
 	return r;
 }
 

@@ -9,10 +9,15 @@
 
 /**
  * agent_init() - repair after a boot, wake or fork: identity, clock, random numbers, thaw
+ * @network: how its interface is to be set up (docs/network.md); NULL: not at all
  * Fails closed: anything but a complete repair is an error, and the VM must not be handed out.
  */
-int agent_init(struct channel *ch, const char *sandbox_id, json_t *envs, uint64_t deadline_ns,
-	       struct problem *problem);
+int agent_init(struct channel *ch, const char *sandbox_id, json_t *envs, json_t *network,
+	       uint64_t deadline_ns, struct problem *problem);
+
+/** agent_network() - the same step of that alone: @network NULL ends it */
+int agent_network(struct channel *ch, json_t *network, uint64_t deadline_ns,
+		  struct problem *problem);
 
 /** agent_prepare() - before a snapshot; @ret_steps: what it did, new reference */
 int agent_prepare(struct channel *ch, uint64_t deadline_ns, json_t **ret_steps);

@@ -115,7 +115,10 @@ static int link_or_copy(struct build *b, const char *from, int dirfd, const char
 static int place_disk(struct build *b, struct sandbox *sb, const struct guest *guest,
 		      struct problem *problem)
 {
-	struct manifest m = {.memory_bytes = b->memory_bytes, .cpus = b->cpus, .n_disks = 1};
+	struct manifest m = {.memory_bytes = b->memory_bytes,
+			     .cpus = b->cpus,
+			     .network = true, /* it costs a sandbox without a network nothing */
+			     .n_disks = 1};
 	struct stat st;
 	int r;
 

@@ -16,6 +16,7 @@ void record_deinit(struct record *r)
 {
 	json_decref(r->metadata);
 	json_decref(r->envs);
+	json_decref(r->network);
 	*r = (struct record){0};
 }
 
@@ -26,7 +27,7 @@ char *record_encode(const struct record *r)
 
 	o = json_pack(
 		"{s:i, s:s, s:s, s:s, s:i, s:s, s:{s:i, s:I, s:I, s:I}, s:I, s:I, s:I, s:b, s:s, "
-		"s:O*, s:O*}",
+		"s:O*, s:O*, s:O*}",
 		"version", 1, "id", r->id, "template", r->template_id, "state",
 		sandbox_state_name(r->state), "generation", (int)r->generation, "imageID",
 		r->image_id, "vm", "pid", (int)r->vm.pid, "startTime", (json_int_t)r->vm.start_time,
@@ -34,7 +35,7 @@ char *record_encode(const struct record *r)
 		(json_int_t)r->vm.memory_ino, "createdNs", (json_int_t)r->created_ns, "startedNs",
 		(json_int_t)r->started_ns, "endNs", (json_int_t)r->end_ns, "autoPause",
 		(int)r->auto_pause, "failure", r->failure, "metadata", r->metadata, "envs",
-		r->envs);
+		r->envs, "network", r->network);
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	return text;
@@ -81,6 +82,7 @@ static int parse(json_t *o, struct record *r)
 	r->auto_pause = auto_pause;
 	r->metadata = json_incref(json_object_get(o, "metadata"));
 	r->envs = json_incref(json_object_get(o, "envs"));
+	r->network = json_incref(json_object_get(o, "network"));
 	return 0;
 }
 

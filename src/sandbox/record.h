@@ -29,6 +29,7 @@ struct record {
 	bool auto_pause;		 /* then sleep instead of deleting */
 	json_t *metadata;		 /* object or NULL; owned */
 	json_t *envs;			 /* object or NULL; owned */
+	json_t *network;		 /* whom it may talk to (net/rules.h); NULL: nobody; owned */
 	char failure[512];
 };
 

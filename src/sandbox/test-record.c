@@ -28,6 +28,7 @@ static void test_round_trip(void **state)
 
 	id_new('i', r.id);
 	r.metadata = json_pack("{s:s}", "user", "me");
+	r.network = json_pack("{s:b, s:[s]}", "internet", 0, "allow", "1.2.3.4");
 	assert_non_null(mkdtemp(dir));
 	fd = file_open_dir(AT_FDCWD, dir);
 	for (int durable = 0; durable < 2; durable++) {
@@ -46,6 +47,7 @@ static void test_round_trip(void **state)
 		assert_true(got.vm.memory_ino == 7);
 		assert_true(got.auto_pause);
 		assert_true(json_equal(got.metadata, r.metadata));
+		assert_true(json_equal(got.network, r.network));
 		assert_null(got.envs);
 		record_deinit(&got);
 	}
