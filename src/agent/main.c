@@ -19,6 +19,7 @@
 
 #include "agent/agent.h"
 #include "agent/boot.h"
+#include "agent/files.h"
 #include "agent/network.h"
 #include "agent/port.h"
 #include "agent/prepare.h"
@@ -26,6 +27,7 @@
 #include "agent/process.h"
 #include "agent/repair.h"
 #include "agent/router.h"
+#include "agent/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -71,6 +73,7 @@ static void on_sigchld(void *userdata, uint32_t events)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (!prepare_reaped(a->prepare, pid, status))
 			(void)process_reaped(a->processes, pid, status); /* or an orphan */
+	process_table_sweep(a->processes);
 }
 
 static int watch_children(struct agent *a)
@@ -114,6 +117,8 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = network_new(a->owns_machine, &a->network);
 	if (r == 0)
+		r = workers_new(a->loop, &a->workers);
+	if (r == 0)
 		r = router_add(a->router, health_routes, ARRAY_SIZE(health_routes));
 	if (r == 0)
 		r = repair_add(a->router);
@@ -123,6 +128,8 @@ static int agent_init(struct agent *a, const struct options *o)
 		r = network_add(a->router);
 	if (r == 0)
 		r = process_rpc_add(a->router);
+	if (r == 0)
+		r = files_add(a->router);
 	if (r == 0)
 		r = server_new(&router_ops, a, &a->server);
 	if (r == 0)
@@ -144,6 +151,7 @@ static int agent_init(struct agent *a, const struct options *o)
 static void agent_deinit(struct agent *a)
 {
 	port_free(a->port);
+	workers_free(a->workers);
 	prepare_free(a->prepare);
 	network_free(a->network);
 	process_table_free(a->processes);
