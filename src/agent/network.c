@@ -39,6 +39,10 @@
 #define MAX_MTU	  65535
 #define BATCH_MAX 2048
 
+/* The other end of every connection is passt, microseconds away: a large window gives no speed, but
+ * bursts that have no room on their way, and what is lost there comes again after two seconds. */
+#define RECEIVE_WINDOW "4096 65536 262144"
+
 struct config {
 	uint8_t address[4], gateway[4], address6[16], gateway6[16], gateway_mac[6];
 	uint8_t prefix, prefix6; /* prefix6 0: no IPv6 */
@@ -228,14 +232,20 @@ static int run(const struct batch *b)
 /* --- the interface ------------------------------------------------------------------------------
  */
 
+static void set_sysctl(const char *path, const char *value)
+{
+	_cleanup_fd_ int fd = path ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+
+	if (fd >= 0)
+		(void)!write(fd, value, strlen(value)); /* the kernel's own is good, too */
+}
+
 /* Without IPv6 in the guest there is no such file, and no need. */
 static void set_ipv6(const char *interface, const char *name, const char *value)
 {
 	_cleanup_free_ char *path = str_printf("/proc/sys/net/ipv6/conf/%s/%s", interface, name);
-	_cleanup_fd_ int fd = path ? open(path, O_WRONLY | O_CLOEXEC) : -1;
 
-	if (fd >= 0)
-		(void)!write(fd, value, strlen(value));
+	set_sysctl(path, value);
 }
 
 /* No address but ours, and no talking to find others: there is nobody. */
@@ -298,6 +308,7 @@ static void rehearse(void)
 	struct batch b = {0};
 
 	keep_quiet();
+	set_sysctl("/proc/sys/net/ipv4/tcp_rmem", RECEIVE_WINDOW);
 	add_link(&b, true, USUAL_MTU);
 	if (run(&b) == 0)
 		(void)take_down(); /* then it is down, or tried again by the first change */

@@ -14,7 +14,9 @@
 #define IN_SIZE                                                                                    \
 	(128u << 10) /* a frame of the largest size fits, and the next can come meanwhile          \
 		      */
-#define OUT_SIZE (256u << 10)
+/* passt throws away what has no room, and sends it again after seconds: so the windows of a few
+ * connections fit. */
+#define OUT_SIZE (1u << 20)
 
 struct lane {
 	uint8_t *data;
