@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "agent/cgroup.h"
+#include "agent/helper.h"
 #include "agent/loop.h"
 #include "channel/server.h"
 
@@ -28,6 +29,7 @@ struct agent {
 	struct process_table *processes;
 	struct prepare *prepare;
 	struct cgroup workload;
+	struct helper_set helpers;
 	int child_fd;	    /* signalfd of SIGCHLD */
 	int random_fd;	    /* the kernel's generator, open so that a repair need not look for it */
 	json_t *env;	    /* name: value, for every process; set by init */

@@ -37,6 +37,20 @@ __attribute__((format(printf, 2, 0))) static json_t *error_object(enum connect_c
 	return json_pack("{s:s, s:o}", "code", codes[code].name, "message", request_text(message));
 }
 
+int connect_status(enum connect_code code)
+{
+	return codes[code].status;
+}
+
+char *connect_error_text(enum connect_code code, const char *fmt, va_list ap)
+{
+	json_t *e = error_object(code, fmt, ap);
+	char *text = json_dumps(e, JSON_COMPACT);
+
+	json_decref(e);
+	return text;
+}
+
 /* --- unary -------------------------------------------------------------------------------------
  */
 

@@ -9,6 +9,8 @@
  * before each JSON; the last one has flag 0x02, and carries the error if there is one: the status
  * is always 200. Source: https://connectrpc.com/docs/protocol
  */
+#include <stdarg.h>
+
 #include "agent/router.h"
 
 enum connect_code {
@@ -23,6 +25,13 @@ enum connect_code {
 	CONNECT_UNAVAILABLE,
 	CONNECT_DEADLINE_EXCEEDED,
 };
+
+/** connect_status() - the HTTP status of a unary error */
+int connect_status(enum connect_code code);
+
+/** connect_error_text() - {"code", "message"}: fresh memory; NULL without memory */
+char *connect_error_text(enum connect_code code, const char *fmt, va_list ap)
+	__attribute__((format(printf, 2, 0)));
 
 /** connect_unary_parse() - the request's message. Return: 0; or -EBADMSG, already answered */
 int connect_unary_parse(struct request *rq, json_t **ret);

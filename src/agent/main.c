@@ -19,6 +19,7 @@
 
 #include "agent/agent.h"
 #include "agent/boot.h"
+#include "agent/filesystem-rpc.h"
 #include "agent/port.h"
 #include "agent/prepare.h"
 #include "agent/process-rpc.h"
@@ -68,7 +69,7 @@ static void on_sigchld(void *userdata, uint32_t events)
 	while (read(fd, &info, sizeof(info)) > 0)
 		;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		if (!prepare_reaped(a->prepare, pid, status))
+		if (!prepare_reaped(a->prepare, pid, status) && !helper_reaped(&a->helpers, pid))
 			(void)process_reaped(a->processes, pid, status); /* or an orphan */
 }
 
@@ -118,6 +119,8 @@ static int agent_init(struct agent *a, const struct options *o)
 		r = prepare_add(a->router);
 	if (r == 0)
 		r = process_rpc_add(a->router);
+	if (r == 0)
+		r = filesystem_rpc_add(a->router);
 	if (r == 0)
 		r = server_new(&router_ops, a, &a->server);
 	if (r == 0)
