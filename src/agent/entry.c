@@ -10,6 +10,7 @@
 #include "agent/metadata.h"
 #include "agent/text.h"
 #include "base/error.h"
+#include "base/mem.h"
 
 char *entry_permissions(mode_t mode, char buf[16])
 {

@@ -455,6 +455,11 @@ const char *server_stream_header(const struct server_stream *s, const char *name
 	return header_list_find(&s->headers, name);
 }
 
+const struct header_list *server_stream_headers(const struct server_stream *s)
+{
+	return &s->headers;
+}
+
 void server_stream_set_userdata(struct server_stream *s, void *userdata)
 {
 	s->userdata = userdata;

@@ -85,6 +85,9 @@ const char *server_stream_path(const struct server_stream *s);
 /** server_stream_header() - a request's header by lower-case name; NULL when absent */
 const char *server_stream_header(const struct server_stream *s, const char *name);
 
+/** server_stream_headers() - all of a request's headers; valid as long as the stream */
+const struct header_list *server_stream_headers(const struct server_stream *s);
+
 void server_stream_set_userdata(struct server_stream *s, void *userdata);
 void *server_stream_userdata(const struct server_stream *s);
 
