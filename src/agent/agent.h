@@ -16,10 +16,12 @@
 #include "agent/loop.h"
 #include "channel/server.h"
 
+struct metrics;
 struct port;
 struct prepare;
 struct process_table;
 struct router;
+struct watch_table;
 
 struct agent {
 	struct loop *loop;
@@ -28,6 +30,8 @@ struct agent {
 	struct router *router;
 	struct process_table *processes;
 	struct prepare *prepare;
+	struct watch_table *watches;
+	struct metrics *metrics;
 	struct cgroup workload;
 	struct helper_set helpers;
 	int child_fd;	    /* signalfd of SIGCHLD */

@@ -58,11 +58,18 @@ void connect_stream_end(struct request *rq);
 void connect_stream_fail(struct request *rq, enum connect_code code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/** connect_stream_fail_with() - the same with a complete error object, {"code", "message"} */
+void connect_stream_fail_with(struct request *rq, const char *error, size_t len);
+
 /**
  * connect_envelope_parse() - the payload of the one envelope that fills @data
  * Return: 0; -EBADMSG: cut, compressed, or followed by something
  */
 int connect_envelope_parse(const char *data, size_t len, const char **ret, size_t *ret_len);
+
+/** connect_keepalive_ms() - after so much silence a stream wants a keep-alive: of
+ *  Keepalive-Ping-Interval, otherwise 90 seconds */
+uint64_t connect_keepalive_ms(struct request *rq);
 
 /** connect_timeout_ms() - Connect-Timeout-Ms; 0: none. Return: 0; -EINVAL */
 int connect_timeout_ms(struct request *rq, uint64_t *ret);

@@ -50,7 +50,7 @@ static int list_one(struct listing *l, int fd, const char *name, unsigned depth)
 static int list_directory(struct listing *l, int fd, unsigned depth)
 {
 	struct names names = {0};
-	int r = names_read(fd, LISTING_ENTRIES_MAX - l->n, &names);
+	int r = names_read(fd, LISTING_ENTRIES_MAX - l->n, false, &names);
 
 	if (r > 0)
 		r = -EOVERFLOW;

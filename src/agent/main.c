@@ -20,12 +20,14 @@
 #include "agent/agent.h"
 #include "agent/boot.h"
 #include "agent/filesystem-rpc.h"
+#include "agent/metrics.h"
 #include "agent/port.h"
 #include "agent/prepare.h"
 #include "agent/process-rpc.h"
 #include "agent/process.h"
 #include "agent/repair.h"
 #include "agent/router.h"
+#include "agent/watch-rpc.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -122,6 +124,14 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = filesystem_rpc_add(a->router);
 	if (r == 0)
+		r = metrics_new(a, &a->metrics);
+	if (r == 0)
+		r = metrics_add(a->router);
+	if (r == 0)
+		r = watch_table_new(a, &a->watches);
+	if (r == 0)
+		r = watch_rpc_add(a->router);
+	if (r == 0)
 		r = server_new(&router_ops, a, &a->server);
 	if (r == 0)
 		r = watch_children(a);
@@ -144,6 +154,8 @@ static void agent_deinit(struct agent *a)
 	port_free(a->port);
 	prepare_free(a->prepare);
 	process_table_free(a->processes);
+	watch_table_free(a->watches);
+	metrics_free(a->metrics);
 	server_free(a->server);
 	router_free(a->router);
 	loop_free(a->loop);

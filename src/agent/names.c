@@ -22,13 +22,20 @@ static int index_names(struct names *n)
 	return 0;
 }
 
-static int read_all(DIR *d, size_t max, struct names *ret)
+static bool is_wanted(const struct dirent *e, bool only_dirs)
+{
+	if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+		return false;
+	return !only_dirs || e->d_type == DT_DIR || e->d_type == DT_UNKNOWN;
+}
+
+static int read_all(DIR *d, size_t max, bool only_dirs, struct names *ret)
 {
 	struct dirent *e;
 	int r;
 
 	while (errno = 0, (e = readdir(d))) {
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+		if (!is_wanted(e, only_dirs))
 			continue;
 		if (ret->n == max)
 			return 1;
@@ -40,7 +47,7 @@ static int read_all(DIR *d, size_t max, struct names *ret)
 	return errno ? error_errno() : 0;
 }
 
-int names_read(int fd, size_t max, struct names *ret)
+int names_read(int fd, size_t max, bool only_dirs, struct names *ret)
 {
 	int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r, i;
 	DIR *d = own < 0 ? NULL : fdopendir(own);
@@ -51,7 +58,7 @@ int names_read(int fd, size_t max, struct names *ret)
 			close(own);
 		return r;
 	}
-	r = read_all(d, max, ret);
+	r = read_all(d, max, only_dirs, ret);
 	closedir(d);
 	i = r < 0 ? r : index_names(ret);
 	return i < 0 ? i : r;

@@ -160,7 +160,7 @@ static int copy_at(struct copy *c, int from, const char *name, int to, const cha
 static int copy_children(struct copy *c, int in, int out)
 {
 	struct names names = {0};
-	int r = names_read(in, SIZE_MAX, &names);
+	int r = names_read(in, SIZE_MAX, false, &names);
 
 	for (size_t i = 0; r == 0 && i < names.n; i++) {
 		ssize_t mark = walk_enter(&c->walk, names.list[i]);

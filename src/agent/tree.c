@@ -80,7 +80,7 @@ static int remove_at(struct walk *w, int dirfd, const char *name);
 static size_t remove_batch(struct walk *w, int fd, bool *ret_more)
 {
 	struct names names = {0};
-	int r = names_read(fd, BATCH, &names);
+	int r = names_read(fd, BATCH, false, &names);
 	size_t removed = 0;
 
 	if (r < 0)

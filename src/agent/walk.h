@@ -8,6 +8,7 @@
  * shown. One descriptor per level: a tree deeper than the process may have files ends with EMFILE.
  */
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "base/buf.h"
 
