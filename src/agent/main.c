@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -264,10 +265,23 @@ static int parse_options(int argc, char **argv, struct options *o)
 	return no_boot && o->fd >= 0 && optind == argc ? 0 : -EINVAL;
 }
 
+/*
+ * The guest's memory is the sandbox's: what a burst of requests needed goes back when it is over.
+ * Buffers are mappings of their own, which leave when they are freed (without a fixed threshold
+ * malloc would soon keep them in the heap), and the heap's end is given back early.
+ */
+static void keep_small(void)
+{
+	(void)mallopt(M_MMAP_THRESHOLD, 128 << 10);
+	(void)mallopt(M_TRIM_THRESHOLD, 128 << 10);
+	(void)mallopt(M_ARENA_MAX, 1);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = {.fd = -1};
 
+	keep_small();
 	log_init("dorm-agent", LOG_LEVEL_INFO);
 	if (getpid() == 1)
 		return run_as_init() < 0 ? 1 : 0;

@@ -26,6 +26,7 @@ static const struct command *const commands[] = {
 	&cmd_ps,
 	&cmd_inspect,
 	&cmd_memory,
+	&cmd_metrics,
 	&cmd_rm,
 	NULL,
 	&cmd_sleep,

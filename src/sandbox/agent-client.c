@@ -63,6 +63,20 @@ int agent_init(struct channel *ch, const char *sandbox_id, json_t *envs, uint64_
 	return r;
 }
 
+int agent_metrics(struct channel *ch, uint64_t deadline_ns, json_t **ret)
+{
+	_cleanup_buf_ struct buf reply = {0};
+	int status, r;
+
+	r = channel_call(ch, "GET", "/metrics", NULL, NULL, 0, deadline_ns, &status, &reply);
+	if (r < 0)
+		return r;
+	if (status != 200)
+		return -EBADMSG;
+	*ret = json_loadb(reply.data ? reply.data : "", reply.len, 0, NULL);
+	return *ret ? 0 : -EBADMSG;
+}
+
 int agent_prepare(struct channel *ch, uint64_t deadline_ns, json_t **ret_steps)
 {
 	json_t *body = json_object(), *reply = NULL, *steps;

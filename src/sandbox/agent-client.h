@@ -17,6 +17,10 @@ int agent_init(struct channel *ch, const char *sandbox_id, json_t *envs, uint64_
 /** agent_prepare() - before a snapshot; @ret_steps: what it did, new reference */
 int agent_prepare(struct channel *ch, uint64_t deadline_ns, json_t **ret_steps);
 
+/** agent_metrics() - GET /metrics of the guest. @ret: new reference. Return: 0; -EBADMSG; negative
+ *  errno */
+int agent_metrics(struct channel *ch, uint64_t deadline_ns, json_t **ret);
+
 /**
  * agent_run() - run a shell command as root to its end
  * @output: its standard output and error, appended, at most 64 KiB

@@ -32,6 +32,7 @@
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/snapshots.h"
+#include "sandbox/usage.h"
 #include "vmm/vmm.h"
 
 #define HOST_MAX_BUILDS 32
@@ -62,6 +63,7 @@ struct sandbox {
 				     with an empty id before the first save */
 
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
+	struct usage usage;	 /* info */
 	bool expiring;		 /* info; a worker looks after its time being up */
 	bool reconnecting;	 /* info; a worker tries to get a channel */
 	unsigned refine_tries;	 /* op and info to change; how often to ask for its working set */
