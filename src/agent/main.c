@@ -272,8 +272,9 @@ static int parse_options(int argc, char **argv, struct options *o)
  */
 static void keep_small(void)
 {
-	(void)mallopt(M_MMAP_THRESHOLD, 128 << 10);
-	(void)mallopt(M_TRIM_THRESHOLD, 128 << 10);
+	(void)mallopt(M_MMAP_THRESHOLD, 48 << 10);
+	(void)mallopt(M_TRIM_THRESHOLD, 64 << 10);
+	(void)mallopt(M_TOP_PAD, 16 << 10);
 	(void)mallopt(M_ARENA_MAX, 1);
 }
 
