@@ -22,6 +22,7 @@ struct prepare;
 struct process_table;
 struct router;
 struct watch_table;
+struct workers;
 
 struct agent {
 	struct loop *loop;
@@ -32,6 +33,7 @@ struct agent {
 	struct prepare *prepare;
 	struct watch_table *watches;
 	struct metrics *metrics;
+	struct workers *workers; /* threads that transfer files */
 	struct cgroup workload;
 	struct helper_set helpers;
 	int child_fd;	    /* signalfd of SIGCHLD */
