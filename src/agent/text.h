@@ -11,6 +11,3 @@
 
 /** text_append() - @text as a JSON string, with its quotes. Return: 0; -ENOMEM */
 int text_append(struct buf *b, const char *text);
-
-/** text_is_utf8() - valid UTF-8, without surrogates and overlong forms? */
-int text_is_utf8(const char *text);
