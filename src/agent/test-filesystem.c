@@ -559,6 +559,18 @@ static unsigned long resident_kib(const struct place *p)
 	return kib;
 }
 
+/* All of the processes end, those without a client too. */
+static void expect_no_helpers(const struct place *p)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "pgrep -P %d -x dorm-helper > /dev/null", p->b.pid);
+	for (int i = 0; system(command) == 0; i++) {
+		assert_true(i < 500);
+		clock_sleep_ms(20);
+	}
+}
+
 /* A listing larger than what one answer may be in memory, read slowly: it waits in the helper. */
 static size_t count_listed(struct place *p, const char *message)
 {
@@ -630,6 +642,44 @@ static void test_too_large(void **state)
 	place_stop(&p);
 }
 
+/* A file system whose server never answers: only who asks for it waits, and not for ever. */
+static void test_hanging(void **state)
+{
+	const struct channel_header limit = {"connect-timeout-ms", "300"};
+	struct place p = {0};
+	struct channel_stream *s, *limited;
+	char path[64], options[128], request[128];
+	int status, fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	place_start(&p);
+	snprintf(path, sizeof(path), "%s/hangs", p.dir);
+	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+	mkdir(path, 0755);
+	if (fd < 0 || mount("test", path, "fuse", MS_NOSUID | MS_NODEV, options) < 0) {
+		print_message("cannot mount FUSE: %s\n", strerror(errno));
+		place_stop(&p);
+		skip();
+	}
+	snprintf(request, sizeof(request), "{\"path\":\"%s/x\"}", path);
+	s = open_call(&p, "/filesystem.Filesystem/Stat", request);
+	assert_int_equal(channel_stream_open(p.b.ch, "POST", "/filesystem.Filesystem/ListDir",
+					     &limit, 1, false, &limited),
+			 0);
+	assert_int_equal(channel_stream_write(limited, request, strlen(request), true, box_soon()),
+			 0);
+	assert_int_equal(channel_stream_head(s, deadline_after_ms(200), &status), -ETIMEDOUT);
+	assert_int_equal(box_call(&p.b, "GET", "/health", NULL, NULL), 204);
+	json_decref(entry(&p, "Stat", json_pack("{s:s}", "path", "/")));
+	assert_int_equal(channel_stream_head(limited, box_soon(), &status), 0);
+	assert_int_equal(status, 504);
+	channel_stream_close(limited);
+	channel_stream_close(s);
+	expect_no_helpers(&p);
+	assert_int_equal(umount2(path, MNT_DETACH), 0);
+	close(fd);
+	place_stop(&p);
+}
+
 /* Forty at once, and nobody waits for the answer of the half. */
 static void test_many_at_once(void **state)
 {
@@ -650,17 +700,7 @@ static void test_many_at_once(void **state)
 		assert_int_equal(status, 200);
 		channel_stream_close(s[i]);
 	}
-	/* all of their processes end, those without a client too */
-	for (int i = 0;; i++) {
-		char command[64];
-
-		snprintf(command, sizeof(command), "pgrep -P %d -x dorm-helper > /dev/null",
-			 p.b.pid);
-		if (system(command) != 0)
-			break;
-		assert_true(i < 500);
-		clock_sleep_ms(20);
-	}
+	expect_no_helpers(&p);
 	place_stop(&p);
 }
 
@@ -674,7 +714,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_remove_mount), cmocka_unit_test(test_move),
 		cmocka_unit_test(test_move_across),  cmocka_unit_test(test_list),
 		cmocka_unit_test(test_odd_names),    cmocka_unit_test(test_large),
-		cmocka_unit_test(test_too_large),    cmocka_unit_test(test_many_at_once),
+		cmocka_unit_test(test_too_large),    cmocka_unit_test(test_hanging),
+		cmocka_unit_test(test_many_at_once),
 	};
 
 	return box_main(argc, argv, tests, ARRAY_SIZE(tests));
