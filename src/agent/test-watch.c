@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -236,6 +239,9 @@ static void test_events(void **state)
 	seen_exactly(&w, &p, "REMOVE b;");
 	sh("cd %s; touch sub/x d/y; rm sub/x", p.dir);
 	seen_exactly(&w, &p, ""); /* not recursive */
+	/* an upload: only the name that it is for */
+	sh("cd %s; printf x > .dorm-upload-1; mv .dorm-upload-1 up; rm up", p.dir);
+	seen_exactly(&w, &p, "CREATE up;WRITE up;REMOVE up;");
 	sh("cd %s; mkdir \"$(printf 'n\\377\"')\"", p.dir);
 	seen_exactly(&w, &p, "CREATE n\xEF\xBF\xBD\";");
 	seen_deinit(&w);
@@ -255,6 +261,86 @@ static void test_refused(void **state)
 	expect_refused(&p, path, "", "invalid_argument", "not a directory");
 	expect_refused(&p, p.dir, ",\"recursive\":3", "invalid_argument",
 		       "recursive must be true or false");
+	place_stop(&p);
+}
+
+/* The least that a FUSE server has to know for its root to be opened. */
+static void *serve_fuse(void *userdata)
+{
+	static char in[FUSE_MIN_READ_BUFFER + 65536];
+	int fd = *(int *)userdata;
+
+	while (read(fd, in, sizeof(in)) > 0) {
+		const struct fuse_in_header *ih = (const void *)in;
+		struct {
+			struct fuse_out_header h;
+			union {
+				struct fuse_init_out init;
+				struct fuse_attr_out attr;
+				struct fuse_statfs_out statfs;
+				struct fuse_open_out open;
+			};
+		} out = {.h = {.unique = ih->unique}};
+		size_t len = 0;
+
+		if (ih->opcode == FUSE_INIT) {
+			out.init.major = FUSE_KERNEL_VERSION;
+			out.init.minor = FUSE_KERNEL_MINOR_VERSION;
+			out.init.max_write = 4096;
+			len = sizeof(out.init);
+		} else if (ih->opcode == FUSE_GETATTR) {
+			out.attr.attr.ino = 1;
+			out.attr.attr.mode = S_IFDIR | 0755;
+			out.attr.attr.nlink = 2;
+			len = sizeof(out.attr);
+		} else if (ih->opcode == FUSE_STATFS) {
+			len = sizeof(out.statfs);
+		} else if (ih->opcode == FUSE_OPENDIR) {
+			len = sizeof(out.open);
+		} else if (ih->opcode == FUSE_FORGET) {
+			continue;
+		} else if (ih->opcode != FUSE_RELEASEDIR && ih->opcode != FUSE_READDIR) {
+			out.h.error = -ENOSYS;
+		}
+		out.h.len = (uint32_t)(sizeof(out.h) + len);
+		if (write(fd, &out, out.h.len) < 0)
+			break;
+	}
+	return NULL;
+}
+
+/* inotify sees only what happens on this side: such a watch has to be asked for. */
+static void test_network(void **state)
+{
+	struct place p = {0};
+	struct seen w;
+	char path[64], options[128];
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	pthread_t thread;
+
+	place_start(&p);
+	snprintf(path, sizeof(path), "%s/fuse", p.dir);
+	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+	mkdir(path, 0755);
+	if (fd < 0 || mount("test", path, "fuse", MS_NOSUID | MS_NODEV, options) < 0) {
+		print_message("cannot mount FUSE: %s\n", strerror(errno));
+		place_stop(&p);
+		skip();
+	}
+	assert_int_equal(pthread_create(&thread, NULL, serve_fuse, &fd), 0);
+	expect_refused(&p, path, "", "invalid_argument", "cannot watch path on network filesystem");
+	watch_start(&p, path, ",\"allowNetworkMounts\":true", NULL, 0, &w);
+	seen_until_started(&w);
+	seen_deinit(&w);
+	/* above it, it does not join */
+	watch_start(&p, p.dir, ",\"recursive\":true", NULL, 0, &w);
+	seen_until_started(&w);
+	sh("mkdir %s/beside", p.dir);
+	seen_until(&w, "CREATE beside;");
+	seen_deinit(&w);
+	assert_int_equal(umount2(path, MNT_DETACH), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	close(fd);
 	place_stop(&p);
 }
 
@@ -704,13 +790,21 @@ static void test_polled_limits(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_events),	      cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_recursive),     cmocka_unit_test(test_recursive_moves),
-		cmocka_unit_test(test_race),	      cmocka_unit_test(test_entries),
-		cmocka_unit_test(test_root),	      cmocka_unit_test(test_keepalive_and_deadline),
-		cmocka_unit_test(test_slow_client),   cmocka_unit_test(test_client_goes_away),
-		cmocka_unit_test(test_helper_dies),   cmocka_unit_test(test_prepare),
-		cmocka_unit_test(test_polled),	      cmocka_unit_test(test_polled_at_once),
+		cmocka_unit_test(test_events),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_network),
+		cmocka_unit_test(test_recursive),
+		cmocka_unit_test(test_recursive_moves),
+		cmocka_unit_test(test_race),
+		cmocka_unit_test(test_entries),
+		cmocka_unit_test(test_root),
+		cmocka_unit_test(test_keepalive_and_deadline),
+		cmocka_unit_test(test_slow_client),
+		cmocka_unit_test(test_client_goes_away),
+		cmocka_unit_test(test_helper_dies),
+		cmocka_unit_test(test_prepare),
+		cmocka_unit_test(test_polled),
+		cmocka_unit_test(test_polled_at_once),
 		cmocka_unit_test(test_polled_limits),
 	};
 

@@ -31,7 +31,7 @@ char *tree_copy_name(const char *to)
 	uint64_t random = 0;
 
 	(void)!getrandom(&random, sizeof(random), 0); /* O_EXCL finds out about a bad one */
-	return str_printf("%.*s/.%.200s.dorm-%016llx", (int)(slash - to), to, slash + 1,
+	return str_printf("%.*s/.dorm-move-%016llx", (int)(slash - to), to,
 			  (unsigned long long)random);
 }
 

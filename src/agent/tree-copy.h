@@ -3,7 +3,8 @@
 /* tree-copy.h - the copy that a move to another file system is (tree.h). For helpers only */
 #include "base/problem.h"
 
-/** tree_copy_name() - a fresh name beside @to: "/a/.b.dorm-1f0c...". free(); NULL without memory */
+/** tree_copy_name() - a fresh name beside @to: "/a/.dorm-move-1f0c...". free(); NULL without memory
+ */
 char *tree_copy_name(const char *to);
 
 /**

@@ -30,7 +30,7 @@ int tree_remove(const char *path, struct problem *problem);
 /**
  * tree_move() - rename, also to another file system
  * Parents of @to are made. An existing file or empty directory at @to is replaced, as rename(2)
- * does. Across file systems it is a copy beside @to under a name of its own (".NAME.dorm-..."),
+ * does. Across file systems it is a copy beside @to under a name of its own (".dorm-move-..."),
  * renamed when it is complete, and then the removal of @from: owners, modes, times, attributes,
  * holes and special files are kept, hard links become separate files.
  * Return: 0; -ENOENT without @from; -EINVAL when @to is below @from; negative errno

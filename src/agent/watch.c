@@ -71,6 +71,11 @@ static int add(struct watch *w, int fd, const char *path, int *ret_wd)
 	return r;
 }
 
+static bool is_hidden(const char *name)
+{
+	return str_has_prefix(name, WATCH_HIDDEN) != NULL;
+}
+
 static void tell(struct watch *w, int wd, const char *name)
 {
 	if (w->told.len < TOLD_MAX && buf_printf(&w->told, "%d/%s", wd, name) == 0)
@@ -122,7 +127,7 @@ static int scan_one(struct watch *w, int fd, int wd, const char *path, const cha
 
 	if (!below)
 		return -ENOMEM;
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || is_hidden(name))
 		return 0;
 	if (report) {
 		tell(w, wd, name);
@@ -185,17 +190,32 @@ static int join_new(struct watch *w, const struct inotify_event *e, const char *
 	return r;
 }
 
+/* A name turned up in a directory that is watched. */
+static int on_appeared(struct watch *w, const struct inotify_event *e, const char *path)
+{
+	int r = w->emit(w->userdata, WATCH_CREATE, path);
+
+	if (r == 0 && e->mask & IN_ISDIR)
+		return w->options.recursive ? join_new(w, e, path) : 0;
+	if (r == 0 && e->cookie && e->cookie == w->hidden_cookie)
+		r = w->emit(w->userdata, WATCH_WRITE, path);
+	return r;
+}
+
 static int on_named(struct watch *w, const struct inotify_event *e, const char *path)
 {
 	bool is_dir = e->mask & IN_ISDIR && w->options.recursive;
 	int r = 0;
 
+	if (is_hidden(e->name)) {
+		if (e->mask & IN_MOVED_FROM)
+			w->hidden_cookie = e->cookie;
+		return 0;
+	}
 	if (e->mask & IN_CREATE && take_told(w, e->wd, e->name))
 		return 0;
-	if (e->mask & (IN_CREATE | IN_MOVED_TO)) {
-		r = w->emit(w->userdata, WATCH_CREATE, path);
-		return r == 0 && is_dir ? join_new(w, e, path) : r;
-	}
+	if (e->mask & (IN_CREATE | IN_MOVED_TO))
+		return on_appeared(w, e, path);
 	if (e->mask & IN_MOVED_FROM) {
 		r = w->emit(w->userdata, WATCH_RENAME, path);
 		return r == 0 && is_dir ? note_moved(w, e->cookie, path) : r;
