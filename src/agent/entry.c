@@ -5,7 +5,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "agent/metadata.h"
 #include "agent/text.h"
@@ -57,15 +56,33 @@ static const char *base_name(const char *path)
 	return slash && slash[1] ? slash + 1 : path;
 }
 
+/*
+ * Days since 1970 to a date. Not gmtime(): its lock may have been held by another thread when this
+ * process was forked. Source: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms"
+ */
+static void date_of(int64_t days, int64_t *ret_year, unsigned *ret_month, unsigned *ret_day)
+{
+	int64_t z = days + 719468, era = (z >= 0 ? z : z - 146096) / 146097;
+	unsigned doe = (unsigned)(z - era * 146097); /* day of the era of 400 years */
+	unsigned yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+	unsigned doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+	unsigned mp = (5 * doy + 2) / 153; /* months since March */
+
+	*ret_day = doy - (153 * mp + 2) / 5 + 1;
+	*ret_month = mp < 10 ? mp + 3 : mp - 9;
+	*ret_year = (int64_t)yoe + era * 400 + (*ret_month <= 2);
+}
+
 static int append_time(struct buf *b, const struct timespec *t)
 {
-	char text[32] = "1970-01-01T00:00:00";
-	struct tm tm;
+	int64_t days = t->tv_sec / 86400 - (t->tv_sec % 86400 < 0), year;
+	unsigned s = (unsigned)(t->tv_sec - days * 86400), month, day;
 
-	/* years outside 0001 to 9999 are none in JSON's timestamps */
-	if (gmtime_r(&t->tv_sec, &tm) && tm.tm_year >= -1899 && tm.tm_year < 8100)
-		(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm); /* fits */
-	return buf_printf(b, ",\"modifiedTime\":\"%s.%09ldZ\"", text, t->tv_nsec);
+	date_of(days, &year, &month, &day);
+	if (year < 1 || year > 9999) /* JSON's timestamps have no others */
+		return buf_printf(b, ",\"modifiedTime\":\"1970-01-01T00:00:00Z\"");
+	return buf_printf(b, ",\"modifiedTime\":\"%04d-%02u-%02uT%02u:%02u:%02u.%09ldZ\"",
+			  (int)year, month, day, s / 3600, s / 60 % 60, s % 60, t->tv_nsec);
 }
 
 /* Where the link leads, as far as it leads somewhere; its type and mode. */

@@ -9,6 +9,10 @@
  * It has one descriptor, HELPER_FD, the other end of helper.fd; it ends when its work returns, and
  * is killed when the agent gives it up. One that cannot be killed (stuck in the kernel) counts
  * against HELPER_MAX until it ends.
+ *
+ * The agent has other threads (worker.h) at the moment of the fork, and what they held stays locked
+ * in the child: work must not use streams of stdio, nor functions that know time zones (gmtime(),
+ * strftime()). malloc() is safe: the C library takes care of it.
  */
 #include <stdbool.h>
 #include <sys/types.h>

@@ -136,6 +136,9 @@ static int exists(const struct place *p, const char *name)
 
 static void test_stat(void **state)
 {
+	static const char *const times[] = {"1970-01-01 00:00:00", "1969-12-31 23:59:59",
+					    "2000-02-29 12:34:56", "1904-02-29 00:00:00",
+					    "2024-12-31 23:59:59", "2100-03-01 00:00:01"};
 	struct place p = {0};
 	char want[256];
 	json_t *e;
@@ -154,6 +157,16 @@ static void test_stat(void **state)
 	assert_int_equal(json_integer_value(json_object_get(e, "mode")), 0640);
 	assert_string_equal(text_of(e, "permissions"), "-rw-r-----");
 	assert_string_equal(text_of(e, "modifiedTime"), "2026-01-02T03:04:05.123456789Z");
+	for (size_t i = 0; i < ARRAY_SIZE(times); i++) {
+		json_t *t;
+
+		sh("touch -d '%s UTC' %s/time", times[i], p.dir);
+		t = entry(&p, "Stat", at(&p, "time"));
+		snprintf(want, sizeof(want), "%.10sT%.8s.000000000Z", times[i], times[i] + 11);
+		assert_string_equal(text_of(t, "modifiedTime"), want);
+		json_decref(t);
+	}
+	snprintf(want, sizeof(want), "%s/a", p.dir);
 	if (geteuid() == 0) {
 		assert_string_equal(text_of(e, "owner"), "root");
 		assert_string_equal(text_of(e, "group"), "root");

@@ -78,21 +78,17 @@ static void ask(struct polled *p, struct request *rq);
 
 static void ask_next(struct polled *p)
 {
-	struct waiting *w = p->first;
-	struct request *rq;
+	while (p->first && !p->relay.busy) {
+		struct waiting *w = p->first;
+		struct request *rq = w->rq;
 
-	while (w && !w->rq) {
 		p->first = w->next;
 		free(w);
-		w = p->first;
+		if (rq) {
+			request_release(rq);
+			ask(p, rq);
+		}
 	}
-	if (!w)
-		return;
-	p->first = w->next;
-	rq = w->rq;
-	free(w);
-	request_release(rq);
-	ask(p, rq);
 }
 
 static void on_answer(void *userdata, int r)
@@ -120,7 +116,8 @@ static void on_answer_limit(void *userdata)
 	struct polled *p = userdata;
 
 	relay_fail(&p->relay, CONNECT_DEADLINE_EXCEEDED,
-		   "the watcher did not answer in time and was removed: its file system hangs");
+		   "the watcher was removed: its answer was not through in time, because a file "
+		   "system hangs or its client does not read");
 	polled_free(p);
 }
 

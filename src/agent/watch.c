@@ -195,11 +195,7 @@ static int on_appeared(struct watch *w, const struct inotify_event *e, const cha
 {
 	int r = w->emit(w->userdata, WATCH_CREATE, path);
 
-	if (r == 0 && e->mask & IN_ISDIR)
-		return w->options.recursive ? join_new(w, e, path) : 0;
-	if (r == 0 && e->cookie && e->cookie == w->hidden_cookie)
-		r = w->emit(w->userdata, WATCH_WRITE, path);
-	return r;
+	return r == 0 && e->mask & IN_ISDIR && w->options.recursive ? join_new(w, e, path) : r;
 }
 
 static int on_named(struct watch *w, const struct inotify_event *e, const char *path)
@@ -207,11 +203,8 @@ static int on_named(struct watch *w, const struct inotify_event *e, const char *
 	bool is_dir = e->mask & IN_ISDIR && w->options.recursive;
 	int r = 0;
 
-	if (is_hidden(e->name)) {
-		if (e->mask & IN_MOVED_FROM)
-			w->hidden_cookie = e->cookie;
+	if (is_hidden(e->name))
 		return 0;
-	}
 	if (e->mask & IN_CREATE && take_told(w, e->wd, e->name))
 		return 0;
 	if (e->mask & (IN_CREATE | IN_MOVED_TO))

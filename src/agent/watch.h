@@ -12,7 +12,7 @@
  * Names are relative to the watched directory, which itself is ".". Recursive: a directory that
  * appears joins. A file that the agent itself makes under a name that begins with WATCH_HIDDEN, to
  * rename it when it is complete (uploads, moves across file systems), is reported under its real
- * name alone, as CREATE and WRITE. What was in it before it could be watched is reported as
+ * name alone. What was in it before it could be watched is reported as
  * created, once: inotify's own report of it is left out. Of a directory that moves within the watch
  * only the two names are reported; of one that moves in from outside, also what is in it.
  * Directories of network file systems do not join unless they are allowed to.
@@ -44,7 +44,6 @@ struct watch {
 	/* reported from a scan, and perhaps once more by inotify: "NUMBER/NAME" with NUL after each
 	 */
 	struct buf told;
-	uint32_t hidden_cookie; /* of the last hidden file that was renamed; 0: none */
 	/* a directory that was moved from here, and may turn up elsewhere in the watch */
 	uint32_t moved_cookie; /* 0: none */
 	char *moved_path;

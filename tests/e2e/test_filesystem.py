@@ -162,7 +162,14 @@ def test_move_and_remove():
     good(s, "Remove", {"path": "back"})
     check(D.exec(s, "cat", "/tmp/keep") == "keep", "not through the link")
     bad(s, "Remove", {"path": "/proc"}, 400, "failed_precondition", "mount point")
+    # a directory of the template: overlayfs does not rename those
+    good(s, "Move", {"source": "/home/user", "destination": "/var/new/home"})
+    check(not has(s, "/home/user") and D.exec(s, "stat", "-c", "%U", "/var/new/home") == "user", "moved")
     D.api("DELETE", f"/sandboxes/{s}")
+
+
+def has(sandbox, path):
+    return call(sandbox, "Stat", {"path": path})[0] == 200
 
 
 def test_large_tree():
