@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "agent/cgroup.h"
+#include "agent/heap.h"
 #include "agent/helper.h"
 #include "agent/loop.h"
 #include "channel/server.h"
@@ -36,6 +37,7 @@ struct agent {
 	struct workers *workers; /* threads that transfer files */
 	struct cgroup workload;
 	struct helper_set helpers;
+	struct heap heap;
 	int child_fd;	    /* signalfd of SIGCHLD */
 	int random_fd;	    /* the kernel's generator, open so that a repair need not look for it */
 	json_t *env;	    /* name: value, for every process; set by init */

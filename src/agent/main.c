@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,6 +21,7 @@
 #include "agent/boot.h"
 #include "agent/files.h"
 #include "agent/filesystem-rpc.h"
+#include "agent/heap.h"
 #include "agent/metrics.h"
 #include "agent/port.h"
 #include "agent/prepare.h"
@@ -108,6 +108,8 @@ static int agent_init(struct agent *a, const struct options *o)
 {
 	int r = loop_new(&a->loop);
 
+	if (r == 0)
+		heap_init(&a->heap, a->loop);
 	a->env = json_object();
 	if (!a->env)
 		r = -ENOMEM;
@@ -166,6 +168,7 @@ static void agent_deinit(struct agent *a)
 	watch_table_free(a->watches);
 	metrics_free(a->metrics);
 	server_free(a->server);
+	heap_deinit(&a->heap);
 	router_free(a->router);
 	loop_free(a->loop);
 	cgroup_close(&a->workload);
@@ -273,24 +276,11 @@ static int parse_options(int argc, char **argv, struct options *o)
 	return no_boot && o->fd >= 0 && optind == argc ? 0 : -EINVAL;
 }
 
-/*
- * The guest's memory is the sandbox's: what a burst of requests needed goes back when it is over.
- * Buffers are mappings of their own, which leave when they are freed (without a fixed threshold
- * malloc would soon keep them in the heap), and the heap's end is given back early.
- */
-static void keep_small(void)
-{
-	(void)mallopt(M_MMAP_THRESHOLD, 48 << 10);
-	(void)mallopt(M_TRIM_THRESHOLD, 64 << 10);
-	(void)mallopt(M_TOP_PAD, 16 << 10);
-	(void)mallopt(M_ARENA_MAX, 1);
-}
-
 int main(int argc, char **argv)
 {
 	struct options o = {.fd = -1};
 
-	keep_small();
+	heap_setup();
 	log_init("dorm-agent", LOG_LEVEL_INFO);
 	if (getpid() == 1)
 		return run_as_init() < 0 ? 1 : 0;
