@@ -12,11 +12,14 @@
 #include <jansson.h>
 
 #include "agent/cgroup.h"
+#include "agent/heap.h"
+#include "agent/helper.h"
 #include "agent/identity.h"
 #include "agent/loop.h"
 #include "channel/server.h"
 
 struct hooks;
+struct metrics;
 struct network;
 struct port;
 struct ports;
@@ -24,6 +27,7 @@ struct prepare;
 struct process_table;
 struct repair;
 struct router;
+struct watch_table;
 struct workers;
 
 struct agent {
@@ -37,8 +41,12 @@ struct agent {
 	struct hooks *hooks;
 	struct ports *ports;
 	struct network *network;
+	struct watch_table *watches;
+	struct metrics *metrics;
 	struct workers *workers; /* threads that transfer files */
 	struct cgroup workload;
+	struct helper_set helpers;
+	struct heap heap;
 	int child_fd;	 /* signalfd of SIGCHLD */
 	int random_fd;	 /* the kernel's generator, open so that a repair need not look for it */
 	int tcp_fd;	 /* of tcp.h; -1: this kernel has none */

@@ -8,9 +8,11 @@
 #include "base/error.h"
 #include "base/str.h"
 
-#define ENVELOPE_HEAD  5u
-#define FLAG_END       0x02
-#define TIMEOUT_MAX_MS 9999999999ull /* the protocol allows ten digits */
+#define ENVELOPE_HEAD	    5u
+#define FLAG_END	    0x02
+#define KEEPALIVE_DEFAULT_S 90ull
+#define KEEPALIVE_MAX_S	    3600ull
+#define TIMEOUT_MAX_MS	    9999999999ull /* the protocol allows ten digits */
 
 static const struct {
 	const char *name;
@@ -35,6 +37,20 @@ __attribute__((format(printf, 2, 0))) static json_t *error_object(enum connect_c
 
 	(void)vsnprintf(message, sizeof(message), fmt, ap); /* cut is better than nothing */
 	return json_pack("{s:s, s:o}", "code", codes[code].name, "message", request_text(message));
+}
+
+int connect_status(enum connect_code code)
+{
+	return codes[code].status;
+}
+
+char *connect_error_text(enum connect_code code, const char *fmt, va_list ap)
+{
+	json_t *e = error_object(code, fmt, ap);
+	char *text = json_dumps(e, JSON_COMPACT);
+
+	json_decref(e);
+	return text;
 }
 
 /* --- unary -------------------------------------------------------------------------------------
@@ -152,6 +168,29 @@ void connect_stream_fail(struct request *rq, enum connect_code code, const char 
 	}
 	envelope_send(rq, FLAG_END, text, strlen(text));
 	server_stream_end(rq->stream);
+}
+
+void connect_stream_fail_with(struct request *rq, const char *error, size_t len)
+{
+	_cleanup_buf_ struct buf b = {0};
+
+	if (buf_append(&b, "{\"error\":", 9) < 0 || buf_append(&b, error, len) < 0 ||
+	    buf_append(&b, "}", 1) < 0) {
+		server_stream_reset(rq->stream);
+		return;
+	}
+	envelope_send(rq, FLAG_END, b.data, b.len);
+	server_stream_end(rq->stream);
+}
+
+uint64_t connect_keepalive_ms(struct request *rq)
+{
+	const char *text = server_stream_header(rq->stream, "keepalive-ping-interval");
+	uint64_t s;
+
+	if (!text || str_to_u64(text, &s) < 0 || !s)
+		s = KEEPALIVE_DEFAULT_S;
+	return MIN(s, KEEPALIVE_MAX_S) * 1000;
 }
 
 int connect_timeout_ms(struct request *rq, uint64_t *ret)

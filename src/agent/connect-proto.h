@@ -9,6 +9,8 @@
  * before each JSON; the last one has flag 0x02, and carries the error if there is one: the status
  * is always 200. Source: https://connectrpc.com/docs/protocol
  */
+#include <stdarg.h>
+
 #include "agent/router.h"
 
 enum connect_code {
@@ -23,6 +25,13 @@ enum connect_code {
 	CONNECT_UNAVAILABLE,
 	CONNECT_DEADLINE_EXCEEDED,
 };
+
+/** connect_status() - the HTTP status of a unary error */
+int connect_status(enum connect_code code);
+
+/** connect_error_text() - {"code", "message"}: fresh memory; NULL without memory */
+char *connect_error_text(enum connect_code code, const char *fmt, va_list ap)
+	__attribute__((format(printf, 2, 0)));
 
 /** connect_unary_parse() - the request's message. Return: 0; or -EBADMSG, already answered */
 int connect_unary_parse(struct request *rq, json_t **ret);
@@ -49,11 +58,18 @@ void connect_stream_end(struct request *rq);
 void connect_stream_fail(struct request *rq, enum connect_code code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/** connect_stream_fail_with() - the same with a complete error object, {"code", "message"} */
+void connect_stream_fail_with(struct request *rq, const char *error, size_t len);
+
 /**
  * connect_envelope_parse() - the payload of the one envelope that fills @data
  * Return: 0; -EBADMSG: cut, compressed, or followed by something
  */
 int connect_envelope_parse(const char *data, size_t len, const char **ret, size_t *ret_len);
+
+/** connect_keepalive_ms() - after so much silence a stream wants a keep-alive: of
+ *  Keepalive-Ping-Interval, otherwise 90 seconds */
+uint64_t connect_keepalive_ms(struct request *rq);
 
 /** connect_timeout_ms() - Connect-Timeout-Ms; 0: none. Return: 0; -EINVAL */
 int connect_timeout_ms(struct request *rq, uint64_t *ret);

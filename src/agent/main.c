@@ -23,7 +23,10 @@
 #include "agent/agent.h"
 #include "agent/boot.h"
 #include "agent/files.h"
+#include "agent/filesystem-rpc.h"
+#include "agent/heap.h"
 #include "agent/hooks.h"
+#include "agent/metrics.h"
 #include "agent/network.h"
 #include "agent/port.h"
 #include "agent/ports.h"
@@ -33,6 +36,7 @@
 #include "agent/repair.h"
 #include "agent/router.h"
 #include "agent/tcp.h"
+#include "agent/watch-rpc.h"
 #include "agent/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -79,7 +83,7 @@ static void on_sigchld(void *userdata, uint32_t events)
 		;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (!prepare_reaped(a->prepare, pid, status) &&
-		    !hooks_reaped(a->hooks, pid, status))
+		    !hooks_reaped(a->hooks, pid, status) && !helper_reaped(&a->helpers, pid))
 			(void)process_reaped(a->processes, pid, status); /* or an orphan */
 	process_table_sweep(a->processes);
 }
@@ -125,6 +129,8 @@ static int agent_init(struct agent *a, const struct options *o)
 {
 	int r = loop_new(&a->loop);
 
+	if (r == 0)
+		heap_init(&a->heap, a->loop);
 	a->env = json_object();
 	if (!a->env)
 		r = -ENOMEM;
@@ -157,6 +163,16 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = ports_add(a->router);
 	if (r == 0)
+		r = filesystem_rpc_add(a->router);
+	if (r == 0)
+		r = metrics_new(a, &a->metrics);
+	if (r == 0)
+		r = metrics_add(a->router);
+	if (r == 0)
+		r = watch_table_new(a, &a->watches);
+	if (r == 0)
+		r = watch_rpc_add(a->router);
+	if (r == 0)
 		r = files_add(a->router);
 	if (r == 0)
 		r = server_new(&router_ops, a, &a->server);
@@ -187,8 +203,11 @@ static void agent_deinit(struct agent *a)
 	identity_plan_clear(&a->plan);
 	network_free(a->network);
 	process_table_free(a->processes);
+	watch_table_free(a->watches);
+	metrics_free(a->metrics);
 	server_free(a->server);
 	ports_free(a->ports);
+	heap_deinit(&a->heap);
 	router_free(a->router);
 	loop_free(a->loop);
 	cgroup_close(&a->workload);
@@ -312,6 +331,7 @@ int main(int argc, char **argv)
 {
 	struct options o = {.fd = -1};
 
+	heap_setup();
 	log_init("dorm-agent", LOG_LEVEL_INFO);
 	if (getpid() == 1)
 		return run_as_init() < 0 ? 1 : 0;

@@ -292,6 +292,7 @@ static void on_closed(void *userdata, struct server_stream *s)
 	if (rq->closed)
 		rq->closed(rq);
 	buf_deinit(&rq->body);
+	heap_request_ended(&rq->agent->heap);
 	free(rq);
 }
 

@@ -9,10 +9,8 @@
 #include "base/clock.h"
 #include "base/str.h"
 
-#define DEFAULT_PATH	    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define KEEPALIVE_DEFAULT_S 90u
-#define KEEPALIVE_MAX_S	    3600u
-#define TAG_MAX		    256
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define TAG_MAX	     256
 
 void start_request_deinit(struct start_request *st)
 {
@@ -105,17 +103,12 @@ static int start_cwd(struct agent *a, json_t *config, struct start_request *st,
 
 int listening_parse(struct request *rq, struct problem *problem, struct listening *ret)
 {
-	const char *ping = request_header(rq, "keepalive-ping-interval");
-	uint64_t keepalive_s = KEEPALIVE_DEFAULT_S;
-
 	if (connect_timeout_ms(rq, &ret->timeout_ms) < 0) {
 		problem_set(problem, 400,
 			    "Connect-Timeout-Ms must be a number of at most ten digits");
 		return -EINVAL;
 	}
-	if (ping && (str_to_u64(ping, &keepalive_s) < 0 || !keepalive_s))
-		keepalive_s = KEEPALIVE_DEFAULT_S;
-	ret->keepalive_ms = MIN(keepalive_s, (uint64_t)KEEPALIVE_MAX_S) * 1000;
+	ret->keepalive_ms = connect_keepalive_ms(rq);
 	ret->deadline_ns = ret->timeout_ms ? deadline_after_ms(ret->timeout_ms) : DEADLINE_NEVER;
 	return 0;
 }

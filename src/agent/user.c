@@ -15,8 +15,8 @@
 
 #define FILE_MAX (1u << 20)
 
-/* Never blocks, whatever the sandbox's root has put there. Return: text (free()), or NULL */
-static char *text_of(const char *etc, const char *name)
+/* Never blocks, whatever the sandbox's root has put there */
+char *user_file_text(const char *etc, const char *name)
 {
 	_cleanup_free_ char *path = str_printf("%s/%s", etc, name);
 	_cleanup_free_ char *text = NULL;
@@ -70,7 +70,7 @@ static bool is_member(char *members, const char *name)
 
 static void read_groups(const char *etc, struct user *u)
 {
-	_cleanup_free_ char *text = text_of(etc, "group");
+	_cleanup_free_ char *text = user_file_text(etc, "group");
 	char *rest = text, *line, *f[4];
 	uint64_t gid;
 
@@ -82,7 +82,7 @@ static void read_groups(const char *etc, struct user *u)
 
 int user_lookup(const char *etc, const char *name, struct user *ret)
 {
-	_cleanup_free_ char *text = text_of(etc, "passwd");
+	_cleanup_free_ char *text = user_file_text(etc, "passwd");
 	char *rest = text, *line;
 	struct user u = {0};
 	bool found = false;

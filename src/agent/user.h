@@ -26,3 +26,7 @@ struct user {
  * Without any passwd, "root" is known all the same. Return: 0; -ENOENT
  */
 int user_lookup(const char *etc, const char *name, struct user *ret);
+
+/** user_file_text() - of passwd or group in @etc, under the limits above. Return: NULL for none;
+ *  free() */
+char *user_file_text(const char *etc, const char *name);

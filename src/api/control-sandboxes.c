@@ -518,3 +518,23 @@ int control_sandbox_network_get(struct request *q, struct reply *y)
 	sandbox_info_deinit(&info);
 	return reply_json(y, 200, o);
 }
+
+int control_sandbox_metrics(struct request *q, struct reply *y)
+{
+	uint64_t start_s = 0, end_s = SANDBOX_METRICS_TIME_MAX;
+	json_t *o = NULL;
+	int r = fields_query_uint(request_query(q, "start"), "start", 0, SANDBOX_METRICS_TIME_MAX,
+				  &y->problem, &start_s);
+
+	if (r == 0)
+		r = fields_query_uint(request_query(q, "end"), "end", 0, SANDBOX_METRICS_TIME_MAX,
+				      &y->problem, &end_s);
+	if (r == 0 && start_s > end_s) {
+		problem_set(&y->problem, 400, "start: %llu is after end, %llu",
+			    (unsigned long long)start_s, (unsigned long long)end_s);
+		r = -EINVAL;
+	}
+	if (r == 0)
+		r = sandbox_metrics(q->host, q->args[0], start_s, end_s, &y->problem, &o);
+	return r < 0 ? r : reply_json(y, 200, o);
+}

@@ -29,6 +29,7 @@ int control_sandbox_connect(struct request *q, struct reply *y);
 int control_sandbox_timeout(struct request *q, struct reply *y);
 int control_sandbox_fork(struct request *q, struct reply *y);
 int control_sandbox_snapshot(struct request *q, struct reply *y);
+int control_sandbox_metrics(struct request *q, struct reply *y);
 int control_sandbox_memory(struct request *q, struct reply *y);
 int control_sandbox_network(struct request *q, struct reply *y);
 int control_sandbox_network_get(struct request *q, struct reply *y);

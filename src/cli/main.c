@@ -30,6 +30,7 @@ static const struct command *const commands[] = {
 	&cmd_inspect,
 	&cmd_memory,
 	&cmd_network,
+	&cmd_metrics,
 	&cmd_rm,
 	NULL,
 	&cmd_ports,

@@ -144,6 +144,20 @@ static int order(struct channel *ch, const char *path, json_t *body, const char 
 	return r;
 }
 
+int agent_metrics(struct channel *ch, uint64_t deadline_ns, json_t **ret)
+{
+	_cleanup_buf_ struct buf reply = {0};
+	int status, r;
+
+	r = channel_call(ch, "GET", "/metrics", NULL, NULL, 0, deadline_ns, &status, &reply);
+	if (r < 0)
+		return r;
+	if (status != 200)
+		return -EBADMSG;
+	*ret = json_loadb(reply.data ? reply.data : "", reply.len, 0, NULL);
+	return *ret ? 0 : -EBADMSG;
+}
+
 int agent_init(struct channel *ch, const struct agent_identity *identity, unsigned patience_ms,
 	       struct problem *problem)
 {

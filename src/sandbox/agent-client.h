@@ -51,6 +51,10 @@ int agent_prepare(struct channel *ch, unsigned patience_ms, json_t **ret_steps);
  *  when it does not say so before @deadline_ns */
 json_t *agent_last_repair(struct channel *ch, uint64_t deadline_ns);
 
+/** agent_metrics() - GET /metrics of the guest. @ret: new reference. Return: 0; -EBADMSG; negative
+ *  errno */
+int agent_metrics(struct channel *ch, uint64_t deadline_ns, json_t **ret);
+
 /**
  * agent_run() - run a shell command as root to its end
  * @output: its standard output and error, appended, at most 64 KiB

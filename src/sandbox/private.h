@@ -33,6 +33,7 @@
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/snapshots.h"
+#include "sandbox/usage.h"
 #include "vmm/vmm.h"
 
 #define HOST_MAX_BUILDS 32
@@ -70,6 +71,7 @@ struct sandbox {
 
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
 	bool stalled;		 /* info; its VM stopped because the host's disk is full */
+	struct usage usage;	 /* info */
 	bool expiring;		 /* info; a worker looks after its time being up */
 	bool reconnecting;	 /* info; a worker tries to get a channel */
 	unsigned refine_tries;	 /* op and info to change; how often to ask for its working set */

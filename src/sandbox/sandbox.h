@@ -166,6 +166,18 @@ int sandbox_each(struct host *host, sandbox_visit visit, void *userdata);
 /** sandbox_memory() - GET /sandboxes/{id}/memory */
 int sandbox_memory(struct host *host, const char *id, struct problem *problem, json_t **ret);
 
+#define SANDBOX_METRICS_TIME_MAX 9999999999ull /* seconds since 1970: the year 2286 */
+
+/**
+ * sandbox_metrics() - GET /sandboxes/{id}/metrics: what its guest used between two times
+ * @start_s, @end_s: seconds since 1970, at most SANDBOX_METRICS_TIME_MAX
+ * When @end_s is not past and the guest runs, it is asked, at most once a second: nothing else
+ * takes samples (usage.h). One that sleeps is not woken.
+ * @ret: new reference to an array, oldest first; may be empty
+ */
+int sandbox_metrics(struct host *host, const char *id, uint64_t start_s, uint64_t end_s,
+		    struct problem *problem, json_t **ret);
+
 /**
  * sandbox_memory_state() - how it gets its memory and how much is there, as GET /sandboxes/{id}
  * says Does not wait for operations on it. Return: new reference; NULL when it does not run, or the

@@ -96,6 +96,7 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 	fd_close(sb->memory_fd);
 	fd_close(sb->dirfd);
 	free(sb->path);
+	usage_deinit(&sb->usage);
 	record_deinit(&sb->record);
 	manifest_deinit(&sb->manifest);
 	pthread_mutex_destroy(&sb->info);

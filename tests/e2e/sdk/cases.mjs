@@ -287,6 +287,7 @@ export async function file_tree(s) {
 }
 
 export async function file_watch(s) {
+  await s.files.remove('watched') // of the sandbox that this is a fork of
   await s.files.makeDir('watched')
   const events = []
   const w = await s.files.watchDir('watched', (e) => { events.push(e) }, { recursive: true, includeEntry: true })
