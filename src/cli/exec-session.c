@@ -45,6 +45,8 @@
 #define TIMEOUT_GRACE_MS 10000 /* the sandbox ends a command that is late; we only make sure */
 #define STOP_GRACE_MS	 10000 /* for a command that we ended for a reason of our own */
 #define KEEPALIVE_S	 50
+#define KEEPALIVE_GONE_S 1 /* when we leave at once: what carries the stream notices at the next   \
+			    */
 #define START_S		 60
 #define SIGNALS_TO_LEAVE 3
 #define LEAVE_KEY	 0x1d	/* Ctrl-], as in telnet(1) */
