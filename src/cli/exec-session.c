@@ -55,6 +55,7 @@
 #define END_OF_INPUT	 "\x04" /* Ctrl-D: what a terminal has instead of an end of file */
 
 struct exec_session {
+	const struct cli *cli;
 	const struct exec_options *o;
 	struct http_loop *loop;
 	struct http_loop_handle *answer;
@@ -403,7 +404,8 @@ static int send_due(struct exec_session *s)
 /* Who and where, for every request of the session; those of Start alone are harmless elsewhere. */
 static int make_headers(struct exec_session *s)
 {
-	int r = sandbox_headers_init(&s->headers, s->o->sandbox_id, s->o->user);
+	int r = sandbox_headers_init(s->cli->socket, s->o->sandbox_id, s->o->user, &s->problem,
+				     &s->headers);
 
 	return r ? r
 		 : sandbox_headers_add(&s->headers,
@@ -612,7 +614,8 @@ static void deinit(struct exec_session *s)
 
 int exec_session_run(const struct cli *cli, const struct exec_options *options)
 {
-	struct exec_session s = {.o = options,
+	struct exec_session s = {.cli = cli,
+				 .o = options,
 				 .exit_code = -1,
 				 .signal_fd = -1,
 				 .what = options->attach ? options->attach : options->argv[0],
