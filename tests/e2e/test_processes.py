@@ -19,7 +19,7 @@ import time
 from harness import Dormouse, UnixConnection, check, main, program, wait_until
 
 D = Dormouse().__enter__()
-HEADERS = {"E2b-Sandbox-Port": "49983", "Connect-Protocol-Version": "1"}
+CONNECT = {"Connect-Protocol-Version": "1"}
 
 
 def call(sandbox, method, **message):
@@ -27,8 +27,7 @@ def call(sandbox, method, **message):
     connection = UnixConnection(D.socket, 60)
     try:
         connection.request("POST", f"/process.Process/{method}", json.dumps(message),
-                           {**HEADERS, "E2b-Sandbox-Id": sandbox,
-                            "Content-Type": "application/json"})
+                           {**CONNECT, **D.access(sandbox), "Content-Type": "application/json"})
         reply = connection.getresponse()
         return reply.status, json.loads(reply.read())
     finally:
@@ -38,14 +37,14 @@ def call(sandbox, method, **message):
 class Stream:
     """Start or Connect; events come by next(), output is collected"""
 
-    def __init__(self, sandbox, method, message, user="root", **headers):
+    def __init__(self, sandbox, method, message, user="root", **further):
         self.output, self.end, self.error, self.pid = b"", None, None, None
         self.connection = UnixConnection(D.socket, 120)
         body = json.dumps(message).encode()
         self.connection.request(
             "POST", f"/process.Process/{method}", struct.pack(">BI", 0, len(body)) + body,
-            {**HEADERS, "E2b-Sandbox-Id": sandbox, "Content-Type": "application/connect+json",
-             "Authorization": "Basic " + base64.b64encode(f"{user}:".encode()).decode(), **headers})
+            {**CONNECT, **D.access(sandbox), "Content-Type": "application/connect+json",
+             "Authorization": "Basic " + base64.b64encode(f"{user}:".encode()).decode(), **further})
         self.reply = self.connection.getresponse()
         check(self.reply.status == 200, f"{method}: status {self.reply.status}")
 
