@@ -89,7 +89,7 @@ static void on_room(void *userdata)
 	struct process *p = userdata;
 
 	process_watch_output(p);
-	if (p->state == PROCESS_EXITED)
+	if (p->state == PROCESS_EXITED && !p->grace.prev) /* on_grace() has found them held */
 		loop_timer_set(process_loop(p), &p->grace, deadline_after_ms(GRACE_MS));
 }
 

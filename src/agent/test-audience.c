@@ -80,22 +80,6 @@ static void test_late(void **state)
 	box_stop(&b);
 }
 
-static void test_retention_ends(void **state)
-{
-	struct box b = {0};
-	struct run a, c = {0};
-
-	box_start(&b);
-	a = run_shell(&b, "exit 0");
-	clock_sleep_ms(30500);
-	run_connect_pid(&b, &c, a.pid);
-	run_finish(&c);
-	assert_string_equal(c.code, "not_found");
-	run_deinit(&a);
-	run_deinit(&c);
-	box_stop(&b);
-}
-
 /* Connect's own deadline ends its stream and nothing else; its keepalives are its own. */
 static void test_connect_deadline(void **state)
 {
@@ -276,7 +260,6 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_several),
 		cmocka_unit_test(test_late),
-		cmocka_unit_test(test_retention_ends),
 		cmocka_unit_test(test_connect_deadline),
 		cmocka_unit_test(test_deadline_without_client),
 		cmocka_unit_test(test_stopped_client),

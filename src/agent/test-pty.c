@@ -90,7 +90,9 @@ static void test_typing(void **state)
 	assert_int_equal(r.exit_code, 0);
 	run_deinit(&r);
 	r = (struct run){0};
-	open_shell(&b, &r, "sleep 100");
+	/* no shell: dash forgets a SIGINT that arrives just before it executes its last command */
+	run_open(&b, &r, "{" PTY ",\"process\":{\"cmd\":\"sleep\",\"args\":[\"100\"]}}", NULL, 0);
+	run_until_started(&r);
 	assert_int_equal(box_type(&b, r.pid, "pty", "\x03"), 200); /* Ctrl-C */
 	run_finish(&r);
 	assert_string_equal(r.status, "signal: interrupt");

@@ -37,6 +37,7 @@
 #include "cli/output.h"
 #include "cli/process-event.h"
 #include "cli/sandbox-call.h"
+#include "cli/start-message.h"
 #include "cli/terminal.h"
 
 #define MAX_BUFFERED	 (256u << 10) /* output that waits for our reader */
@@ -45,6 +46,9 @@
 #define TIMEOUT_GRACE_MS 10000 /* the sandbox ends a command that is late; we only make sure */
 #define STOP_GRACE_MS	 10000 /* for a command that we ended for a reason of our own */
 #define KEEPALIVE_S	 50
+#define KEEPALIVE_GONE_S                                                                           \
+	1 /* when we leave at once: what carries the stream notices at the next                    \
+	   */
 #define START_S		 60
 #define SIGNALS_TO_LEAVE 3
 #define LEAVE_KEY	 0x1d	/* Ctrl-], as in telnet(1) */
@@ -397,73 +401,6 @@ static int send_due(struct exec_session *s)
 /* ---- start -------------------------------------------------------------------------------------
  */
 
-static json_t *words(char *const *argv, size_t n)
-{
-	json_t *list = json_array();
-	bool ok = list;
-
-	for (size_t i = 0; ok && i < n; i++)
-		ok = !json_array_append_new(list, json_string(argv[i]));
-	if (ok)
-		return list;
-	json_decref(list);
-	return NULL;
-}
-
-/* -e's, and what kind of terminal it is */
-static json_t *environment(const struct exec_options *o)
-{
-	json_t *envs = o->envs ? json_copy(o->envs) : json_object();
-	const char *term = getenv("TERM");
-
-	if (envs && o->tty && term && !json_object_get(envs, "TERM") &&
-	    json_object_set_new(envs, "TERM", json_string(term))) {
-		json_decref(envs);
-		return NULL;
-	}
-	return envs;
-}
-
-/* The terminal is as large as ours, standard input or output. */
-static int add_pty(json_t *message)
-{
-	struct terminal_size size;
-
-	if (terminal_size(STDIN_FILENO, &size) < 0)
-		(void)terminal_size(STDOUT_FILENO, &size); /* or a usual size */
-	return json_object_set_new(
-		message, "pty",
-		json_pack("{s:{s:i, s:i}}", "size", "cols", size.cols, "rows", size.rows));
-}
-
-/* NULL: not UTF-8, or no memory */
-static json_t *start_message(const struct exec_session *s)
-{
-	const struct exec_options *o = s->o;
-	json_t *process, *message;
-	bool ok;
-
-	if (o->attach)
-		return json_pack("{s:o}", "process", sandbox_selector(o->attach));
-	process = json_pack("{s:s, s:o}", "cmd", o->argv[0], "args",
-			    words(o->argv + 1, o->n_argv - 1));
-	ok = process;
-	if (ok && (json_object_size(o->envs) || o->tty))
-		ok = !json_object_set_new(process, "envs", environment(o));
-	if (ok && o->cwd)
-		ok = !json_object_set_new(process, "cwd", json_string(o->cwd));
-	message =
-		json_pack("{s:o?, s:b}", "process", process, "stdin", s->input_open && !o->detach);
-	if (ok && message && o->tag)
-		ok = !json_object_set_new(message, "tag", json_string(o->tag));
-	if (ok && message && o->tty)
-		ok = !add_pty(message);
-	if (ok)
-		return message;
-	json_decref(message);
-	return NULL;
-}
-
 /* Who and where, for every request of the session; those of Start alone are harmless elsewhere. */
 static int make_headers(struct exec_session *s)
 {
@@ -509,7 +446,7 @@ static int post_start(struct exec_session *s, const struct buf *body)
 static int start(struct exec_session *s)
 {
 	_cleanup_buf_ struct buf body = {0};
-	json_t *message = start_message(s);
+	json_t *message = start_message_new(s->o, s->input_open && !s->o->detach);
 	int r;
 
 	if (!message) {
@@ -636,7 +573,7 @@ static int report_left(const struct exec_session *s, const struct cli *cli)
 
 static int conclude(struct exec_session *s, const struct cli *cli)
 {
-	if (s->leaving && s->exit_code < 0 && !s->forced_code && s->pid) {
+	if (s->leaving && (s->o->detach || s->exit_code < 0) && !s->forced_code && s->pid) {
 		if (problem_is_set(&s->problem))
 			output_problem(&s->problem);
 		return report_left(s, cli);

@@ -174,7 +174,11 @@ static void test_detach(void **state)
 	assert_null(strstr(log, "SendSignal"));
 	free(log);
 	test_outcome_deinit(&o);
-	end_it(&b);
+	end_it(&b); /* the next one ends at once: its pid is the result all the same */
+	o = test_dorm(s, "", "exec", "-d", "i1", "--", "true", NULL);
+	assert_int_equal(o.code, 0);
+	assert_string_equal(o.out, "7\n");
+	test_outcome_deinit(&o);
 	test_server_stop(s);
 }
 
