@@ -26,3 +26,4 @@ int boot_root(void);
 int boot_system(void);
 
 #define BOOT_WORKLOAD_CGROUP "/sys/fs/cgroup/workload"
+#define BOOT_HOOKS_CGROUP    "/sys/fs/cgroup/hooks"

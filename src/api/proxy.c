@@ -13,7 +13,6 @@
 #include "channel/client.h"
 #include "sandbox/sandbox.h"
 
-#define AGENT_PORT  "49983"
 #define MAX_HEADERS 64
 #define HEAD_MS	    65000  /* the response's head; longer than any start of a process */
 #define WRITE_MS    60000  /* a guest that does not read */
@@ -100,7 +99,7 @@ static int check(const char *sandbox_id, const char *port, struct problem *probl
 		problem_set(problem, 400, "E2b-Sandbox-Id and E2b-Sandbox-Port go together");
 		return -EINVAL;
 	}
-	if (strcmp(port, AGENT_PORT)) {
+	if (strcmp(port, PROXY_AGENT_PORT)) {
 		problem_set(problem, 502, "The sandbox is running but port is not open");
 		return -ECONNREFUSED;
 	}

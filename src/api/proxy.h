@@ -12,6 +12,8 @@
 #include "base/problem.h"
 #include "sandbox/host.h"
 
+#define PROXY_AGENT_PORT "49983" /* envd's: the services of the sandbox itself */
+
 struct proxy;
 
 /** proxy_begin() - headers are there: lease, open the stream. @sandbox_id, @port: from the headers

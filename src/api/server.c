@@ -18,6 +18,7 @@
 
 #include "api/proxy.h"
 #include "api/routes.h"
+#include "api/signed-url.h"
 #include "base/error.h"
 #include "base/clock.h"
 #include "base/fd.h"
@@ -56,6 +57,32 @@ static void fail_early(struct exchange *x, int r, const struct problem *problem)
 	x->has_early = true;
 }
 
+/*
+ * /files?...&signature=... without a sandbox in its headers is somebody's whom a client gave a URL.
+ * Return: 1 when it is one, and whose it is in @ret; 0: it is none; negative errno: nobody's
+ */
+static int find_signed(struct host *host, struct MHD_Connection *connection, const char *method,
+		       const char *url, struct problem *problem, char ret[ID_LEN + 1])
+{
+	const struct signed_url u = {
+		.path = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "path"),
+		.user = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "username"),
+		.expiration = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND,
+							  "signature_expiration"),
+		.signature =
+			MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "signature"),
+		.write = !strcmp(method, "POST"),
+	};
+	int r;
+
+	if (strcmp(url, "/files") != 0 || !u.signature)
+		return 0;
+	r = signed_url_find(host, &u, ret);
+	if (r == -ENOENT || r == -ENAMETOOLONG)
+		problem_set(problem, 401, "invalid signature");
+	return r < 0 ? r : 1;
+}
+
 /* Whether the daemon lives is everybody's business. */
 static bool is_allowed(const struct server *s, struct MHD_Connection *connection, const char *url)
 {
@@ -73,12 +100,22 @@ static struct exchange *exchange_new(struct server *s, struct MHD_Connection *co
 	struct exchange *x = calloc(1, sizeof(*x));
 	const struct route *route;
 	struct problem p = PROBLEM_INIT;
+	char owner[ID_LEN + 1];
 	int r = -ENOENT;
 
 	if (!x)
 		return NULL;
 	x->q.host = s->host;
 	x->q.connection = connection;
+	if (!id && !port) {
+		r = find_signed(s->host, connection, method, url, &p, owner);
+		if (r < 0) {
+			fail_early(x, r, &p);
+			return x;
+		}
+		id = r ? owner : NULL;
+		port = r ? PROXY_AGENT_PORT : NULL;
+	}
 	if (id || port) {
 		r = proxy_begin(s->host, connection, method, url, id, port, &p, &x->proxy);
 		if (r < 0) {

@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "sandbox/agent-client.h"
+
+#define REPAIR_ASK_MS 1000
 
 /* ---- looking ----------------------------------------------------------------------------------
  */
@@ -13,6 +16,7 @@
 void sandbox_info_deinit(struct sandbox_info *info)
 {
 	json_decref(info->metadata);
+	explicit_bzero(info->token, sizeof(info->token));
 	*info = (struct sandbox_info){0};
 }
 
@@ -31,6 +35,7 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 	};
 	memcpy(ret->id, sb->record.id, sizeof(ret->id));
 	memcpy(ret->template_id, sb->record.template_id, sizeof(ret->template_id));
+	memcpy(ret->token, sb->record.token, sizeof(ret->token));
 	memcpy(ret->failure, sb->record.failure, sizeof(ret->failure));
 	for (uint32_t i = 0; i < sb->manifest.n_disks; i++)
 		ret->disk_bytes += sb->manifest.disks[i].size;
@@ -169,4 +174,16 @@ void sandbox_lease_return(struct sandbox_lease *lease)
 {
 	channel_free(lease->channel);
 	*lease = (struct sandbox_lease){0};
+}
+
+json_t *sandbox_last_repair(struct host *host, const char *id)
+{
+	struct sandbox_lease lease;
+	json_t *steps;
+
+	if (sandbox_lease(host, id, NULL, &lease) < 0)
+		return NULL;
+	steps = agent_last_repair(lease.channel, deadline_after_ms(REPAIR_ASK_MS));
+	sandbox_lease_return(&lease);
+	return steps;
 }

@@ -16,6 +16,8 @@
 #include "sandbox/state.h"
 #include "vmm/vmm.h"
 
+#define RECORD_TOKEN_BYTES 32
+
 struct record {
 	char id[ID_LEN + 1];
 	char template_id[64]; /* what the caller named when it was created */
@@ -30,7 +32,13 @@ struct record {
 	json_t *metadata;		 /* object or NULL; owned */
 	json_t *envs;			 /* object or NULL; owned */
 	char failure[512];
+	/* What clients have to show in the sandbox, in hexadecimal: a secret, of this sandbox
+	 * alone, kept as long as it lives. "": none is asked for */
+	char token[2 * RECORD_TOKEN_BYTES + 1];
 };
+
+/** record_new_token() - give it an access token of its own */
+void record_new_token(struct record *r);
 
 /** record_deinit() - release what it owns */
 void record_deinit(struct record *r);

@@ -83,7 +83,7 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 }
 
 int sandbox_create(struct host *host, const struct sandbox_options *options,
-		   struct problem *problem, char ret_id[ID_LEN + 1],
+		   struct problem *problem, char ret_id[ID_LEN + 1], char ret_token[65],
 		   struct sandbox_timings *ret_timings)
 {
 	struct record like = {.auto_pause = options->auto_pause,
@@ -93,6 +93,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	char snapshot_id[ID_LEN + 1];
 	int r;
 
+	if (options->secure)
+		record_new_token(&like);
 	str_copy(like.template_id, sizeof(like.template_id), options->template_id);
 	for (int i = 1;; i++) {
 		_cleanup_fd_ int from =
@@ -107,6 +109,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			continue;
 		if (r < 0)
 			problem_pass(problem, &p);
+		else
+			memcpy(ret_token, like.token, sizeof(like.token));
 		return error_trace(r);
 	}
 }
