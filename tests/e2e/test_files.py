@@ -193,7 +193,7 @@ def test_cp_files():
                 ((f"{sandbox}:/a", f"{sandbox}:/b"), 2, "ID:PATH"),
                 ((here / "in", here / "x"), 2, "ID:PATH"),
                 (("-", f"{sandbox}:/tmp/"), 2, "file"),
-                (("nosuchsandbox1:/a", here / "x"), 1, "not found")):
+                (("nosuchsandbox1:/a", here / "x"), 1, "no sandbox")):
             done = D.dorm("cp", *args, check_status=False)
             check(done.returncode == status and text in done.stderr,
                   f"{args}: {done.returncode} {done.stderr}")
