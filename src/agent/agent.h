@@ -18,6 +18,7 @@
 
 struct hooks;
 struct port;
+struct ports;
 struct prepare;
 struct process_table;
 struct repair;
@@ -33,6 +34,7 @@ struct agent {
 	struct prepare *prepare;
 	struct repair *repair;
 	struct hooks *hooks;
+	struct ports *ports;
 	struct workers *workers; /* threads that transfer files */
 	struct cgroup workload;
 	int child_fd;	 /* signalfd of SIGCHLD */

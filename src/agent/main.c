@@ -25,6 +25,7 @@
 #include "agent/files.h"
 #include "agent/hooks.h"
 #include "agent/port.h"
+#include "agent/ports.h"
 #include "agent/prepare.h"
 #include "agent/process-rpc.h"
 #include "agent/process.h"
@@ -137,6 +138,8 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = hooks_setup(a, o);
 	if (r == 0)
+		r = ports_new(&a->ports);
+	if (r == 0)
 		r = workers_new(a->loop, &a->workers);
 	if (r == 0)
 		r = router_add(a->router, health_routes, ARRAY_SIZE(health_routes));
@@ -146,6 +149,8 @@ static int agent_init(struct agent *a, const struct options *o)
 		r = prepare_add(a->router);
 	if (r == 0)
 		r = process_rpc_add(a->router);
+	if (r == 0)
+		r = ports_add(a->router);
 	if (r == 0)
 		r = files_add(a->router);
 	if (r == 0)
@@ -177,6 +182,7 @@ static void agent_deinit(struct agent *a)
 	identity_plan_clear(&a->plan);
 	process_table_free(a->processes);
 	server_free(a->server);
+	ports_free(a->ports);
 	router_free(a->router);
 	loop_free(a->loop);
 	cgroup_close(&a->workload);

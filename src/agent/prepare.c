@@ -14,6 +14,7 @@
 
 #include "agent/hooks.h"
 #include "agent/page-cache.h"
+#include "agent/ports.h"
 #include "agent/repair.h"
 #include "agent/report.h"
 #include "agent/tcp.h"
@@ -167,7 +168,14 @@ static int begin_drop_caches(struct prepare *p)
  * All together less than the host waits, but for the hooks, whose time is announced. The cache is
  * dropped after what fills it, once, and last: nothing else of ours must be under way then.
  */
+static int begin_ports(struct prepare *p)
+{
+	(void)ports_quiesce(p->agent); /* how many were idle is nobody's business */
+	return 1;
+}
+
 static const struct step steps[] = {
+	{"ports", 0, begin_ports},
 	{"hooks", 0, begin_hooks},
 	{"freeze", 500, begin_freeze},
 	{"connections", 0, begin_look_ahead},

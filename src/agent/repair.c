@@ -20,6 +20,7 @@
 
 #include "agent/hooks.h"
 #include "agent/init-request.h"
+#include "agent/ports.h"
 #include "agent/prepare.h"
 #include "agent/report.h"
 #include "agent/tcp.h"
@@ -29,7 +30,7 @@
 
 #define CLOCK_TOLERANCE NSEC_PER_MSEC
 #define CLOCK_MAX_OFF	(100 * NSEC_PER_MSEC)
-#define MAX_STEPS	7
+#define MAX_STEPS	8
 
 struct repair {
 	struct agent *agent;
@@ -183,6 +184,12 @@ static int repair_hooks(struct repair *rp)
 	return r < 0 ? r : !r;
 }
 
+static int repair_ports(struct repair *rp)
+{
+	ports_resume(rp->agent);
+	return 0;
+}
+
 static int repair_thaw(struct repair *rp)
 {
 	int r = cgroup_set_frozen(&rp->agent->workload, false);
@@ -196,8 +203,13 @@ static const struct {
 	const char *name;
 	int (*run)(struct repair *rp);
 } steps[] = {
-	{"identity", repair_identity}, {"access", repair_access},	    {"clock", repair_clock},
-	{"random", repair_random},     {"connections", repair_connections}, {"hooks", repair_hooks},
+	{"identity", repair_identity},
+	{"access", repair_access},
+	{"clock", repair_clock},
+	{"random", repair_random},
+	{"connections", repair_connections},
+	{"ports", repair_ports},
+	{"hooks", repair_hooks},
 	{"thaw", repair_thaw},
 };
 _Static_assert(ARRAY_SIZE(steps) == MAX_STEPS, "room for each");

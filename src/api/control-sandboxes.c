@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/fields.h"
+#include "api/http1.h"
 #include "api/unsupported.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -81,6 +82,8 @@ static json_t *describe_info(const struct sandbox_info *info)
 		      (json_int_t)(info->memory_bytes >> 20), "diskSizeMB",
 		      (json_int_t)(info->disk_bytes >> 20), "envdVersion", ENVD_VERSION, "failure",
 		      info->failure[0] ? info->failure : NULL, "metadata", info->metadata);
+	if (o && info->stalled)
+		(void)json_object_set_new(o, "diskFull", json_true()); /* short of memory: unsaid */
 	return o;
 }
 
@@ -103,6 +106,45 @@ static json_t *with_memory(struct request *q, const char *id, json_t *sandbox)
 
 	if (memory)
 		(void)json_object_set_new(sandbox, "memory", memory); /* left out then */
+	return sandbox;
+}
+
+/* network: allowPublicTraffic, maskRequestHost; what else is in it is others' business. */
+static int read_traffic(struct request *q, struct problem *problem, struct sandbox_options *o)
+{
+	json_t *network = json_object_get(q->json, "network");
+	bool is_public = true;
+	int r;
+
+	if (!network || json_is_null(network))
+		return 0;
+	if (!json_is_object(network)) {
+		problem_set(problem, 400, "network: must be an object");
+		return -EINVAL;
+	}
+	r = fields_bool(network, "allowPublicTraffic", problem, &is_public);
+	if (r == 0)
+		r = fields_text(network, "maskRequestHost", TRAFFIC_HOST_MAX, problem,
+				&o->mask_host);
+	if (r == 0 && o->mask_host && !http1_is_value(o->mask_host)) {
+		problem_set(problem, 400, "network.maskRequestHost: must not have control characters");
+		r = -EINVAL;
+	}
+	o->private_traffic = !is_public;
+	return r;
+}
+
+/* Adds the token that requests to its ports have to show, if they have. */
+static json_t *with_traffic(struct request *q, const char *id, json_t *sandbox)
+{
+	struct sandbox_info info;
+
+	if (!sandbox || sandbox_info(q->host, id, NULL, &info) < 0)
+		return sandbox;
+	if (info.traffic_token[0])
+		(void)json_object_set_new(sandbox, "trafficAccessToken",
+					  json_string(info.traffic_token));
+	sandbox_info_deinit(&info);
 	return sandbox;
 }
 
@@ -132,12 +174,14 @@ static int create(struct request *q, struct reply *y, bool secure)
 	if (r == 0)
 		r = read_memory_options(q, &y->problem, &o.memory);
 	if (r == 0)
+		r = read_traffic(q, &y->problem, &o);
+	if (r == 0)
 		r = unsupported_refuse(q->json, &y->problem);
 	if (r == 0)
 		r = sandbox_create(q->host, &o, &y->problem, id, token, &t);
 	if (r < 0)
 		return r;
-	made = describe_sandbox(id, o.template_id, token, &t);
+	made = with_traffic(q, id, describe_sandbox(id, o.template_id, token, &t));
 	return reply_json(y, 201, o.memory.wait ? with_memory(q, id, made) : made);
 }
 
@@ -332,7 +376,9 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 	r = sandbox_info(q->host, q->args[0], &y->problem, &info);
 	if (r < 0)
 		return r;
-	o = describe_sandbox(info.id, info.template_id, info.token, woken == 0 ? &t : NULL);
+	o = with_traffic(
+		q, info.id,
+		describe_sandbox(info.id, info.template_id, info.token, woken == 0 ? &t : NULL));
 	if (memory.wait)
 		o = with_memory(q, info.id, o);
 	sandbox_info_deinit(&info);
@@ -356,13 +402,16 @@ int control_sandbox_timeout(struct request *q, struct reply *y)
 	return r < 0 ? r : sandbox_set_timeout(q->host, q->args[0], timeout, &y->problem);
 }
 
-static json_t *describe_fork(const struct sandbox_fork *f, const char *template_id)
+static json_t *describe_fork(struct request *q, const struct sandbox_fork *f,
+			     const char *template_id)
 {
 	json_t *e;
 
 	if (f->result == 0)
 		return json_pack("{s:o}", "sandbox",
-				 describe_sandbox(f->id, template_id, f->token, &f->timings));
+				 with_traffic(q, f->id,
+					      describe_sandbox(f->id, template_id, f->token,
+							       &f->timings)));
 	e = json_pack("{s:{s:i, s:s}}", "error", "code", f->problem.status, "message",
 		      f->problem.message);
 	return e;
@@ -394,7 +443,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 		  : -ENOMEM;
 	all = r == 0 ? json_array() : NULL;
 	for (uint64_t i = 0; all && i < count; i++)
-		(void)json_array_append_new(all, describe_fork(&forks[i], info.template_id));
+		(void)json_array_append_new(all, describe_fork(q, &forks[i], info.template_id));
 	sandbox_info_deinit(&info);
 	return r < 0 ? r : reply_json(y, 201, all);
 }

@@ -21,6 +21,8 @@ static const struct route routes[] = {
 	{"POST", "/sandboxes/{}/fork", control_sandbox_fork},
 	{"POST", "/sandboxes/{}/snapshots", control_sandbox_snapshot},
 	{"GET", "/sandboxes/{}/memory", control_sandbox_memory},
+	{"GET", "/sandboxes/{}/ports", control_port_list},
+	{"GET", "/sandboxes/{}/ports/{}", control_port_raw, .raw = true},
 	{"GET", "/snapshots", control_snapshot_list},
 	{"GET", "/snapshots/tree", control_snapshot_tree},
 	{"POST", "/snapshots/import", .upload = control_snapshot_import},

@@ -8,6 +8,7 @@ struct route {
 	const char *path; /* {} stands for one segment */
 	request_handler handler;
 	upload_handler upload; /* instead: its body is not JSON, and of any size */
+	bool raw;	       /* with "Upgrade: tcp" a connection to port {2} of sandbox {1} */
 };
 
 /**
@@ -29,6 +30,10 @@ int control_sandbox_timeout(struct request *q, struct reply *y);
 int control_sandbox_fork(struct request *q, struct reply *y);
 int control_sandbox_snapshot(struct request *q, struct reply *y);
 int control_sandbox_memory(struct request *q, struct reply *y);
+
+/* control-ports.c */
+int control_port_list(struct request *q, struct reply *y);
+int control_port_raw(struct request *q, struct reply *y);
 
 /* control-snapshots.c */
 int control_snapshot_list(struct request *q, struct reply *y);

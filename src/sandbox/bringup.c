@@ -32,27 +32,6 @@
 #define RECONNECT_PAUSE_MS 500
 #define RECONNECT_MS	   60000
 
-static int fill_disks(struct sandbox *sb, const struct guest *boot, char paths[][4200],
-		      struct vmm_config *config)
-{
-	char memory[32];
-
-	if (boot) {
-		config->disks[0] = (struct vmm_disk){.path = boot->rootfs, .read_only = true};
-		config->n_disks = 1;
-		return 0;
-	}
-	sandbox_memory_name(sb->record.generation, memory);
-	for (uint32_t i = 0; i < sb->manifest.n_disks; i++) {
-		(void)snprintf(paths[i], 4200, "%s/%s/disks/%s", sb->path, memory,
-			       sb->manifest.disks[i].name); /* bounded by sandbox_new() */
-		config->disks[i] = (struct vmm_disk){.path = paths[i],
-						     .read_only = sb->manifest.disks[i].read_only};
-	}
-	config->n_disks = sb->manifest.n_disks;
-	return 0;
-}
-
 /* What the pager said, in the words of the VMM. */
 static enum vmm_register how_to_register(const struct pager_session *session)
 {
@@ -71,7 +50,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 		     struct problem *problem)
 {
 	_cleanup_free_ char *cmdline = NULL;
-	char paths[VMM_MAX_DISKS][4200];
+	_cleanup_(sandbox_disk_paths_deinit) struct sandbox_disk_paths paths = {0};
 	struct vmm_config config = {
 		.work_dir = sb->path,
 		.preload = sb->host->preload,
@@ -82,8 +61,10 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 		.cpus = cpus,
 		.accel = boot ? sb->host->accel : sb->manifest.accel,
 	};
-	int r = fill_disks(sb, boot, paths, &config);
+	int r = sandbox_make_disk(sb, problem);
 
+	if (r == 0)
+		r = sandbox_fill_disks(sb, &paths, &config, problem);
 	if (r < 0)
 		return r;
 	if (boot) {
@@ -428,6 +409,7 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 			break;
 		}
 	}
+	sandbox_forget_disks(sb);
 	problem_errno(&local, r, "starting sandbox %s", sb->record.id);
 	if (problem && !problem_is_set(problem))
 		*problem = local;

@@ -180,6 +180,8 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	job.like.metadata = json_incref(sb->record.metadata);
 	job.like.envs = json_incref(sb->record.envs);
 	job.like.auto_pause = sb->record.auto_pause;
+	memcpy(job.like.traffic_token, sb->record.traffic_token, sizeof(job.like.traffic_token));
+	memcpy(job.like.mask_host, sb->record.mask_host, sizeof(job.like.mask_host));
 	job.like.end_ns = sandbox_end_after(timeout_s);
 	sandbox_op_endp(&sb);
 	if (r == 0) {

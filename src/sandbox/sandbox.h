@@ -11,6 +11,7 @@
 #include "pager/client.h"
 #include "sandbox/host.h"
 #include "sandbox/state.h"
+#include "sandbox/traffic.h"
 
 struct channel;
 
@@ -24,9 +25,12 @@ struct sandbox_info {
 	bool auto_pause;
 	uint32_t cpus;
 	uint64_t memory_bytes;
-	uint64_t disk_bytes;
+	uint64_t disk_bytes; /* what the guest can write to */
+	bool stalled;	     /* its VM stands still: the host's disk is full */
 	json_t *metadata; /* object or NULL */
 	char token[65];	  /* what clients show in it; "": none is asked for. A secret */
+	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* "": none is needed. A secret */
+	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* "": not masked */
 };
 void sandbox_info_deinit(struct sandbox_info *info);
 
@@ -83,6 +87,9 @@ struct sandbox_options {
 	json_t *metadata;	 /* borrowed; object or NULL */
 	json_t *envs;		 /* borrowed; object of strings or NULL */
 	struct sandbox_memory_options memory;
+	bool private_traffic;  /* requests to its ports have to show a token: sandbox/traffic.h */
+	const char *mask_host; /* what servers in it see as Host, ${PORT} replaced; NULL: the
+				  client's */
 };
 
 /** sandbox_create() - @ret_token: its access token; "" without .secure */
@@ -159,6 +166,8 @@ json_t *sandbox_last_repair(struct host *host, const char *id);
  */
 struct sandbox_lease {
 	struct channel *channel;
+	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* "": traffic is public */
+	char mask_host[TRAFFIC_HOST_MAX + 1];
 };
 int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_lease *ret);
