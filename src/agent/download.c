@@ -164,10 +164,12 @@ static int send_bytes(struct worker *w, struct source *s, uint64_t len)
 	while (len) {
 		char *room;
 		ssize_t n = worker_space(w, &room);
+		size_t size;
 
 		if (n < 0)
 			return (int)n;
-		n = source_read(s, room, MIN(MIN((size_t)n, READ_MAX), len));
+		size = MIN((size_t)n, READ_MAX);
+		n = source_read(s, room, MIN(size, len));
 		if (n < 0)
 			return (int)n;
 		if (n == 0)

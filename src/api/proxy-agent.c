@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/str.h"
 #include "base/mem.h"
 
 #define MAX_HEADERS 31 /* of the 32 that a stream can be opened with; one is ours */
@@ -77,6 +78,15 @@ static void copy_header(void *userdata, const char *name, const char *value)
 					      value); /* MHD refuses what is malformed */
 }
 
+/* What the agent promised; an answer that ends before it is a broken connection for the client. */
+static uint64_t promised_length(struct proxy *p)
+{
+	const char *text = channel_stream_header(p->stream, "content-length");
+	uint64_t n;
+
+	return text && str_to_u64(text, &n) == 0 ? n : MHD_SIZE_UNKNOWN;
+}
+
 /* Return: NULL without memory */
 static struct MHD_Response *make_response(struct proxy *p, int status)
 {
@@ -85,8 +95,8 @@ static struct MHD_Response *make_response(struct proxy *p, int status)
 	if (status == 204 || status == 304)
 		m = MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
 	else
-		m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, PROXY_CHUNK, read_response,
-						      p, NULL);
+		m = MHD_create_response_from_callback(promised_length(p), PROXY_CHUNK,
+						      read_response, p, NULL);
 	if (m)
 		channel_stream_each_header(p->stream, copy_header, m);
 	return m;

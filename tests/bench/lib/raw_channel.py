@@ -38,7 +38,7 @@ class RawChannel:
         initrd.write_bytes((kernel / "modules.cpio").read_bytes() + cpio_init(program))
         command = [os.environ.get("DORM_QEMU", "qemu-system-x86_64"), "-M",
                    "microvm,acpi=on,rtc=on,x-option-roms=off", "-bios", "qboot.rom", "-accel",
-                   "tcg,tb-size=32", "-cpu", "max", "-smp", "1", "-m", "128", "-nodefaults",
+                   "tcg,tb-size=32", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-m", "128", "-nodefaults",
                    "-no-user-config", "-display", "none", "-serial", f"file:{self.dir}/console",
                    "-kernel", kernel / "vmlinuz", "-initrd", initrd, "-append",
                    "console=ttyS0 panic=-1 quiet nokaslr mitigations=off no_timer_check "
