@@ -212,10 +212,10 @@ static void handle_init(struct request *rq)
 	if (!failed)
 		ports_resume(rq->agent);
 	if (failed)
-		request_reply_json(rq, 500,
-				   json_pack("{s:i, s:o}", "code", 500, "message",
-					     json_sprintf("step %s failed: %s", failed,
-							  strerrordesc_np(-r))));
+		request_reply_json(
+			rq, 500,
+			json_pack("{s:i, s:o}", "code", 500, "message",
+				  json_sprintf("step %s failed: %s", failed, strerrordesc_np(-r))));
 	else
 		request_reply_json(rq, 200, json_pack("{s:b}", "ok", 1));
 	json_decref(o);

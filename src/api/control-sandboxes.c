@@ -119,7 +119,8 @@ static int read_traffic(struct request *q, struct problem *problem, struct sandb
 		r = fields_text(network, "maskRequestHost", TRAFFIC_HOST_MAX, problem,
 				&o->mask_host);
 	if (r == 0 && o->mask_host && !http1_is_value(o->mask_host)) {
-		problem_set(problem, 400, "network.maskRequestHost: must not have control characters");
+		problem_set(problem, 400,
+			    "network.maskRequestHost: must not have control characters");
 		r = -EINVAL;
 	}
 	o->private_traffic = !is_public;
@@ -357,9 +358,9 @@ static json_t *describe_fork(struct request *q, const struct sandbox_fork *f,
 	json_t *e;
 
 	if (f->result == 0)
-		return json_pack("{s:o}", "sandbox",
-				 with_traffic(q, f->id,
-					      describe_sandbox(f->id, template_id, &f->timings)));
+		return json_pack(
+			"{s:o}", "sandbox",
+			with_traffic(q, f->id, describe_sandbox(f->id, template_id, &f->timings)));
 	e = json_pack("{s:{s:i, s:s}}", "error", "code", f->problem.status, "message",
 		      f->problem.message);
 	return e;

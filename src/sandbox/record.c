@@ -33,8 +33,8 @@ char *record_encode(const struct record *r)
 		"memoryDev", (json_int_t)r->vm.memory_dev, "memoryIno",
 		(json_int_t)r->vm.memory_ino, "createdNs", (json_int_t)r->created_ns, "startedNs",
 		(json_int_t)r->started_ns, "endNs", (json_int_t)r->end_ns, "autoPause",
-		(int)r->auto_pause, "failure", r->failure, "metadata", r->metadata, "envs",
-		r->envs, "trafficToken", r->traffic_token, "maskHost", r->mask_host);
+		(int)r->auto_pause, "failure", r->failure, "metadata", r->metadata, "envs", r->envs,
+		"trafficToken", r->traffic_token, "maskHost", r->mask_host);
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	return text;
@@ -49,8 +49,7 @@ int record_write(int dirfd, const char *text, bool durable)
 
 static int parse(json_t *o, struct record *r)
 {
-	const char *id, *template, *state, *failure, *image_id = "", *token = "",
-		   *mask = "";
+	const char *id, *template, *state, *failure, *image_id = "", *token = "", *mask = "";
 	json_int_t vm_start, vm_dev, vm_ino, created, started, end;
 	int version, generation, pid, auto_pause;
 
@@ -65,8 +64,8 @@ static int parse(json_t *o, struct record *r)
 			"trafficToken", &token, "maskHost", &mask) < 0)
 		return -EBADMSG;
 	if (version != 1 || !id_is_valid(id) || generation < 0 || pid < 0 ||
-	    strlen(image_id) >= sizeof(r->image_id) ||
-	    strlen(token) >= sizeof(r->traffic_token) || strlen(mask) >= sizeof(r->mask_host) || sandbox_state_parse(state, &r->state) < 0)
+	    strlen(image_id) >= sizeof(r->image_id) || strlen(token) >= sizeof(r->traffic_token) ||
+	    strlen(mask) >= sizeof(r->mask_host) || sandbox_state_parse(state, &r->state) < 0)
 		return -EBADMSG;
 	str_copy(r->id, sizeof(r->id), id);
 	str_copy(r->template_id, sizeof(r->template_id), template);

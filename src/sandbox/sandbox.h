@@ -26,7 +26,7 @@ struct sandbox_info {
 	uint32_t cpus;
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;
-	json_t *metadata; /* object or NULL */
+	json_t *metadata;			   /* object or NULL */
 	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* "": none is needed. A secret */
 	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* "": not masked */
 };
