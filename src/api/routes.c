@@ -8,7 +8,7 @@
 /* The first that matches counts: a word goes before {}. */
 static const struct route routes[] = {
 	{"POST", "/v2/sandboxes", control_sandbox_create},
-	{"POST", "/sandboxes", control_sandbox_create},
+	{"POST", "/sandboxes", control_sandbox_create_1},
 	{"GET", "/v2/sandboxes", control_sandbox_list},
 	{"GET", "/sandboxes", control_sandbox_list},
 	{"GET", "/sandboxes/{}", control_sandbox_get},

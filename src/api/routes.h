@@ -20,6 +20,7 @@ const struct route *routes_find(const char *method, const char *path, struct req
 
 /* control-sandboxes.c */
 int control_sandbox_create(struct request *q, struct reply *y);
+int control_sandbox_create_1(struct request *q, struct reply *y); /* of the first version */
 int control_sandbox_list(struct request *q, struct reply *y);
 int control_sandbox_get(struct request *q, struct reply *y);
 int control_sandbox_delete(struct request *q, struct reply *y);

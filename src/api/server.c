@@ -19,6 +19,7 @@
 #include "api/peers.h"
 #include "api/proxy.h"
 #include "api/routes.h"
+#include "api/signed-url.h"
 #include "base/error.h"
 #include "base/clock.h"
 #include "base/fd.h"
@@ -58,6 +59,33 @@ static void fail_early(struct exchange *x, int r, const struct problem *problem)
 	x->early.problem = *problem;
 	reply_error(&x->early, r);
 	x->has_early = true;
+}
+
+/*
+ * /files?...&signature=... without a sandbox in its headers is somebody's whom a client gave a URL.
+ * Return: 1 when it is one, and whose it is in @ret; 0: it is none; negative errno: nobody's
+ */
+static int find_signed(struct host *host, struct MHD_Connection *connection, const char *method,
+		       const char *url, struct problem *problem, struct target *ret)
+{
+	const struct signed_url u = {
+		.path = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "path"),
+		.user = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "username"),
+		.expiration = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND,
+							  "signature_expiration"),
+		.signature =
+			MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "signature"),
+		.write = !strcmp(method, "POST"),
+	};
+	int r;
+
+	if (strcmp(url, "/files") != 0 || !u.signature)
+		return 0;
+	r = signed_url_find(host, &u, ret->sandbox_id);
+	ret->port = TARGET_AGENT_PORT;
+	if (r == -ENOENT || r == -ENAMETOOLONG)
+		problem_set(problem, 401, "invalid signature");
+	return r < 0 ? r : 1;
 }
 
 /* Whether the daemon lives is everybody's business. */
@@ -161,10 +189,15 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 	x->q.connection = connection;
 	r = target_find(header(x, "Host"), header(x, "E2b-Sandbox-Id"),
 			header(x, "E2b-Sandbox-Port"), &p, &target);
+	if (r == TARGET_CONTROL) {
+		r = find_signed(s->host, connection, method, url, &p, &target);
+		if (r == 0) {
+			begin_control(x, s, method, url);
+			return;
+		}
+	}
 	if (r < 0)
 		fail_early(x, r, &p);
-	else if (r == TARGET_CONTROL)
-		begin_control(x, s, method, url);
 	else
 		begin_proxy(x, &target, method, false);
 }

@@ -85,7 +85,7 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 }
 
 int sandbox_create(struct host *host, const struct sandbox_options *options,
-		   struct problem *problem, char ret_id[ID_LEN + 1],
+		   struct problem *problem, char ret_id[ID_LEN + 1], char ret_token[65],
 		   struct sandbox_timings *ret_timings)
 {
 	struct record like = {.auto_pause = options->auto_pause,
@@ -95,6 +95,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	char snapshot_id[ID_LEN + 1];
 	int r;
 
+	if (options->secure)
+		record_new_token(&like);
 	str_copy(like.template_id, sizeof(like.template_id), options->template_id);
 	str_copy(like.mask_host, sizeof(like.mask_host), options->mask_host ?: "");
 	if (options->private_traffic)
@@ -112,6 +114,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			continue;
 		if (r < 0)
 			problem_pass(problem, &p);
+		else
+			memcpy(ret_token, like.token, sizeof(like.token));
 		return error_trace(r);
 	}
 }
@@ -150,6 +154,7 @@ static int fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *p
 		return error_trace(r);
 	}
 	sandbox_take_down(sb);
+	sandbox_forget_disks(sb);
 	sandbox_set_manifest(sb, m);
 	sandbox_forget_generation(sb, old);
 	sandbox_compact_later(sb);
