@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "base/mem.h"
 
@@ -39,13 +40,28 @@ static bool is_nothing(const json_t *v)
 	       (json_is_string(v) && !json_string_length(v));
 }
 
+/* Of network there is what concerns traffic to ports: sandbox/traffic.h. */
+static bool is_only_traffic(const char *name, json_t *v)
+{
+	const char *key;
+	json_t *item;
+
+	if (strcmp(name, "network") != 0 || !json_is_object(v))
+		return false;
+	json_object_foreach (v, key, item)
+		if (strcmp(key, "allowPublicTraffic") != 0 && strcmp(key, "maskRequestHost") != 0 &&
+		    !is_nothing(item))
+			return false;
+	return true;
+}
+
 int unsupported_refuse(json_t *body, struct problem *problem)
 {
 	json_t *v;
 
 	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
 		v = json_object_get(body, members[i].name);
-		if (!v || is_nothing(v))
+		if (!v || is_nothing(v) || is_only_traffic(members[i].name, v))
 			continue;
 		problem_set(problem, 400, "%s: is not supported: %s", members[i].name,
 			    members[i].why);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 400
 """Ports of sandboxes: the proxy, host names, upgrades, raw connections; and what clients may not do."""
+import contextlib
 import http.client
 import json
 import os
@@ -351,6 +352,18 @@ def test_private_traffic():
         D.api("DELETE", f"/sandboxes/{s}")
 
 
+def test_idle_agent():
+    """connections that are open and silent do not wake it"""
+    open_ = [raw_upgrade(WEB) for _ in range(5)]
+    for s in open_:
+        read_until(s, b"\r\n\r\n")
+    woke = D.exec(sandbox(), "sh", "-c", "count() { awk '/ctxt/ { n += $2 } END { print n }' /proc/1/status; }; "
+                  "sleep 1; a=$(count); sleep 3; echo $(($(count) - a))")
+    for s in open_:
+        s.close()
+    check(int(woke) <= 4, f"the agent woke up {woke} times in 3 s")
+
+
 def test_many_streams():
     """200 at once that last, and the sandbox and dormd answer others meanwhile"""
     open_ = []
@@ -431,7 +444,10 @@ def test_full():
 
 def test_slow_and_greedy_clients():
     """heads that trickle end; heads and bodies that are too large are refused; nobody else waits"""
+    sandbox()
     slow = raw("GET / HTTP/1.1\r\nHost: x\r\n")
+    trickle = raw("POST /v2/sandboxes HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    silent = raw(request_text("/count", "Content-Length: 1000", method="POST") + "some")
     stop = time.monotonic() + 45
     begin = time.monotonic()
     never_reads = raw(request_text("/big/64"))
@@ -448,6 +464,7 @@ def test_slow_and_greedy_clients():
     while not ended and time.monotonic() < stop:
         try:
             slow.sendall(b"X-A: b\r\n")
+            trickle.sendall(b" ")
             slow.settimeout(1)
             if slow.recv(100) == b"":
                 ended = time.monotonic() - begin
@@ -456,7 +473,15 @@ def test_slow_and_greedy_clients():
         except OSError:
             ended = time.monotonic() - begin
     check(ended and 25 < ended < 40, f"a head that trickles ended after {ended} s")
-    never_reads.close()
+    with contextlib.suppress(OSError):
+        while time.monotonic() < begin + 80:
+            trickle.sendall(b" ")
+            time.sleep(1)
+    took = time.monotonic() - begin
+    check(55 < took < 75, f"a body for the control API that trickles ended after {took:.0f} s")
+    check(read_all(silent) == b"", "a body that does not come")
+    check(len(read_all(never_reads)) < 32 << 20, "an answer that was not read")
+    check(time.monotonic() < begin + 85, "each of them in time")
     check(ask("GET", "/hello")[0] == 200, "others")
 
 
