@@ -165,5 +165,4 @@ static void test_refused(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_restore), cmocka_unit_test(test_boot), cmocka_unit_test(test_disks),
-	  cmocka_unit_test(test_chain),
-	  cmocka_unit_test(test_refused))
+	  cmocka_unit_test(test_chain), cmocka_unit_test(test_refused))
