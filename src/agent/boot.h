@@ -30,3 +30,4 @@ int boot_disk_fd(void);
 int boot_system(void);
 
 #define BOOT_WORKLOAD_CGROUP "/sys/fs/cgroup/workload"
+#define BOOT_HOOKS_CGROUP    "/sys/fs/cgroup/hooks"

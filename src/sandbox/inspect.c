@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "sandbox/agent-client.h"
+
+#define REPAIR_ASK_MS 1000
 
 /* ---- looking ----------------------------------------------------------------------------------
  */
@@ -13,6 +16,7 @@
 void sandbox_info_deinit(struct sandbox_info *info)
 {
 	json_decref(info->metadata);
+	explicit_bzero(info->token, sizeof(info->token));
 	*info = (struct sandbox_info){0};
 }
 
@@ -44,7 +48,10 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 	};
 	memcpy(ret->id, sb->record.id, sizeof(ret->id));
 	memcpy(ret->template_id, sb->record.template_id, sizeof(ret->template_id));
+	memcpy(ret->token, sb->record.token, sizeof(ret->token));
 	memcpy(ret->failure, sb->record.failure, sizeof(ret->failure));
+	memcpy(ret->traffic_token, sb->record.traffic_token, sizeof(ret->traffic_token));
+	memcpy(ret->mask_host, sb->record.mask_host, sizeof(ret->mask_host));
 	ret->disk_bytes = disk_bytes(&sb->manifest);
 	ret->stalled = sb->stalled;
 }
@@ -162,10 +169,13 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 		stalled = sb->stalled;
 		if (sb->channel && channel_is_open(sb->channel))
 			channel = channel_ref(sb->channel);
-	}
-	if (channel) {
-		*ret = (struct sandbox_lease){.channel = channel};
-		return 0;
+		if (channel) {
+			*ret = (struct sandbox_lease){.channel = channel};
+			memcpy(ret->traffic_token, sb->record.traffic_token,
+			       sizeof(ret->traffic_token));
+			memcpy(ret->mask_host, sb->record.mask_host, sizeof(ret->mask_host));
+			return 0;
+		}
 	}
 	/* the text that clients match; pausing and waking are worth a retry */
 	if (state == SANDBOX_PAUSING || state == SANDBOX_WAKING)
@@ -188,4 +198,16 @@ void sandbox_lease_return(struct sandbox_lease *lease)
 {
 	channel_free(lease->channel);
 	*lease = (struct sandbox_lease){0};
+}
+
+json_t *sandbox_last_repair(struct host *host, const char *id)
+{
+	struct sandbox_lease lease;
+	json_t *steps;
+
+	if (sandbox_lease(host, id, NULL, &lease) < 0)
+		return NULL;
+	steps = agent_last_repair(lease.channel, deadline_after_ms(REPAIR_ASK_MS));
+	sandbox_lease_return(&lease);
+	return steps;
 }

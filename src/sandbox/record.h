@@ -14,8 +14,10 @@
 #include "base/problem.h"
 #include "image/image.h"
 #include "sandbox/state.h"
+#include "sandbox/traffic.h"
 #include "vmm/vmm.h"
 
+#define RECORD_TOKEN_BYTES 32
 #define RECORD_MAX_LAYERS 20
 
 /*
@@ -46,7 +48,15 @@ struct record {
 	json_t *metadata;		 /* object or NULL; owned */
 	json_t *envs;			 /* object or NULL; owned */
 	char failure[512];
+	/* What clients have to show in the sandbox, in hexadecimal: a secret, of this sandbox
+	 * alone, kept as long as it lives. "": none is asked for */
+	char token[2 * RECORD_TOKEN_BYTES + 1];
+	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* see sandbox.h; "": traffic is public */
+	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* see sandbox.h; "": not masked */
 };
+
+/** record_new_token() - give it an access token of its own */
+void record_new_token(struct record *r);
 
 /** record_deinit() - release what it owns */
 void record_deinit(struct record *r);

@@ -229,14 +229,17 @@ static struct channel *prepare(struct sandbox *sb, struct manifest *m,
 	uint64_t t0 = clock_now_ns();
 	int r;
 
-	r = sb->channel ? agent_prepare(sb->channel, deadline_after_ms(sb->host->limits.prepare_ms),
-					&m->prepare)
+	r = sb->channel ? agent_prepare(sb->channel, sb->host->limits.prepare_ms, &m->prepare)
 			: -ENOTCONN;
+	t->prepare_ns = clock_now_ns() - t0;
 	m->prepared = r == 0;
-	if (r < 0)
+	if (r < 0) {
 		log_warn("sandbox=%s the guest did not prepare for its snapshot: %s", sb->record.id,
 			 strerrordesc_np(-r));
-	t->prepare_ns = clock_now_ns() - t0;
+		m->prepare = json_pack("[{s:s, s:b, s:f, s:s}]", "name", "answer", "ok", 0, "ms",
+				       (double)t->prepare_ns / NSEC_PER_MSEC, "error",
+				       strerrordesc_np(-r)); /* NULL without memory: left out */
+	}
 	return sandbox_withdraw(sb);
 }
 

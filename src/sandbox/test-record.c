@@ -23,11 +23,15 @@ static void test_round_trip(void **state)
 			   .end_ns = 3,
 			   .auto_pause = true,
 			   .disk = {.below = 3, .n = 2},
-			   .failure = "why \"not\""};
+			   .failure = "why \"not\"",
+			   .traffic_token = "secret",
+			   .mask_host = "localhost:${PORT}"};
 	struct record got;
 	int fd;
 
 	id_new('i', r.id);
+	record_new_token(&r);
+	assert_int_equal(strlen(r.token), 2 * RECORD_TOKEN_BYTES);
 	id_new('d', r.disk.names[0]);
 	id_new('d', r.disk.names[1]);
 	r.metadata = json_pack("{s:s}", "user", "me");
@@ -52,7 +56,10 @@ static void test_round_trip(void **state)
 		assert_string_equal(got.disk.names[1], r.disk.names[1]);
 		assert_true(got.auto_pause);
 		assert_true(json_equal(got.metadata, r.metadata));
+		assert_string_equal(got.token, r.token);
 		assert_null(got.envs);
+		assert_string_equal(got.traffic_token, "secret");
+		assert_string_equal(got.mask_host, "localhost:${PORT}");
 		record_deinit(&got);
 	}
 	record_deinit(&r);
@@ -78,6 +85,7 @@ static void test_without_image(void **state)
 	assert_int_equal(file_replace(fd, "sandbox.json", text, strlen(text), 0600), 0);
 	assert_int_equal(record_read(fd, &p, &got), 0);
 	assert_string_equal(got.image_id, "");
+	assert_string_equal(got.token, "");
 	assert_int_equal(got.generation, 2);
 	record_deinit(&got);
 	close(fd);
@@ -92,7 +100,11 @@ static void test_refuses(void **state)
 		"passwd\",\"template\":\"t\",\"state\":\"running\","
 		"\"generation\":0,\"vm\":{\"pid\":1,\"startTime\":1,\"memoryDev\":1,\"memoryIno\":"
 		"1},\"createdNs\":1,\"startedNs\":1,"
-		"\"endNs\":1,\"autoPause\":false,\"failure\":\"\"}"};
+		"\"endNs\":1,\"autoPause\":false,\"failure\":\"\"}",
+		"{\"version\":1,\"id\":\"i0123456789abcdefghij\",\"template\":\"t\","
+		"\"state\":\"asleep\",\"generation\":2,\"vm\":{\"pid\":0,\"startTime\":0,"
+		"\"memoryDev\":0,\"memoryIno\":0},\"createdNs\":1,\"startedNs\":1,\"endNs\":1,"
+		"\"autoPause\":false,\"failure\":\"\",\"token\":\"short\"}"};
 	char dir[] = "/tmp/dorm-test-record.XXXXXX";
 	struct record got;
 	int fd;

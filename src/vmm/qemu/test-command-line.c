@@ -36,8 +36,8 @@ static void test_restore(void **state)
 
 	words(&c, &b);
 	assert_true(strncmp(b.data, "qemu\n-M\nmicrovm,", 16) == 0);
-	assert_true(has(
-		&b, "\n-bios\nqboot.rom\n-accel\ntcg,tb-size=32\n-cpu\nmax\n-smp\n2\n-m\n256M\n"));
+	assert_true(has(&b, "\n-bios\nqboot.rom\n-accel\ntcg,tb-size=32\n-cpu\nmax,-erms,-fsrm\n-"
+			    "smp\n2\n-m\n256M\n"));
 	assert_true(has(&b, "size=256M,mem-path=/dorm/guest-memory,share=off,prealloc=off\n"));
 	assert_true(has(&b, "\nsocket,id=agent,fd=5,server=on,wait=off\n"));
 	assert_true(has(&b, "\nsocket,id=qmp,fd=4,server=on,wait=off\n"));
