@@ -240,7 +240,7 @@ static int fill(struct compaction *c, int dirfd, struct problem *problem)
 		r = merge_disks(c, dirfd, problem);
 	if (r == 0)
 		r = image_base_put(dirfd, c->src_dirfd, m, false, problem, m->base_image_id);
-	m->lineage_compacted += c->stats.bytes_written + c->stats.disk.bytes_written;
+	m->lineage_compacted += c->stats.bytes_written;
 	return r;
 }
 

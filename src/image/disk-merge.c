@@ -104,7 +104,7 @@ int disk_devices(const struct manifest *m, struct problem *problem, struct disk_
  */
 
 struct disk_merge_choice disk_merge_choose(const uint64_t *sizes, const bool *own, uint32_t n,
-				    uint32_t max, bool force)
+					   uint32_t max, bool force)
 {
 	struct disk_merge_choice merge = {.first = n ? n - 1 : 0, .last = n ? n - 1 : 0};
 	uint32_t chosen = 0;
@@ -130,7 +130,7 @@ struct disk_merge_choice disk_merge_choose(const uint64_t *sizes, const bool *ow
  */
 
 struct placement {
-	int dirfd; /* disks/ */
+	int dirfd;	   /* disks/ */
 	nlink_t own_links; /* a layer with as many names is nobody else's */
 	struct manifest *m;
 	struct disk_device device;

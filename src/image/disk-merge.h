@@ -48,7 +48,7 @@ struct disk_merge_stats {
  * @force: all own ones
  */
 struct disk_merge_choice disk_merge_choose(const uint64_t *sizes, const bool *own, uint32_t n,
-				    uint32_t max, bool force);
+					   uint32_t max, bool force);
 
 /**
  * disk_merge_write() - one qcow2 file with what @n layers hold together

@@ -46,7 +46,8 @@ int qcow2_read_info(int fd, struct problem *problem, struct qcow2_info *ret);
  */
 int qcow2_create(int fd, uint64_t virtual_bytes, const char *backing, const char *backing_format);
 
-/** qcow2_empty_bytes() - size of the file that qcow2_create() makes; what was written to is larger */
+/** qcow2_empty_bytes() - size of the file that qcow2_create() makes; what was written to is larger
+ */
 uint64_t qcow2_empty_bytes(uint64_t virtual_bytes);
 
 /**

@@ -361,7 +361,8 @@ static void test_place(void **state)
 	assert_string_equal(m.disks[2].backing, "l1");
 	assert_false(disk_chain_is_long(&m));
 	assert_int_equal(disk_check_chain(openat(dst, "disks", O_RDONLY), m.disks, 3, &problem), 0);
-	shell(f, "qemu-img compare -q -f qcow2 -F qcow2 src/disks/l9 dst/disks/%s", m.disks[2].name);
+	shell(f, "qemu-img compare -q -f qcow2 -F qcow2 src/disks/l9 dst/disks/%s",
+	      m.disks[2].name);
 	shell(f, "test $(ls dst/disks | wc -l) = 3");
 	assert_int_equal(disk_merge(openat(dst, "disks", O_RDONLY), &m, &o, &problem, &stats), 0);
 	assert_int_equal(stats.layers_after, 2);

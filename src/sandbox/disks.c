@@ -267,7 +267,7 @@ static int push(struct sandbox *sb, uint64_t bytes, struct problem *problem)
 }
 
 static void add_memory_disks(struct sandbox *sb, const struct disk_device *devices, int n,
-			    struct manifest *m)
+			     struct manifest *m)
 {
 	for (int i = 0; i < n; i++) {
 		const struct disk_device *d = &devices[i];
@@ -309,8 +309,9 @@ static int correct_backing(int folder, const char *name, const struct stat *st, 
 	int r;
 
 	if (st->st_nlink != 1) {
-		problem_set(problem, 500, "disks/%s: it is in a snapshot, over another file than %s",
-			    name, backing);
+		problem_set(problem, 500,
+			    "disks/%s: it is in a snapshot, over another file than %s", name,
+			    backing);
 		return -EBADMSG;
 	}
 	fd = openat(folder, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);

@@ -22,7 +22,7 @@
 #include "base/mem.h"
 #include "base/problem.h"
 
-#define VMM_MAX_DISKS 4
+#define VMM_MAX_DISKS  4
 
 #define VMM_MAX_LAYERS 24
 
@@ -144,8 +144,7 @@ int vmm_disk_top(struct vmm *vmm, uint64_t deadline_ns, struct problem *problem,
  * VM paused. What was the top so far has everything the guest wrote, is durable, and never changes
  * again. Return: 0; negative errno, and then nothing has changed
  */
-int vmm_disk_push(struct vmm *vmm, const char *path, uint64_t deadline_ns,
-		  struct problem *problem);
+int vmm_disk_push(struct vmm *vmm, const char *path, uint64_t deadline_ns, struct problem *problem);
 
 /**
  * vmm_disk_rebase() - put one file in the place of several layers that held the same together

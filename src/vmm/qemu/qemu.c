@@ -542,7 +542,7 @@ static int qemu_disk_push(struct vmm *v, const char *path, uint64_t deadline_ns,
 	r = call(v, "blockdev-add", block_node_overlay(path, NULL), -1, deadline_ns, problem, NULL);
 	if (r < 0)
 		return r;
-	(void)snprintf(node, sizeof(node), "n-%s", top);		    /* fits */
+	(void)snprintf(node, sizeof(node), "n-%s", top);		   /* fits */
 	(void)snprintf(over, sizeof(over), "n-%s", block_node_name(path)); /* was checked */
 	r = call(v, "blockdev-snapshot", json_pack("{s:s, s:s}", "node", node, "overlay", over), -1,
 		 deadline_ns, problem, NULL);
