@@ -280,6 +280,8 @@ def test_fork():
 def test_sleep_in_a_connection():
     sandbox = create(f"{HOST}:{TCP[1]}")
     D.exec(sandbox, "sh", "-c", f"/tmp/talk hold {HOST} {TCP[1]} >/tmp/held 2>&1 &")
+    D.exec(sandbox, "sh", "-c", f"mkfifo /tmp/q; (nc {HOST} {TCP[1]} <>/tmp/q; echo end >/tmp/read)"
+                                " >/dev/null 2>&1 &")  # one that only listens
     wait_for_tick()
     net, passt = process_of(sandbox, "dorm-net"), process_of(sandbox, "passt")
     D.api("POST", f"/sandboxes/{sandbox}/pause", {})
@@ -287,6 +289,8 @@ def test_sleep_in_a_connection():
     D.api("POST", f"/sandboxes/{sandbox}/connect", {})
     text = wait_until(lambda: D.exec(sandbox, "cat", "/tmp/held"), SECOND, "the socket has an error")
     check("no answer" not in text, f"it ended with {text!r}")
+    wait_until(lambda: D.exec(sandbox, "cat", "/tmp/read", check_status=False), SECOND,
+               "the socket that only listens has an error")
     expect_answer(sandbox, "tcp", HOST, TCP[1])
     D.api("DELETE", f"/sandboxes/{sandbox}")
 

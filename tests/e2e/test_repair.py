@@ -204,8 +204,7 @@ def test_unsupported():
     before = len(D.sandboxes())
     for field, value in (("autoResume", {"enabled": True}), ("mcp", {"x": {"y": 1}}),
                          ("volumeMounts", [{"name": "v", "path": "/v"}]),
-                         ("iam", {"tokens": {"t": {"a": "b"}}}), ("autoPauseMemory", False),
-                         ("network", {"denyOut": ["0.0.0.0/0"]})):
+                         ("iam", {"tokens": {"t": {"a": "b"}}}), ("autoPauseMemory", False)):
         try:
             D.create("r", **{field: value})
         except ApiError as e:
