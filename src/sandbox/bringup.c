@@ -71,7 +71,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 	if (r < 0)
 		return r;
 	if (boot) {
-		cmdline = guest_cmdline(sb->host->tsc_khz, !strcmp(config.accel, "tcg"));
+		cmdline = guest_cmdline(sb->host->tsc_khz);
 		if (!cmdline)
 			return -ENOMEM;
 		config.kernel = boot->kernel;

@@ -87,6 +87,13 @@ def put_hook(sandbox, name, script):
            stdin=f"#!/bin/sh\n{script}\n")
 
 
+def start_clock(sandbox):
+    """a workload that can be seen to run: /tmp/alive has another content all the time"""
+    D.exec(sandbox, "sh", "-c", "setsid sh -c 'while :; do /tmp/probe time >/tmp/alive.new; "
+                                "mv /tmp/alive.new /tmp/alive; done' </dev/null >/dev/null 2>&1 & "
+                                "until [ -s /tmp/alive ]; do sleep 0.1; done")
+
+
 # ---- names
 
 def identity(sandbox):
@@ -302,9 +309,7 @@ def test_connections():
 def test_hooks():
     """before the sleep while the workload runs, after the wake before it does"""
     source = make()
-    D.exec(source, "sh", "-c", "setsid sh -c 'while :; do /tmp/probe time >/tmp/alive.new; "
-                               "mv /tmp/alive.new /tmp/alive; done' </dev/null >/dev/null 2>&1 & "
-                               "until [ -s /tmp/alive ]; do sleep 0.1; done")
+    start_clock(source)
     put_hook(source, "before-sleep.d/10-note", "echo going; cp /tmp/alive /tmp/alive.before")
     put_hook(source, "after-wake.d/10-note",
              "echo $DORM_KIND $DORM_OLD_SANDBOX_ID $DORM_SANDBOX_ID $DORM_TEMPLATE_ID >/tmp/wake\n"
@@ -416,8 +421,7 @@ def test_snapshot_fails():
     """a sandbox that could not be snapshotted runs on, repaired"""
     source = make()
     put_hook(source, "after-wake.d/10-note", "echo $DORM_KIND >/tmp/kind")
-    D.exec(source, "sh", "-c", "setsid sh -c 'while :; do /tmp/probe time >/tmp/alive.new; "
-                               "mv /tmp/alive.new /tmp/alive; done' </dev/null >/dev/null 2>&1 &")
+    start_clock(source)
     in_the_way = D.root / "sandboxes" / source / "memory-1"
     in_the_way.write_text("a file where a directory is to go")
     try:
