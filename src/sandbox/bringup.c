@@ -136,7 +136,7 @@ static void say_ended(struct sandbox *sb, struct problem *problem)
 static int repair(struct sandbox *sb, struct channel *ch, struct problem *problem)
 {
 	struct problem local = PROBLEM_INIT;
-	int r = agent_init(ch, sb->record.id, sb->record.envs,
+	int r = agent_init(ch, sb->record.id, sb->record.envs, sb->manifest.defaults,
 			   deadline_after_ms(sb->host->limits.repair_ms), &local);
 
 	if (r == -EPIPE && pidfd_wait(vmm_pidfd(sb->vmm), deadline_after_ms(DEATH_WAIT_MS)) == 0)

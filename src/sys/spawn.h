@@ -33,6 +33,7 @@ struct spawn_options {
 	int output_fd;	  /* borrowed; standard output and error; -1: /dev/null */
 	const char *cwd;  /* NULL: ours */
 	bool new_session; /* setsid(): own process group, no terminal */
+	bool die_with_parent; /* killed when the thread that started it ends, however that ends */
 	const struct spawn_limit *limits;
 	size_t n_limits;
 };
