@@ -320,7 +320,9 @@ static void test_build(void **state)
 	struct played q = PLAY(lines, "template", "build", "--json");
 
 	assert_int_equal(p.o.code, 0);
-	assert_string_equal(p.o.err, "one\ntwo\nthree\n");
+	assert_contains(p.o.err, " s  one\n");
+	assert_contains(p.o.err, " s  two\n");
+	assert_contains(p.o.err, " s  three\n");
 	assert_contains(p.o.out, "web is ready after ");
 	assert_contains(p.log,
 			"POST /v3/templates {\"name\":\"web\",\"memoryMB\":1024,\"cpuCount\":2}\n");

@@ -36,8 +36,9 @@ static void add(struct argv *a, const char *const *args)
 
 static void add_isolation(struct argv *a, const char *root, const char *busybox)
 {
-	ADD(a, "bwrap", "--bind", root, "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",
-	    "--tmpfs", "/run", "--dir", "/run/lock", "--ro-bind", busybox, "/run/.dorm/busybox");
+	ADD(a, "bwrap", "--bind", root, "/", "--proc", "/proc", "--dev", "/dev", "--perms", "1777",
+	    "--tmpfs", "/tmp", "--tmpfs", "/run", "--dir", "/run/lock", "--ro-bind", busybox,
+	    "/run/.dorm/busybox");
 	if (access(RESOLV, R_OK) == 0)
 		ADD(a, "--ro-bind", RESOLV, RESOLV);
 	ADD(a, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",

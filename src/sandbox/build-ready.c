@@ -54,7 +54,7 @@ static int start(struct build *b, struct sandbox *sb, const struct workload *w,
 		 struct problem *problem)
 {
 	_cleanup_free_ char *command = str_printf(
-		"exec >" LOG " 2>&1 </dev/null\n{ %s\n}\necho $? >" STATUS "\n", w->start);
+		"exec >" LOG " 2>&1 </dev/null\n( %s\n)\necho $? >" STATUS "\n", w->start);
 	const struct agent_command c = {.command = command, .user = w->user, .workdir = w->workdir};
 
 	if (!command)
