@@ -195,8 +195,6 @@ static int parse_base(struct recipe *r, json_t *v, struct problem *p)
 				continue;
 			r->base = (enum recipe_base)i;
 			(void)snprintf(name, sizeof(name), "base.%s", key);
-			if (i != RECIPE_IMAGE)
-				return get_path(source, name, true, p, &r->source);
 			return get_text(source, name, SOURCE_BYTES - 1, p, &r->source);
 		}
 		return refuse(p, "base", "has no member \"%.60s\"", key);

@@ -201,7 +201,7 @@ def test_from_archive():
         add(archive, "srv/out", type=tarfile.SYMTYPE, linkname="/../../etc")
         add(archive, "dev/sda", type=tarfile.BLKTYPE, devmajor=8, mode=0o666)
         add(archive, "srv/suid", b"#!/bin/sh\n", mode=0o4755, uid=1000, gid=1000)
-    said = build("fromtar", "--from-tar", path, "--no-working-set")
+    said = build("fromtar", "-f", recipe("tar", base={"tar": "../root.tar.xz"}), "--no-working-set")
     check("1 devices, fifos or sockets were left out (the first: /dev/sda)" in said, said)
     out = sandbox_of("fromtar", "cat /srv/absolute; stat -c '%a %u' /srv/suid; test ! -e /dev/sda")
     check(out.startswith("inside\n4755 1000"), out)
