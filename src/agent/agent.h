@@ -19,6 +19,7 @@ struct port;
 struct prepare;
 struct process_table;
 struct router;
+struct workers;
 
 struct agent {
 	struct loop *loop;
@@ -27,6 +28,7 @@ struct agent {
 	struct router *router;
 	struct process_table *processes;
 	struct prepare *prepare;
+	struct workers *workers; /* threads that transfer files */
 	struct cgroup workload;
 	int child_fd;	    /* signalfd of SIGCHLD */
 	int random_fd;	    /* the kernel's generator, open so that a repair need not look for it */

@@ -18,16 +18,14 @@ static int open_at(int dir, const char *name, int flags)
 
 int cgroup_open(struct cgroup *c, const char *path)
 {
-	_cleanup_fd_ int dir = -1;
-
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
 		return error_errno();
-	dir = open_at(AT_FDCWD, path, O_DIRECTORY | O_RDONLY);
-	if (dir < 0)
-		return dir;
-	c->procs_fd = open_at(dir, "cgroup.procs", O_WRONLY);
-	c->freeze_fd = open_at(dir, "cgroup.freeze", O_WRONLY);
-	c->events_fd = open_at(dir, "cgroup.events", O_RDONLY);
+	c->dir_fd = open_at(AT_FDCWD, path, O_DIRECTORY | O_RDONLY);
+	if (c->dir_fd < 0)
+		return c->dir_fd;
+	c->procs_fd = open_at(c->dir_fd, "cgroup.procs", O_WRONLY);
+	c->freeze_fd = open_at(c->dir_fd, "cgroup.freeze", O_WRONLY);
+	c->events_fd = open_at(c->dir_fd, "cgroup.events", O_RDONLY);
 	if (c->procs_fd < 0 || c->freeze_fd < 0 || c->events_fd < 0) {
 		cgroup_close(c);
 		return error_trace(-ENODEV);
@@ -37,6 +35,7 @@ int cgroup_open(struct cgroup *c, const char *path)
 
 void cgroup_close(struct cgroup *c)
 {
+	fd_close(c->dir_fd);
 	fd_close(c->procs_fd);
 	fd_close(c->freeze_fd);
 	fd_close(c->events_fd);

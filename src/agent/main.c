@@ -19,12 +19,14 @@
 
 #include "agent/agent.h"
 #include "agent/boot.h"
+#include "agent/files.h"
 #include "agent/port.h"
 #include "agent/prepare.h"
 #include "agent/process-rpc.h"
 #include "agent/process.h"
 #include "agent/repair.h"
 #include "agent/router.h"
+#include "agent/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -70,6 +72,7 @@ static void on_sigchld(void *userdata, uint32_t events)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (!prepare_reaped(a->prepare, pid, status))
 			(void)process_reaped(a->processes, pid, status); /* or an orphan */
+	process_table_sweep(a->processes);
 }
 
 static int watch_children(struct agent *a)
@@ -111,6 +114,8 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = prepare_new(a, &a->prepare);
 	if (r == 0)
+		r = workers_new(a->loop, &a->workers);
+	if (r == 0)
 		r = router_add(a->router, health_routes, ARRAY_SIZE(health_routes));
 	if (r == 0)
 		r = repair_add(a->router);
@@ -118,6 +123,8 @@ static int agent_init(struct agent *a, const struct options *o)
 		r = prepare_add(a->router);
 	if (r == 0)
 		r = process_rpc_add(a->router);
+	if (r == 0)
+		r = files_add(a->router);
 	if (r == 0)
 		r = server_new(&router_ops, a, &a->server);
 	if (r == 0)
@@ -139,6 +146,7 @@ static int agent_init(struct agent *a, const struct options *o)
 static void agent_deinit(struct agent *a)
 {
 	port_free(a->port);
+	workers_free(a->workers);
 	prepare_free(a->prepare);
 	process_table_free(a->processes);
 	server_free(a->server);

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -218,6 +219,7 @@ static void handle_prepare(struct request *rq)
 	request_keep(rq, p, on_closed, NULL);
 	rq->agent->ready = false;
 	server_refuse(rq->agent->server);
+	workers_cancel(rq->agent->workers, "the sandbox is about to sleep");
 	step_begin(p);
 }
 

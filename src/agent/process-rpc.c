@@ -1,192 +1,52 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/process-rpc.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 
-#include "agent/caller.h"
 #include "agent/connect-proto.h"
-#include "agent/process.h"
+#include "agent/input-stream.h"
+#include "agent/start-request.h"
 #include "base/base64.h"
 #include "base/error.h"
-#include "base/problem.h"
 #include "base/str.h"
 
-#define DEFAULT_PATH	    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define KEEPALIVE_DEFAULT_S 90u
-#define KEEPALIVE_MAX_S	    3600u
+#define NOT_READ "the process does not read its input"
 
-/* A Start request, taken apart. Strings belong to the message or to `owned`. */
-struct start {
-	struct user user;
-	struct spawn_config spawn;
-	struct process_options options;
-	json_t *env;
-	char *cwd;
-};
-
-static void start_deinit(struct start *st)
+enum connect_code process_problem_code(const struct problem *problem)
 {
-	free(st->spawn.argv);
-	for (size_t i = 0; st->spawn.envp && st->spawn.envp[i]; i++)
-		free(st->spawn.envp[i]);
-	free(st->spawn.envp);
-	json_decref(st->env);
-	free(st->cwd);
+	switch (problem->status) {
+	case 400:
+		return CONNECT_INVALID_ARGUMENT;
+	case 401:
+		return CONNECT_UNAUTHENTICATED;
+	case 404:
+		return CONNECT_NOT_FOUND;
+	case 409:
+		return CONNECT_FAILED_PRECONDITION;
+	default:
+		return CONNECT_RESOURCE_EXHAUSTED;
+	}
 }
 
-static int start_args(json_t *config, struct start *st, struct problem *problem)
+static void fail_unary(struct request *rq, const struct problem *problem)
 {
-	json_t *cmd = json_object_get(config, "cmd"), *args = json_object_get(config, "args"), *arg;
-	size_t i;
-
-	if (!json_is_string(cmd) || !json_string_length(cmd)) {
-		problem_set(problem, 400, "process.cmd must be a non-empty string");
-		return -EINVAL;
-	}
-	if (args && !json_is_null(args) && !json_is_array(args)) {
-		problem_set(problem, 400, "process.args must be an array of strings");
-		return -EINVAL;
-	}
-	st->spawn.argv = calloc(json_array_size(args) + 2, sizeof(char *));
-	if (!st->spawn.argv)
-		return -ENOMEM;
-	st->spawn.argv[0] = (char *)json_string_value(cmd);
-	json_array_foreach (args, i, arg) {
-		if (!json_is_string(arg)) {
-			problem_set(problem, 400, "process.args[%zu] is not a string", i);
-			return -EINVAL;
-		}
-		st->spawn.argv[i + 1] = (char *)json_string_value(arg);
-	}
-	return 0;
+	if (problem_is_set(problem))
+		connect_unary_fail(rq, process_problem_code(problem), "%s", problem->message);
+	else
+		connect_unary_fail(rq, CONNECT_RESOURCE_EXHAUSTED, "out of memory");
 }
 
-/* Later ones win: the system's, then those of init, then the request's. */
-static int start_env(struct agent *a, json_t *config, struct start *st, struct problem *problem)
+static void fail_stream(struct request *rq, const struct problem *problem)
 {
-	json_t *envs = json_object_get(config, "envs"), *value;
-	const char *name;
-	size_t i = 0;
-
-	st->env =
-		json_pack("{s:s, s:s, s:s, s:s, s:s}", "PATH", DEFAULT_PATH, "HOME", st->user.home,
-			  "USER", st->user.name, "LOGNAME", st->user.name, "SHELL", st->user.shell);
-	if (!st->env || json_object_update(st->env, a->env) < 0)
-		return -ENOMEM;
-	if (envs && !json_is_null(envs) && !json_is_object(envs)) {
-		problem_set(problem, 400, "process.envs must be an object of strings");
-		return -EINVAL;
-	}
-	json_object_foreach (envs, name, value) {
-		if (!json_is_string(value) || !name[0] || strchr(name, '=')) {
-			problem_set(problem, 400, "process.envs: '%.100s' is not a variable", name);
-			return -EINVAL;
-		}
-		if (json_object_set(st->env, name, value) < 0)
-			return -ENOMEM;
-	}
-	st->spawn.envp = calloc(json_object_size(st->env) + 1, sizeof(char *));
-	if (!st->spawn.envp)
-		return -ENOMEM;
-	json_object_foreach (st->env, name, value) {
-		st->spawn.envp[i] = str_printf("%s=%s", name, json_string_value(value));
-		if (!st->spawn.envp[i++])
-			return -ENOMEM;
-	}
-	return 0;
-}
-
-static int start_cwd(struct agent *a, json_t *config, struct start *st, struct problem *problem)
-{
-	json_t *o = json_object_get(config, "cwd");
-	const char *cwd = json_string_value(o);
-
-	if (o && !json_is_null(o) && !cwd) {
-		problem_set(problem, 400, "process.cwd must be a string");
-		return -EINVAL;
-	}
-	st->spawn.cwd_is_default = !cwd || !cwd[0];
-	st->cwd = caller_path(a, &st->user, cwd ? cwd : "");
-	st->spawn.cwd = st->cwd;
-	return st->cwd ? 0 : -ENOMEM;
-}
-
-static int start_options(struct request *rq, json_t *message, struct start *st,
-			 struct problem *problem)
-{
-	const char *ping = server_stream_header(rq->stream, "keepalive-ping-interval");
-	json_t *tag = json_object_get(message, "tag"), *in = json_object_get(message, "stdin");
-	uint64_t keepalive_s = KEEPALIVE_DEFAULT_S;
-
-	if (json_object_get(message, "pty")) {
-		problem_set(problem, 400, "this agent has no pseudo-terminals");
-		return -EINVAL;
-	}
-	if (connect_timeout_ms(rq, &st->options.timeout_ms) < 0) {
-		problem_set(problem, 400,
-			    "Connect-Timeout-Ms must be a number of at most ten digits");
-		return -EINVAL;
-	}
-	if (ping && (str_to_u64(ping, &keepalive_s) < 0 || !keepalive_s))
-		keepalive_s = KEEPALIVE_DEFAULT_S;
-	st->options.keepalive_ms = MIN(keepalive_s, (uint64_t)KEEPALIVE_MAX_S) * 1000;
-	st->options.tag = json_string_value(tag);
-	st->spawn.with_stdin = !json_is_false(in);
-	return 0;
-}
-
-static int start_parse(struct request *rq, json_t *message, struct start *st,
-		       struct problem *problem)
-{
-	json_t *config = json_object_get(message, "process");
-	int r;
-
-	if (!json_is_object(config)) {
-		problem_set(problem, 400, "process must be an object");
-		return -EINVAL;
-	}
-	st->options.config = config;
-	st->spawn.user = &st->user;
-	st->spawn.procs_fd = rq->agent->workload.procs_fd;
-	r = caller_user(rq, NULL, problem, &st->user);
-	if (r == 0)
-		r = start_args(config, st, problem);
-	if (r == 0)
-		r = start_env(rq->agent, config, st, problem);
-	if (r == 0)
-		r = start_cwd(rq->agent, config, st, problem);
-	if (r == 0)
-		r = start_options(rq, message, st, problem);
-	return r;
-}
-
-static void handle_start(struct request *rq)
-{
-	struct problem problem = PROBLEM_INIT;
-	struct start st = {0};
-	json_t *message;
-	int r;
-
-	if (connect_stream_begin(rq, &message) < 0)
-		return;
-	r = start_parse(rq, message, &st, &problem);
-	if (problem.status)
-		connect_stream_fail(rq,
-				    problem.status == 401 ? CONNECT_UNAUTHENTICATED
-							  : CONNECT_INVALID_ARGUMENT,
-				    "%s", problem.message);
-	else if (r == 0 &&
-		 (r = process_start(rq->agent->processes, rq, &st.spawn, &st.options)) < 0)
-		connect_stream_fail(rq, CONNECT_RESOURCE_EXHAUSTED, "cannot start a process: %s",
-				    strerrordesc_np(-r));
-	else if (r < 0)
+	if (problem_is_set(problem))
+		connect_stream_fail(rq, process_problem_code(problem), "%s", problem->message);
+	else
 		connect_stream_fail(rq, CONNECT_RESOURCE_EXHAUSTED, "out of memory");
-	start_deinit(&st);
-	json_decref(message);
 }
 
-/* --- the others are unary, and most name a process ----------------------------------------------
+/* --- which process ------------------------------------------------------------------------------
  */
 
 /* int64 is a string in proto3 JSON, and a number is accepted. Return: the pid; -1 */
@@ -201,96 +61,263 @@ static pid_t selector_pid(json_t *o)
 	return pid > 0 && pid <= INT32_MAX ? (pid_t)pid : -1;
 }
 
-/* The process that {"process": {"pid"} or {"tag"}} names; NULL: answered already */
-static struct process *select_process(struct request *rq, json_t *message)
+int process_select(const json_t *message, struct problem *problem, struct process_selector *ret)
 {
 	json_t *selector = json_object_get(message, "process");
-	const char *tag = json_string_value(json_object_get(selector, "tag"));
-	pid_t pid = selector_pid(json_object_get(selector, "pid"));
-	struct process *p;
 
-	if (!tag && pid < 0) {
-		connect_unary_fail(rq, CONNECT_INVALID_ARGUMENT,
-				   "process must be {\"pid\": number} or {\"tag\": string}");
-		return NULL;
-	}
-	p = process_find(rq->agent->processes, pid, tag);
-	if (!p && tag)
-		connect_unary_fail(rq, CONNECT_NOT_FOUND, "process with tag %.100s not found", tag);
-	else if (!p)
-		connect_unary_fail(rq, CONNECT_NOT_FOUND, "process with pid %d not found", pid);
-	return p;
+	ret->tag = json_string_value(json_object_get(selector, "tag"));
+	ret->pid = selector_pid(json_object_get(selector, "pid"));
+	if (ret->tag || ret->pid > 0)
+		return 0;
+	problem_set(problem, 400, "process must be {\"pid\": number} or {\"tag\": string}");
+	return -EINVAL;
+}
+
+static int not_found(const struct process_selector *which, struct problem *problem)
+{
+	if (which->tag)
+		problem_set(problem, 404, "process with tag %.100s not found", which->tag);
+	else
+		problem_set(problem, 404, "process with pid %d not found", which->pid);
+	return -ENOENT;
+}
+
+int process_select_live(struct agent *a, const json_t *message, struct problem *problem,
+			struct process **ret)
+{
+	struct process_selector which;
+	int r = process_select(message, problem, &which);
+
+	if (r < 0)
+		return r;
+	*ret = process_find(a->processes, which.pid, which.tag);
+	return *ret ? 0 : not_found(&which, problem);
+}
+
+/* --- Start, Connect, List -----------------------------------------------------------------------
+ */
+
+static int start(struct request *rq, json_t *message, struct problem *problem)
+{
+	struct start_request st = {0};
+	int r = start_request_parse(rq, message, problem, &st);
+
+	if (r == 0)
+		r = process_start(rq->agent->processes, rq, &st.spawn, &st.options);
+	if (r == -EAGAIN)
+		problem_set(problem, 429, "cannot start a process: %u are running already",
+			    PROCESS_MAX);
+	else if (r == -ENOSPC)
+		problem_set(problem, 429,
+			    "cannot start a process: the command lines and unread input of those "
+			    "that run already take %u MiB",
+			    PROCESS_MEMORY_MAX >> 20);
+	else if (r < 0)
+		problem_set(problem, 429, "cannot start a process: %s", strerrordesc_np(-r));
+	start_request_deinit(&st);
+	return r;
+}
+
+static void handle_start(struct request *rq)
+{
+	struct problem problem = PROBLEM_INIT;
+	json_t *message;
+
+	if (connect_stream_begin(rq, &message) < 0)
+		return;
+	if (start(rq, message, &problem) < 0)
+		fail_stream(rq, &problem);
+	json_decref(message);
+}
+
+static int follow(struct request *rq, json_t *message, struct problem *problem)
+{
+	struct process_selector which;
+	struct listening how;
+	int r = process_select(message, problem, &which);
+
+	if (r == 0)
+		r = listening_parse(rq, problem, &how);
+	if (r == 0)
+		r = process_connect(rq->agent->processes, which.pid, which.tag, rq, &how);
+	return r == -ENOENT ? not_found(&which, problem) : r;
+}
+
+static void handle_connect(struct request *rq)
+{
+	struct problem problem = PROBLEM_INIT;
+	json_t *message;
+
+	if (connect_stream_begin(rq, &message) < 0)
+		return;
+	if (follow(rq, message, &problem) < 0)
+		fail_stream(rq, &problem);
+	json_decref(message);
 }
 
 static void handle_list(struct request *rq)
 {
-	connect_unary_reply(rq,
-			    json_pack("{s:o}", "processes", process_list(rq->agent->processes)));
+	json_t *list = process_list(rq->agent->processes);
+
+	if (list)
+		connect_unary_reply(rq, json_pack("{s:o}", "processes", list));
+	else
+		connect_unary_fail(rq, CONNECT_RESOURCE_EXHAUSTED, "out of memory");
 }
 
-static void fail_input(struct request *rq, int r)
+/* --- input --------------------------------------------------------------------------------------
+ */
+
+void process_input_problem(int r, struct problem *problem)
 {
 	if (r == -EPIPE)
-		connect_unary_fail(rq, CONNECT_FAILED_PRECONDITION,
-				   "the process has no open standard input");
-	else
-		connect_unary_fail(rq, CONNECT_RESOURCE_EXHAUSTED,
-				   "the process does not read its input: %u bytes are waiting",
-				   PROCESS_INPUT_MAX);
+		problem_set(problem, 409, "the process has no open standard input");
+	else if (r == -ENOSPC)
+		problem_set(problem, 429, NOT_READ ": as much as is allowed is waiting (%u MiB)",
+			    PROCESS_INPUT_MAX >> 20);
 }
 
-static void send_input(struct request *rq, struct process *p, json_t *message)
+int process_input_parse(const json_t *message, const struct process *p, struct problem *problem,
+			char **ret, size_t *ret_len)
 {
-	json_t *o = json_object_get(json_object_get(message, "input"), "stdin");
-	size_t len = json_string_length(o);
-	_cleanup_free_ char *data = malloc(len / 4 * 3 + 4);
-	ssize_t n = json_is_string(o) && data ? base64_decode(json_string_value(o), len, data)
-					      : -EINVAL;
-	int r;
+	const json_t *input = json_object_get(message, "input");
+	const json_t *in = json_object_get(input, "stdin"), *pty = json_object_get(input, "pty");
+	const json_t *o = in ? in : pty;
+	_cleanup_free_ char *data = NULL;
+	ssize_t n;
 
-	if (n < 0) {
-		connect_unary_fail(rq, CONNECT_INVALID_ARGUMENT, "input.stdin must be base64 text");
-		return;
+	if (!json_is_string(o)) {
+		problem_set(problem, 400, "input must be {\"stdin\": base64} or {\"pty\": base64}");
+		return -EINVAL;
 	}
-	r = process_input(p, rq, data, (size_t)n);
+	if (!!pty != process_has_pty(p)) {
+		problem_set(problem, 409,
+			    pty ? "the process has no terminal: send input.stdin"
+				: "the process runs in a terminal: send input.pty");
+		return -EPIPE;
+	}
+	data = malloc(json_string_length(o) / 4 * 3 + 4);
+	if (!data)
+		return error_trace(-ENOMEM);
+	n = base64_decode(json_string_value(o), json_string_length(o), data);
+	if (n < 0) {
+		problem_set(problem, 400, "input.%s is not base64", pty ? "pty" : "stdin");
+		return -EINVAL;
+	}
+	*ret = take_ptr(data);
+	*ret_len = (size_t)n;
+	return 0;
+}
+
+/* A SendInput that waits for its program; freed when both are through with it. */
+struct waiting {
+	struct request *rq;
+	struct input *input;
+};
+
+static void on_input_done(void *userdata, bool ok)
+{
+	struct waiting *w = userdata;
+	struct request *rq = w->rq;
+
+	request_release(rq);
+	if (ok)
+		connect_unary_reply(rq, json_object());
+	else
+		connect_unary_fail(rq, CONNECT_FAILED_PRECONDITION, NOT_READ " any more");
+	free(w);
+}
+
+static void on_waiting_closed(struct request *rq)
+{
+	struct waiting *w = rq->keeper;
+
+	input_forget(w->input);
+	free(w);
+}
+
+static int send_input(struct request *rq, const json_t *message, struct problem *problem)
+{
+	_cleanup_free_ char *data = NULL;
+	struct waiting *w;
+	struct process *p;
+	size_t len;
+	int r = process_select_live(rq->agent, message, problem, &p);
+
+	if (r == 0)
+		r = process_input_parse(message, p, problem, &data, &len);
 	if (r < 0)
-		fail_input(rq, r);
+		return r;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return error_trace(-ENOMEM);
+	w->rq = rq;
+	request_keep(rq, w, on_waiting_closed, NULL);
+	r = process_input(p, data, len, on_input_done, w, &w->input);
+	if (r < 0) {
+		request_release(rq);
+		free(w);
+		process_input_problem(r, problem);
+	}
+	return r;
 }
 
 static void handle_send_input(struct request *rq)
 {
-	struct process *p;
+	struct problem problem = PROBLEM_INIT;
 	json_t *message;
 
 	if (connect_unary_parse(rq, &message) < 0)
 		return;
-	p = select_process(rq, message);
-	if (p)
-		send_input(rq, p, message);
+	if (send_input(rq, message, &problem) < 0)
+		fail_unary(rq, &problem);
 	json_decref(message);
+}
+
+/* --- the other unary ones -----------------------------------------------------------------------
+ */
+
+/* Answer with what @handle says about a message: {}, or its problem. */
+static void answer(struct request *rq,
+		   int (*handle)(struct agent *a, const json_t *message, struct problem *problem))
+{
+	struct problem problem = PROBLEM_INIT;
+	json_t *message;
+
+	if (connect_unary_parse(rq, &message) < 0)
+		return;
+	if (handle(rq->agent, message, &problem) < 0)
+		fail_unary(rq, &problem);
+	else
+		connect_unary_reply(rq, json_object());
+	json_decref(message);
+}
+
+static int close_stdin(struct agent *a, const json_t *message, struct problem *problem)
+{
+	struct process *p;
+	int r = process_select_live(a, message, problem, &p);
+
+	if (r < 0)
+		return r;
+	if (process_has_pty(p)) {
+		problem_set(problem, 409,
+			    "the process runs in a terminal: send Ctrl-D (0x04) as input.pty");
+		return -ENOTTY;
+	}
+	r = process_close_input(p);
+	if (r < 0)
+		process_input_problem(r, problem);
+	return r;
 }
 
 static void handle_close_stdin(struct request *rq)
 {
-	struct process *p;
-	json_t *message;
-	int r;
-
-	if (connect_unary_parse(rq, &message) < 0)
-		return;
-	p = select_process(rq, message);
-	json_decref(message);
-	if (!p)
-		return;
-	r = process_close_input(p);
-	if (r < 0)
-		fail_input(rq, r);
-	else
-		connect_unary_reply(rq, json_object());
+	answer(rq, close_stdin);
 }
 
 /* Return: the signal; 0 for one that the protocol does not have */
-static int signal_of(json_t *o)
+static int signal_of(const json_t *o)
 {
 	const char *name = json_string_value(o);
 
@@ -303,37 +330,68 @@ static int signal_of(json_t *o)
 	return name && !strcmp(name, "SIGNAL_SIGTERM") ? SIGTERM : 0;
 }
 
+static int send_signal(struct agent *a, const json_t *message, struct problem *problem)
+{
+	int sig = signal_of(json_object_get(message, "signal")), r;
+	struct process_selector which;
+	struct process *p;
+
+	r = process_select(message, problem, &which);
+	if (r < 0)
+		return r;
+	if (!sig) {
+		problem_set(problem, 400, "signal must be SIGNAL_SIGTERM or SIGNAL_SIGKILL");
+		return -EINVAL;
+	}
+	p = process_find(a->processes, which.pid, which.tag);
+	if (p)
+		r = process_signal(p, sig);
+	else
+		r = sig == SIGKILL && !which.tag ? process_kill_left(a->processes, which.pid)
+						 : -ESRCH;
+	return r < 0 ? not_found(&which, problem) : 0;
+}
+
 static void handle_send_signal(struct request *rq)
 {
-	struct process *p;
-	json_t *message;
-	int sig, r;
+	answer(rq, send_signal);
+}
 
-	if (connect_unary_parse(rq, &message) < 0)
-		return;
-	sig = signal_of(json_object_get(message, "signal"));
-	p = select_process(rq, message);
-	json_decref(message);
-	if (!p)
-		return;
-	r = sig ? process_signal(p, sig) : -EINVAL;
-	if (r == -EINVAL)
-		connect_unary_fail(rq, CONNECT_INVALID_ARGUMENT,
-				   "signal must be SIGNAL_SIGTERM or SIGNAL_SIGKILL");
+static int update(struct agent *a, const json_t *message, struct problem *problem)
+{
+	const json_t *pty = json_object_get(message, "pty");
+	struct pty_size size;
+	struct process *p;
+	int r = process_select_live(a, message, problem, &p);
+
+	if (r < 0 || !pty || json_is_null(pty))
+		return r;
+	r = pty_size_parse(pty, problem, &size);
+	if (r == 0)
+		r = process_resize(p, &size);
+	if (r == -ENOTTY)
+		problem_set(problem, 409, "the process has no terminal");
 	else if (r < 0)
-		connect_unary_fail(rq, CONNECT_NOT_FOUND, "the process is gone");
-	else
-		connect_unary_reply(rq, json_object());
+		problem_set(problem, 409, "cannot resize the terminal: %s", strerrordesc_np(-r));
+	return r;
+}
+
+static void handle_update(struct request *rq)
+{
+	answer(rq, update);
 }
 
 #define CLIENTS (ROUTE_NEEDS_READY | ROUTE_CLIENT)
 
 static const struct route routes[] = {
 	{"POST", "/process.Process/Start", handle_start, CLIENTS},
+	{"POST", "/process.Process/Connect", handle_connect, CLIENTS},
 	{"POST", "/process.Process/List", handle_list, CLIENTS},
 	{"POST", "/process.Process/SendInput", handle_send_input, CLIENTS},
+	{"POST", "/process.Process/StreamInput", handle_stream_input, CLIENTS | ROUTE_STREAM},
 	{"POST", "/process.Process/CloseStdin", handle_close_stdin, CLIENTS},
 	{"POST", "/process.Process/SendSignal", handle_send_signal, CLIENTS},
+	{"POST", "/process.Process/Update", handle_update, CLIENTS},
 };
 
 int process_rpc_add(struct router *r)

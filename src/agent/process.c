@@ -2,439 +2,185 @@
 /*
  * The end of a program is three things in any order: the ends of its two pipes, and SIGCHLD. `end`
  * is sent when all three are in, so all output comes before it. But a background child may hold a
- * pipe open for ever ("server & exit"): after the exit, silence of GRACE_MS ends the wait, and so
- * do GRACE_MAX_MS of chatter. What the program itself wrote is never cut off, however slow its
- * client is: that is what was in the pipes when it ended, and it is counted (output.owed).
+ * pipe, or the terminal, open for ever ("server & exit"): after the exit, silence of GRACE_MS ends
+ * the wait, and so do GRACE_MAX_MS of chatter. What the program itself wrote is never cut off,
+ * however slow its clients are: that is what was in the pipes when it ended, and it is counted
+ * (output.owed).
  */
-#include "agent/process.h"
+#include "agent/process-internal.h"
 
+#include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent/connect-proto.h"
-#include "base/base64.h"
+#include "agent/event.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
-#include "base/log.h"
-#include "channel/fifo.h"
 
-#define OUTPUT_CHUNK 32768u
-#define OUTPUT_HIGH  (256u * 1024) /* stop reading the program's output */
+#define PIPE_CHUNK   32768u
+#define PTY_CHUNK    16384u
 #define GRACE_MS     100u
 #define GRACE_MAX_MS 1000u
 
-enum process_state { PROCESS_STARTING, PROCESS_RUNNING, PROCESS_EXITED, PROCESS_ENDED };
-
-struct output {
-	struct process *p;
-	const char *name; /* "stdout", "stderr" */
-	int fd;
-	size_t owed; /* bytes that were in the pipe when the program ended: its own, never cut off
-		      */
-	struct loop_source *source; /* NULL while the client is slow */
-};
-
-/* Some client's input, or what is left of it. */
-struct input {
-	struct input *next;
-	struct request *rq; /* to be answered; NULL when it went away */
-	struct fifo data;
-};
-
-struct process {
-	struct process_table *table;
-	struct process *next, **prev;
-	enum process_state state;
-	bool reaped;
-	int wait_status;
-	pid_t pid;
-	json_t *config;
-	char *tag;
-	char *cwd; /* for messages */
-	struct request *rq;
-	int exec_fd;
-	struct loop_source *exec_source;
-	struct output out[2];
-	int in_fd;
-	struct loop_source *in_source;
-	struct input *inputs; /* first is being written */
-	size_t input_len;
-	bool in_close; /* when inputs is empty */
-	uint64_t timeout_ms, keepalive_ms;
-	struct loop_timer timeout, keepalive, grace;
-	uint64_t sent_ns; /* last message to the client */
-	uint64_t read_ns; /* last output after the exit */
-	uint64_t grace_end_ns;
-};
-
-struct process_table {
-	struct agent *agent;
-	struct process *first;
-	unsigned n;
-	char chunk[OUTPUT_CHUNK];
-};
-
-static void process_unlink(struct process *p)
+static struct loop *process_loop(struct process *p)
 {
-	*p->prev = p->next;
-	if (p->next)
-		p->next->prev = p->prev;
-	p->table->n--;
+	return p->table->agent->loop;
 }
 
-static void output_close(struct output *o)
+static void process_close(struct process *p)
 {
-	o->source = loop_remove(o->source);
-	o->fd = fd_close(o->fd);
+	output_close(&p->out[0]);
+	output_close(&p->out[1]);
+	input_queue_shut(&p->in);
 }
 
-/* --- input -------------------------------------------------------------------------------------
- */
-
-static void on_input_closed(struct request *rq)
+void process_kill(struct process *p)
 {
-	struct input *in = rq->keeper;
-
-	in->rq = NULL;
-}
-
-static void input_free(struct input *in)
-{
-	fifo_deinit(&in->data);
-	free(in);
-}
-
-static void input_answer(struct input *in, bool ok)
-{
-	struct request *rq = in->rq;
-
-	if (!rq)
-		return;
-	request_release(rq);
-	if (ok)
-		connect_unary_reply(rq, json_object());
-	else
-		connect_unary_fail(rq, CONNECT_FAILED_PRECONDITION,
-				   "the process does not read its standard input any more");
-}
-
-/* Nobody will read: answer all that wait. */
-static void process_shut_input(struct process *p)
-{
-	p->in_source = loop_remove(p->in_source);
-	p->in_fd = fd_close(p->in_fd);
-	while (p->inputs) {
-		struct input *in = p->inputs;
-
-		p->inputs = in->next;
-		input_answer(in, false);
-		input_free(in);
-	}
-	p->input_len = 0;
-}
-
-/* Return: true when the first input is written completely */
-static bool input_write(struct process *p, struct input *in)
-{
-	while (in->data.len) {
-		ssize_t n = write(p->in_fd, fifo_front(&in->data), in->data.len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno != EAGAIN)
-			process_shut_input(p);
-		if (n < 0)
-			return false;
-		fifo_consume(&in->data, (size_t)n);
-		p->input_len -= (size_t)n;
-	}
-	return true;
-}
-
-static void on_input_ready(void *userdata, uint32_t events);
-
-static void process_pump_input(struct process *p)
-{
-	while (p->inputs && input_write(p, p->inputs)) {
-		struct input *in = p->inputs;
-
-		p->inputs = in->next;
-		input_answer(in, true);
-		input_free(in);
-	}
-	if (!p->inputs && p->in_close)
-		process_shut_input(p);
-	if (!p->inputs)
-		p->in_source = loop_remove(p->in_source);
-	else if (!p->in_source && loop_add(p->table->agent->loop, p->in_fd, EPOLLOUT,
-					   on_input_ready, p, &p->in_source) < 0)
-		process_shut_input(p);
-}
-
-static void on_input_ready(void *userdata, uint32_t events)
-{
-	process_pump_input(userdata);
-}
-
-int process_input(struct process *p, struct request *rq, const void *data, size_t len)
-{
-	struct input *in, **end = &p->inputs;
-
-	if (p->in_fd < 0 || p->in_close)
-		return -EPIPE;
-	if (p->input_len + len > PROCESS_INPUT_MAX)
-		return -ENOSPC;
-	in = calloc(1, sizeof(*in));
-	if (!in || fifo_append(&in->data, data, len) < 0) {
-		free(in);
-		return -ENOMEM;
-	}
-	in->rq = rq;
-	request_keep(rq, in, on_input_closed, NULL);
-	while (*end)
-		end = &(*end)->next;
-	*end = in;
-	p->input_len += len;
-	process_pump_input(p);
-	return 0;
-}
-
-int process_close_input(struct process *p)
-{
-	if (p->in_fd < 0)
-		return -EPIPE;
-	p->in_close = true;
-	process_pump_input(p);
-	return 0;
-}
-
-/* --- the client --------------------------------------------------------------------------------
- */
-
-static void process_send(struct process *p, const char *json, size_t len)
-{
-	if (!p->rq)
-		return;
-	connect_stream_send(p->rq, json, len);
-	p->sent_ns = clock_now_ns();
-}
-
-static void process_send_text(struct process *p, const char *json)
-{
-	process_send(p, json, strlen(json));
-}
-
-/* No event has anything that JSON would have to escape. */
-static void process_send_data(struct process *p, const char *name, const void *data, size_t len)
-{
-	char json[64 + OUTPUT_CHUNK / 3 * 4 + 8];
-	size_t n = (size_t)snprintf(json, 64, "{\"event\":{\"data\":{\"%s\":\"", name);
-
-	n += base64_encode(data, len, json + n);
-	memcpy(json + n, "\"}}}", 4);
-	process_send(p, json, n + 4);
-}
-
-/* "exit status 3", "signal: killed", "signal: segmentation fault (core dumped)" */
-static void describe_status(int status, char *buf, size_t size)
-{
-	const char *name = WIFSIGNALED(status) ? sigdescr_np(WTERMSIG(status)) : NULL;
-
-	if (WIFEXITED(status))
-		(void)snprintf(buf, size, "exit status %d", WEXITSTATUS(status)); /* fits */
-	else
-		(void)snprintf(buf, size, "signal: %s%s", name ? name : "unknown",
-			       WCOREDUMP(status) ? " (core dumped)" : ""); /* fits */
-	for (char *c = buf; !WIFEXITED(status) && *c; c++)
-		if (*c >= 'A' && *c <= 'Z')
-			*c = (char)(*c + 'a' - 'A');
-}
-
-static void process_send_end(struct process *p)
-{
-	bool exited = WIFEXITED(p->wait_status);
-	int code = exited ? WEXITSTATUS(p->wait_status) : -1;
-	char status[96], error[128] = "", json[320];
-
-	describe_status(p->wait_status, status, sizeof(status));
-	if (code != 0)
-		(void)snprintf(error, sizeof(error), ",\"error\":\"%s\"", status); /* fits */
-	(void)snprintf(json, sizeof(json),
-		       "{\"event\":{\"end\":{\"exitCode\":%d,\"exited\":%s,\"status\":\"%s\"%s}}}",
-		       code, exited ? "true" : "false", status, error); /* fits */
-	process_send_text(p, json);
-}
-
-/* The stream is over. @rq is somebody else's from here. */
-static struct request *process_detach(struct process *p)
-{
-	struct request *rq = p->rq;
-
-	p->rq = NULL;
-	loop_timer_clear(&p->keepalive);
-	loop_timer_clear(&p->timeout);
-	if (rq)
-		request_release(rq);
-	return rq;
-}
-
-static void on_keepalive(void *userdata)
-{
-	struct process *p = userdata;
-	uint64_t due_ns = p->sent_ns + p->keepalive_ms * NSEC_PER_MSEC;
-
-	if (clock_now_ns() >= due_ns) {
-		process_send_text(p, "{\"event\":{\"keepalive\":{}}}");
-		due_ns = p->sent_ns + p->keepalive_ms * NSEC_PER_MSEC;
-	}
-	loop_timer_set(p->table->agent->loop, &p->keepalive, due_ns);
-}
-
-static void process_kill(struct process *p)
-{
+	if (p->cell)
+		(void)cell_kill(p->cell); /* too old a kernel: the process group has to do */
 	if (p->reaped)
 		return;
 	if (kill(-p->pid, SIGKILL) < 0) /* not yet a group leader */
 		(void)kill(p->pid, SIGKILL);
 }
 
-static void process_watch_output(struct process *p);
-
 static void on_timeout(void *userdata)
 {
-	struct process *p = userdata;
-	struct request *rq = process_detach(p);
-
-	process_kill(p);
-	process_watch_output(p);
-	if (rq)
-		connect_stream_fail(rq, CONNECT_DEADLINE_EXCEEDED,
-				    "the process was killed after %llu ms, its deadline",
-				    (unsigned long long)p->timeout_ms);
+	process_kill(userdata); /* the one who started it is told by its own timer */
 }
 
 /* --- output ------------------------------------------------------------------------------------
  */
 
-static void process_finish(struct process *p);
 static void process_settle(struct process *p);
-static void on_output(void *userdata, uint32_t events);
-
-/* Return: true when the client has as much as it should have */
-static bool process_is_held(struct process *p)
-{
-	return p->rq && server_stream_buffered(p->rq->stream) > OUTPUT_HIGH;
-}
-
-static void process_hold(struct process *p)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(p->out); i++)
-		p->out[i].source = loop_remove(p->out[i].source);
-	server_stream_want_writable(p->rq->stream);
-}
 
 static void process_watch_output(struct process *p)
 {
-	if (p->state == PROCESS_STARTING)
-		return; /* process_exec_result() does it: `start` goes first */
-	for (size_t i = 0; i < ARRAY_SIZE(p->out); i++) {
-		struct output *o = &p->out[i];
-
-		if (o->fd >= 0 && !o->source &&
-		    loop_add(p->table->agent->loop, o->fd, EPOLLIN, on_output, o, &o->source) < 0)
-			output_close(o); /* no memory: its writer sees a broken pipe */
-	}
+	if (p->state == PROCESS_STARTING || audience_is_held(&p->audience))
+		return; /* process_exec_result() does it: `start` goes first; or on_room() */
+	for (size_t i = 0; i < ARRAY_SIZE(p->out); i++)
+		output_watch(&p->out[i], process_loop(p));
 }
 
-/* Return: true when there may be more */
-static bool output_read(struct output *o)
+static void on_output(struct output *o, const void *data, size_t len)
 {
-	struct process *p = o->p;
-	ssize_t n = read(o->fd, p->table->chunk, OUTPUT_CHUNK);
+	struct process *p = o->userdata;
+	char text[EVENT_DATA_TEXT_MAX];
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return false;
-	if (n <= 0) {
-		output_close(o);
-		return false;
-	}
 	p->read_ns = clock_now_ns();
-	o->owed -= MIN(o->owed, (size_t)n);
-	if (p->state != PROCESS_ENDED && p->rq)
-		process_send_data(p, o->name, p->table->chunk, (size_t)n);
-	return true;
+	if (p->state != PROCESS_ENDED && p->audience.n)
+		audience_send(&p->audience, text, event_data(o->name, data, len, text));
 }
 
-/* One read per event: the streams of a thousand programs take turns. */
-static void on_output(void *userdata, uint32_t events)
+static void on_output_step(struct output *o)
 {
-	struct output *o = userdata;
-	struct process *p = o->p;
+	struct process *p = o->userdata;
 
-	(void)output_read(o); /* more raises another event */
-	if (process_is_held(p))
-		process_hold(p);
+	for (size_t i = 0; audience_is_held(&p->audience) && i < ARRAY_SIZE(p->out); i++)
+		output_unwatch(&p->out[i]);
 	process_settle(p);
 }
 
-static void on_client_writable(struct request *rq)
+/* The clients can take more. */
+static void on_room(void *userdata)
 {
-	process_watch_output(rq->keeper);
+	struct process *p = userdata;
+
+	process_watch_output(p);
+	if (p->state == PROCESS_EXITED)
+		loop_timer_set(process_loop(p), &p->grace, deadline_after_ms(GRACE_MS));
 }
 
-static void on_client_closed(struct request *rq)
-{
-	struct process *p = rq->keeper;
+/* --- start --------------------------------------------------------------------------------------
+ */
 
-	(void)process_detach(p);
+static void process_fail_start(struct process *p, const struct spawn_failure *f)
+{
+	struct audience *a = &p->audience;
+	const char *cmd = json_string_value(json_object_get(p->config, "cmd"));
+	const char *why = strerrordesc_np(f->error);
+
+	p->state = PROCESS_ENDED;
+	loop_timer_clear(&p->timeout);
+	process_close(p);
+	if (f->stage == SPAWN_CWD && f->error == ENOENT)
+		audience_fail(a, CONNECT_INVALID_ARGUMENT, "cwd '%.300s' does not exist", p->cwd);
+	else if (f->stage == SPAWN_CWD)
+		audience_fail(a, CONNECT_INVALID_ARGUMENT, "cwd '%.300s': %s", p->cwd, why);
+	else if (f->stage == SPAWN_EXEC)
+		audience_fail(a, CONNECT_INVALID_ARGUMENT, "cannot run '%.300s': %s",
+			      cmd ? cmd : "", why);
+	else
+		audience_fail(a, CONNECT_INTERNAL, "cannot prepare the process: %s", why);
+}
+
+/* exec_fd is readable: either the end of it, or why not. */
+static void process_exec_result(struct process *p)
+{
+	struct spawn_failure f;
+	ssize_t n = read(p->exec_fd, &f, sizeof(f));
+	char text[EVENT_TEXT_MAX];
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	p->exec_source = loop_remove(p->exec_source);
+	p->exec_fd = fd_close(p->exec_fd);
+	if (n == sizeof(f)) {
+		process_fail_start(p, &f);
+		return;
+	}
+	p->state = PROCESS_RUNNING;
+	audience_send(&p->audience, text, event_start(p->pid, text));
 	process_watch_output(p);
 }
 
-/* --- life --------------------------------------------------------------------------------------
+static void on_exec(void *userdata, uint32_t events)
+{
+	struct process *p = userdata;
+
+	process_exec_result(p);
+	process_settle(p);
+}
+
+/* --- end ----------------------------------------------------------------------------------------
  */
 
-static void process_free(struct process *p)
+void process_free(struct process *p)
 {
 	loop_timer_clear(&p->timeout);
-	loop_timer_clear(&p->keepalive);
 	loop_timer_clear(&p->grace);
 	loop_remove(p->exec_source);
 	fd_close(p->exec_fd);
-	output_close(&p->out[0]);
-	output_close(&p->out[1]);
-	process_shut_input(p);
-	process_unlink(p);
+	process_close(p);
+	audience_deinit(&p->audience);
+	p->cell = cell_leave(p->cell);
+	*p->prev = p->next;
+	if (p->next)
+		p->next->prev = p->prev;
+	p->table->n--;
 	json_decref(p->config);
 	free(p->tag);
 	free(p->cwd);
 	free(p);
 }
 
-/* The end of the program's own output, and no more: somebody else may be writing for ever. */
-static void process_drain(struct process *p)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(p->out); i++)
-		while (p->out[i].fd >= 0 && p->out[i].owed && output_read(&p->out[i]))
-			;
-}
-
 static void process_finish(struct process *p)
 {
-	struct request *rq;
+	char text[EVENT_TEXT_MAX];
 
-	process_drain(p);
-	process_send_end(p);
-	rq = process_detach(p);
-	if (rq)
-		connect_stream_end(rq);
+	output_drain(&p->out[0]);
+	output_drain(&p->out[1]);
+	audience_send(&p->audience, text, event_end(p->wait_status, text));
+	audience_end(&p->audience);
+	exited_add(&p->table->exited, p->pid, p->tag, p->wait_status);
 	loop_timer_clear(&p->grace);
-	process_shut_input(p);
+	loop_timer_clear(&p->timeout);
 	p->state = PROCESS_ENDED;
+	if (p->has_pty)
+		process_close(p);
+	input_queue_shut(&p->in);
 	process_watch_output(p);
 }
 
@@ -454,89 +200,28 @@ static void on_grace(void *userdata)
 	struct process *p = userdata;
 	uint64_t now_ns = clock_now_ns();
 
-	if (process_is_held(p) && (p->out[0].owed || p->out[1].owed)) {
-		loop_timer_set(p->table->agent->loop, &p->grace, deadline_after_ms(GRACE_MS));
-	} else if (now_ns < p->grace_end_ns && now_ns - p->read_ns < GRACE_MS * NSEC_PER_MSEC) {
-		loop_timer_set(p->table->agent->loop, &p->grace,
-			       p->read_ns + GRACE_MS * NSEC_PER_MSEC);
-	} else {
-		process_finish(p);
-		process_settle(p);
-	}
-}
-
-static void process_fail_start(struct process *p, const struct spawn_failure *f)
-{
-	struct request *rq = process_detach(p);
-	const char *cmd = json_string_value(json_object_get(p->config, "cmd"));
-	const char *why = strerrordesc_np(f->error);
-
-	p->state = PROCESS_ENDED;
-	output_close(&p->out[0]);
-	output_close(&p->out[1]);
-	process_shut_input(p);
-	if (!rq)
-		return;
-	if (f->stage == SPAWN_CWD && f->error == ENOENT)
-		connect_stream_fail(rq, CONNECT_INVALID_ARGUMENT, "cwd '%.300s' does not exist",
-				    p->cwd);
-	else if (f->stage == SPAWN_CWD)
-		connect_stream_fail(rq, CONNECT_INVALID_ARGUMENT, "cwd '%.300s': %s", p->cwd, why);
-	else if (f->stage == SPAWN_EXEC)
-		connect_stream_fail(rq, CONNECT_INVALID_ARGUMENT, "cannot run '%.300s': %s",
-				    cmd ? cmd : "", why);
-	else
-		connect_stream_fail(rq, CONNECT_INTERNAL, "cannot prepare the process: %s", why);
-}
-
-/* exec_fd is readable: either the end of it, or why not. */
-static void process_exec_result(struct process *p)
-{
-	struct spawn_failure f;
-	ssize_t n = read(p->exec_fd, &f, sizeof(f));
-	char json[64];
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	p->exec_source = loop_remove(p->exec_source);
-	p->exec_fd = fd_close(p->exec_fd);
-	if (n == sizeof(f)) {
-		process_fail_start(p, &f);
+	if (audience_is_held(&p->audience) && (p->out[0].owed || p->out[1].owed))
+		return; /* on_room() begins anew */
+	if (now_ns < p->grace_end_ns && now_ns - p->read_ns < GRACE_MS * NSEC_PER_MSEC) {
+		loop_timer_set(process_loop(p), &p->grace, p->read_ns + GRACE_MS * NSEC_PER_MSEC);
 		return;
 	}
-	p->state = PROCESS_RUNNING;
-	(void)snprintf(json, sizeof(json), "{\"event\":{\"start\":{\"pid\":%d}}}",
-		       p->pid); /* fits */
-	process_send_text(p, json);
-	process_watch_output(p);
-}
-
-static void on_exec(void *userdata, uint32_t events)
-{
-	struct process *p = userdata;
-
-	process_exec_result(p);
+	process_finish(p);
 	process_settle(p);
 }
 
-static void process_note_owed(struct process *p)
+static void process_exited(struct process *p)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(p->out); i++) {
-		int n = 0;
-
-		if (p->out[i].fd >= 0 && ioctl(p->out[i].fd, FIONREAD, &n) == 0)
-			p->out[i].owed = (size_t)n;
-	}
+	p->state = PROCESS_EXITED;
+	output_note_owed(&p->out[0]);
+	output_note_owed(&p->out[1]);
+	p->read_ns = clock_now_ns();
+	p->grace_end_ns = deadline_after_ms(GRACE_MAX_MS);
+	loop_timer_set(process_loop(p), &p->grace, deadline_after_ms(GRACE_MS));
 }
 
-bool process_reaped(struct process_table *t, pid_t pid, int wait_status)
+void process_waited(struct process *p, int wait_status)
 {
-	struct process *p = t->first;
-
-	while (p && (p->pid != pid || p->reaped))
-		p = p->next;
-	if (!p)
-		return false;
 	if (p->state == PROCESS_STARTING)
 		process_exec_result(p);
 	if (p->state == PROCESS_STARTING) { /* killed before it could say anything */
@@ -545,35 +230,45 @@ bool process_reaped(struct process_table *t, pid_t pid, int wait_status)
 	}
 	p->reaped = true;
 	p->wait_status = wait_status;
-	if (p->state == PROCESS_RUNNING) {
-		p->state = PROCESS_EXITED;
-		process_note_owed(p);
-		p->read_ns = clock_now_ns();
-		p->grace_end_ns = deadline_after_ms(GRACE_MAX_MS);
-		loop_timer_set(t->agent->loop, &p->grace, deadline_after_ms(GRACE_MS));
-	}
+	p->cell = cell_leave(p->cell);
+	if (p->state == PROCESS_RUNNING)
+		process_exited(p);
 	process_settle(p);
-	return true;
 }
 
-static int process_new(struct process_table *t, const struct spawn_config *spawn,
-		       const struct process_options *o, struct process **ret)
+/* --- making one ---------------------------------------------------------------------------------
+ */
+
+static struct output output_of(struct process *p, const char *name, size_t chunk)
+{
+	return (struct output){.name = name,
+			       .fd = -1,
+			       .chunk = chunk,
+			       .on_data = on_output,
+			       .on_step = on_output_step,
+			       .userdata = p};
+}
+
+int process_new(struct process_table *t, const struct spawn_config *spawn,
+		const struct process_options *o, struct process **ret)
 {
 	struct process *p = calloc(1, sizeof(*p));
+	bool pty = spawn->with_pty;
 
 	if (!p)
 		return error_trace(-ENOMEM);
 	p->table = t;
-	p->exec_fd = p->in_fd = -1;
-	p->out[0] = (struct output){.p = p, .name = "stdout", .fd = -1};
-	p->out[1] = (struct output){.p = p, .name = "stderr", .fd = -1};
+	p->exec_fd = -1;
+	p->has_pty = pty;
+	p->out[0] = output_of(p, pty ? "pty" : "stdout", pty ? PTY_CHUNK : PIPE_CHUNK);
+	p->out[1] = output_of(p, "stderr", PIPE_CHUNK);
+	input_queue_init(&p->in, t->agent->loop);
+	audience_init(&p->audience, t->agent->loop, &t->crowd, on_room, p);
 	p->config = json_incref(o->config);
+	p->config_len = o->config_len;
 	p->cwd = strdup(spawn->cwd);
 	p->tag = o->tag ? strdup(o->tag) : NULL;
-	p->timeout_ms = o->timeout_ms;
-	p->keepalive_ms = o->keepalive_ms;
 	p->timeout = (struct loop_timer){.fire = on_timeout, .userdata = p};
-	p->keepalive = (struct loop_timer){.fire = on_keepalive, .userdata = p};
 	p->grace = (struct loop_timer){.fire = on_grace, .userdata = p};
 	p->next = t->first;
 	p->prev = &t->first;
@@ -589,110 +284,43 @@ static int process_new(struct process_table *t, const struct spawn_config *spawn
 	return 0;
 }
 
-static void process_attach(struct process *p, struct request *rq)
+/* In a cell; without one in the workload, which freezes it; the system's own stay with us. */
+static int process_spawn(struct process *p, const struct spawn_config *config)
 {
-	struct loop *l = p->table->agent->loop;
-
-	p->rq = rq;
-	p->sent_ns = clock_now_ns();
-	request_keep(rq, p, on_client_closed, on_client_writable);
-	loop_timer_set(l, &p->keepalive, p->sent_ns + p->keepalive_ms * NSEC_PER_MSEC);
-	if (p->timeout_ms)
-		loop_timer_set(l, &p->timeout, deadline_after_ms(p->timeout_ms));
-}
-
-int process_start(struct process_table *t, struct request *rq, const struct spawn_config *spawn,
-		  const struct process_options *options)
-{
-	struct process *p = NULL;
+	struct spawn_config c = *config;
+	_cleanup_fd_ int cell_fd = -1;
 	struct spawn s;
 	int r;
 
-	if (t->n >= PROCESS_MAX)
-		return -EAGAIN;
-	r = process_new(t, spawn, options, &p);
+	c.procs_fd = -1;
+	if (!c.system) {
+		bool in_cell = cell_new(&p->table->cells, &p->cell, &cell_fd) == 0;
+
+		c.procs_fd = in_cell ? cell_fd : p->table->agent->workload.procs_fd;
+	}
+	r = spawn_start(&c, &s);
 	if (r < 0)
 		return r;
-	r = spawn_start(spawn, &s);
-	if (r < 0) {
-		process_free(p);
-		return r;
-	}
 	p->pid = s.pid;
 	p->exec_fd = s.exec_fd;
-	p->in_fd = s.stdin_fd;
 	p->out[0].fd = s.stdout_fd;
 	p->out[1].fd = s.stderr_fd;
-	process_attach(p, rq);
-	r = loop_add(t->agent->loop, p->exec_fd, EPOLLIN, on_exec, p, &p->exec_source);
-	if (r < 0) { /* it runs, and nobody would know: not for long */
-		process_kill(p);
-		(void)process_detach(p);
-		p->state = PROCESS_ENDED;
-		output_close(&p->out[0]);
-		output_close(&p->out[1]);
-	}
-	return r;
-}
-
-/* --- the table ---------------------------------------------------------------------------------
- */
-
-int process_table_new(struct agent *a, struct process_table **ret)
-{
-	struct process_table *t = calloc(1, sizeof(*t));
-
-	if (!t)
-		return error_trace(-ENOMEM);
-	t->agent = a;
-	*ret = t;
+	input_queue_open(&p->in, s.stdin_fd);
+	if (p->cell)
+		cell_set_pid(p->cell, s.pid);
 	return 0;
 }
 
-struct process_table *process_table_free(struct process_table *t)
+int process_run(struct process *p, const struct spawn_config *config, uint64_t deadline_ns)
 {
-	while (t && t->first) {
-		process_kill(t->first);
-		(void)process_detach(t->first);
-		process_free(t->first);
-	}
-	free(t);
-	return NULL;
-}
+	int r = process_spawn(p, config);
 
-static bool process_is_live(const struct process *p)
-{
-	return p->state == PROCESS_STARTING || p->state == PROCESS_RUNNING;
-}
-
-struct process *process_find(struct process_table *t, pid_t pid, const char *tag)
-{
-	for (struct process *p = t->first; p; p = p->next)
-		if (process_is_live(p) && (tag ? p->tag && !strcmp(p->tag, tag) : p->pid == pid))
-			return p;
-	return NULL;
-}
-
-json_t *process_list(struct process_table *t)
-{
-	json_t *list = json_array();
-
-	for (struct process *p = t->first; p; p = p->next) {
-		json_t *o;
-
-		if (!process_is_live(p))
-			continue;
-		o = json_pack("{s:O, s:i}", "config", p->config, "pid", (int)p->pid);
-		if (p->tag)
-			(void)json_object_set_new(o, "tag", json_string(p->tag));
-		(void)json_array_append_new(list, o); /* short of memory: a shorter list */
-	}
-	return list;
-}
-
-int process_signal(struct process *p, int sig)
-{
-	if (p->reaped)
-		return -ESRCH;
-	return kill(-p->pid, sig) < 0 ? -errno : 0;
+	if (r < 0)
+		return r;
+	if (deadline_ns != DEADLINE_NEVER)
+		loop_timer_set(process_loop(p), &p->timeout, deadline_ns);
+	r = loop_add(process_loop(p), p->exec_fd, EPOLLIN, on_exec, p, &p->exec_source);
+	if (r < 0) /* it runs, and nobody would know: not for long */
+		process_kill(p);
+	return r;
 }

@@ -9,6 +9,7 @@
 #include "agent/caller.h"
 #include "base/error.h"
 #include "base/str.h"
+#include "base/utf8.h"
 
 #define MAX_TABLES 16
 
@@ -156,9 +157,9 @@ void request_reply_json(struct request *rq, int status, json_t *body)
 
 json_t *request_text(const char *text)
 {
-	json_t *o = json_string(text);
+	_cleanup_free_ char *utf8 = utf8_from(text);
 
-	return o ? o : json_string("(not UTF-8)");
+	return json_string(utf8 ? utf8 : "(out of memory)");
 }
 
 void request_fail(struct request *rq, int status, const char *fmt, ...)

@@ -99,5 +99,5 @@ void request_reply_json(struct request *rq, int status, json_t *body);
 void request_fail(struct request *rq, int status, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/** request_text() - JSON of text that may not be UTF-8: then it says only that */
+/** request_text() - JSON of text that may not be UTF-8: U+FFFD stands for what is not */
 json_t *request_text(const char *text);

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -43,11 +44,21 @@ static int pipe_open(int p[2], int ours, const struct user *u)
 	return fd_set_nonblock(p[ours], 1);
 }
 
-static int plumbing_open(struct plumbing *p, const struct spawn_config *c)
+/* A descriptor for each direction: a loop watches one descriptor once. */
+static int plumbing_open_pty(struct plumbing *p, const struct spawn_config *c)
+{
+	int r = pty_open(&c->size, c->user->uid, &p->out[0], &p->out[1]);
+
+	if (r < 0)
+		return r;
+	p->in[1] = fcntl(p->out[0], F_DUPFD_CLOEXEC, 0);
+	return p->in[1] < 0 ? error_errno() : 0;
+}
+
+static int plumbing_open_pipes(struct plumbing *p, const struct spawn_config *c)
 {
 	int r;
 
-	*p = (struct plumbing){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
 	if (c->with_stdin) {
 		r = pipe_open(p->in, 1, c->user);
 	} else {
@@ -58,6 +69,15 @@ static int plumbing_open(struct plumbing *p, const struct spawn_config *c)
 		r = pipe_open(p->out, 0, c->user);
 	if (r == 0)
 		r = pipe_open(p->err, 0, c->user);
+	return r;
+}
+
+static int plumbing_open(struct plumbing *p, const struct spawn_config *c)
+{
+	int r;
+
+	*p = (struct plumbing){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
+	r = c->with_pty ? plumbing_open_pty(p, c) : plumbing_open_pipes(p, c);
 	if (r == 0 && pipe2(p->exec, O_CLOEXEC) < 0)
 		r = error_errno();
 	if (r == 0)
@@ -78,13 +98,13 @@ static void child_reset_signals(void)
 }
 
 /* What only the agent may have. Best effort: none of it is worth not running the program. */
-static void child_reset_privileges(void)
+static void child_reset_privileges(const struct spawn_config *c)
 {
 	const struct rlimit files = {CHILD_FILES_SOFT, CHILD_FILES_HARD};
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
 	if (fd >= 0) {
-		(void)!write(fd, "100", 3);
+		(void)!(c->system ? write(fd, "0", 1) : write(fd, "100", 3));
 		close(fd);
 	}
 	(void)setrlimit(RLIMIT_NOFILE, &files);
@@ -96,8 +116,15 @@ static int child_join_cgroup(const struct spawn_config *c)
 	return c->procs_fd < 0 || write(c->procs_fd, "0", 1) == 1 ? 0 : -1;
 }
 
-static int child_stdio(const struct plumbing *p)
+static int child_stdio(const struct spawn_config *c, const struct plumbing *p)
 {
+	int tty = p->out[1];
+
+	if (c->with_pty)
+		return ioctl(tty, TIOCSCTTY, 0) < 0 || dup2(tty, 0) < 0 || dup2(tty, 1) < 0 ||
+				       dup2(tty, 2) < 0
+			       ? -1
+			       : 0;
 	return dup2(p->in[0], 0) < 0 || dup2(p->out[1], 1) < 0 || dup2(p->err[1], 2) < 0 ? -1 : 0;
 }
 
@@ -121,10 +148,10 @@ static enum spawn_stage child_run(const struct spawn_config *c, const struct plu
 {
 	child_reset_signals();
 	(void)setsid(); /* cannot fail in a fresh child */
-	child_reset_privileges();
+	child_reset_privileges(c);
 	if (child_join_cgroup(c) < 0)
 		return SPAWN_CGROUP;
-	if (child_stdio(p) < 0)
+	if (child_stdio(c, p) < 0)
 		return SPAWN_STDIO;
 	if (child_become(c->user) < 0)
 		return SPAWN_USER;

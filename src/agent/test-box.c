@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/test-box.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,10 @@
 
 #include "base/base64.h"
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/str.h"
+
+#define CGROUP2 "/sys/fs/cgroup/unified"
 
 const char *box_program;
 
@@ -70,6 +74,22 @@ void box_start(struct box *b)
 	box_init(b, 200);
 }
 
+/* Whatever is still in it, and below it. */
+static void remove_cgroup(const char *path)
+{
+	_cleanup_free_ char *kill_file = str_printf("%s/cgroup.kill", path);
+	_cleanup_free_ char *line = str_printf("rmdir %s/p* %s 2>/dev/null", path, path);
+	int fd = open(kill_file, O_WRONLY | O_CLOEXEC);
+
+	assert_int_equal(write(fd, "1", 1), 1);
+	fd_close(fd);
+	for (int i = 0; i < 200 && access(path, F_OK) == 0; i++) {
+		clock_sleep_ms(10);
+		(void)!system(line);
+	}
+	assert_int_equal(access(path, F_OK), -1);
+}
+
 void box_stop(struct box *b)
 {
 	int status;
@@ -80,6 +100,8 @@ void box_stop(struct box *b)
 	assert_true(WIFSIGNALED(status)); /* it did not end by itself before */
 	unlink(b->path);
 	rmdir(b->dir);
+	if (b->cgroup[0])
+		remove_cgroup(b->cgroup);
 }
 
 /* --- calls --------------------------------------------------------------------------------------
@@ -110,8 +132,8 @@ void run_deinit(struct run *r)
 	buf_deinit(&r->err);
 }
 
-void run_open(struct box *b, struct run *r, const char *request,
-	      const struct channel_header *headers, size_t n)
+static void open_at(struct box *b, struct run *r, const char *path, const char *request,
+		    const struct channel_header *headers, size_t n)
 {
 	struct channel_header h[8] = {{"content-type", "application/connect+json"},
 				      {"connect-protocol-version", "1"}};
@@ -123,9 +145,7 @@ void run_open(struct box *b, struct run *r, const char *request,
 		h[2 + i] = headers[i];
 	memcpy(envelope, (uint8_t[]){0, len >> 24, len >> 16, len >> 8, len}, 5);
 	memcpy(envelope + 5, request, len);
-	assert_int_equal(channel_stream_open(b->ch, "POST", "/process.Process/Start", h, 2 + n,
-					     false, &r->s),
-			 0);
+	assert_int_equal(channel_stream_open(b->ch, "POST", path, h, 2 + n, false, &r->s), 0);
 	assert_int_equal(channel_stream_write(r->s, envelope, len + 5, true, box_soon()), 0);
 	free(envelope);
 	assert_int_equal(channel_stream_head(r->s, box_soon(), &status), 0);
@@ -134,18 +154,58 @@ void run_open(struct box *b, struct run *r, const char *request,
 			    "application/connect+json");
 }
 
-static void append_base64(struct buf *b, json_t *o)
+void run_open(struct box *b, struct run *r, const char *request,
+	      const struct channel_header *headers, size_t n)
+{
+	open_at(b, r, "/process.Process/Start", request, headers, n);
+}
+
+void run_connect(struct box *b, struct run *r, const char *selector,
+		 const struct channel_header *headers, size_t n)
+{
+	_cleanup_free_ char *request = str_printf("{\"process\":%s}", selector);
+
+	open_at(b, r, "/process.Process/Connect", request, headers, n);
+}
+
+void run_connect_pid(struct box *b, struct run *r, int pid)
+{
+	char selector[32];
+
+	snprintf(selector, sizeof(selector), "{\"pid\":%d}", pid);
+	run_connect(b, r, selector, NULL, 0);
+}
+
+int box_about(struct box *b, const char *method, int pid, const char *fields, char **ret)
+{
+	_cleanup_free_ char *path = str_printf("/process.Process/%s", method);
+	_cleanup_free_ char *request = str_printf("{\"process\":{\"pid\":%d}%s}", pid, fields);
+
+	return box_call(b, "POST", path, request, ret);
+}
+
+int box_type(struct box *b, int pid, const char *kind, const char *text)
+{
+	_cleanup_free_ char *coded = malloc(base64_encoded_len(strlen(text)) + 1);
+	_cleanup_free_ char *fields = NULL;
+
+	base64_encode(text, strlen(text), coded);
+	fields = str_printf(",\"input\":{\"%s\":\"%s\"}", kind, coded);
+	return box_about(b, "SendInput", pid, fields, NULL);
+}
+
+static void append_base64(struct run *r, struct buf *b, json_t *o)
 {
 	char *data;
 	ssize_t n;
 
 	if (!o)
 		return;
-	assert_false(b == NULL);
 	data = malloc(json_string_length(o) + 4);
 	n = base64_decode(json_string_value(o), json_string_length(o), data);
 	assert_true(n > 0 && n <= 32768);
 	assert_int_equal(buf_append(b, data, (size_t)n), 0);
+	r->largest = MAX(r->largest, (size_t)n);
 	free(data);
 }
 
@@ -162,8 +222,9 @@ static void run_event(struct run *r, json_t *event)
 	}
 	assert_true(r->started); /* start is first */
 	if ((o = json_object_get(event, "data"))) {
-		append_base64(&r->out, json_object_get(o, "stdout"));
-		append_base64(&r->err, json_object_get(o, "stderr"));
+		append_base64(r, &r->out, json_object_get(o, "stdout"));
+		append_base64(r, &r->out, json_object_get(o, "pty"));
+		append_base64(r, &r->err, json_object_get(o, "stderr"));
 	} else if ((o = json_object_get(event, "end"))) {
 		r->ended = true;
 		r->exit_code = (int)json_integer_value(json_object_get(o, "exitCode"));
@@ -226,7 +287,9 @@ void run_finish(struct run *r)
 
 	while ((n = run_step(r, box_soon())) > 0)
 		;
-	assert_int_equal(n, 0);
+	if (n < 0)
+		fail_msg("pid %d: %s after %zu bytes", r->pid, strerrordesc_np((int)-n),
+			 r->out.len);
 	assert_true(r->over);
 }
 
@@ -234,6 +297,39 @@ void run_until_started(struct run *r)
 {
 	while (!r->started)
 		assert_true(run_step(r, box_soon()) > 0);
+}
+
+void run_until(struct run *r, const char *text)
+{
+	while (!memmem(r->out.data ?: "", r->out.len, text, strlen(text)))
+		if (run_step(r, box_soon()) <= 0)
+			fail_msg("no '%s' in '%.*s'", text, (int)r->out.len, r->out.data ?: "");
+}
+
+long box_rss_kb(const struct box *b)
+{
+	char path[64], line[256];
+	long kb = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", b->pid);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "VmRSS: %ld", &kb) == 1)
+			break;
+	fclose(f);
+	return kb;
+}
+
+bool box_make_cgroup(struct box *b)
+{
+	if (geteuid() != 0 || access(CGROUP2 "/cgroup.procs", W_OK) < 0) {
+		print_message("needs root and a cgroup2 mount at %s\n", CGROUP2);
+		return false;
+	}
+	snprintf(b->cgroup, sizeof(b->cgroup), CGROUP2 "/test-agent-%d", getpid());
+	return true;
 }
 
 /* sh -c @script, to the end */
@@ -263,10 +359,12 @@ void run_expect(struct box *b, const char *script, int exit_code, const char *ou
 
 int box_main(int argc, char **argv, const struct CMUnitTest *tests, size_t n)
 {
-	if (argc != 2) {
-		fprintf(stderr, "usage: %s AGENT\n", argv[0]);
+	if (argc != 2 && argc != 3) {
+		fprintf(stderr, "usage: %s AGENT [TEST]\n", argv[0]);
 		return 2;
 	}
+	if (argc == 3)
+		cmocka_set_test_filter(argv[2]);
 	box_program = argv[1];
 	return _cmocka_run_group_tests("agent", tests, n, NULL, NULL);
 }

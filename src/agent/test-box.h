@@ -42,8 +42,9 @@ int box_call(struct box *b, const char *method, const char *path, const char *re
 /* A Start stream and what has come of it. */
 struct run {
 	struct channel_stream *s;
-	struct buf raw; /* not yet parsed */
-	struct buf out, err;
+	struct buf raw;	     /* not yet parsed */
+	struct buf out, err; /* a terminal's output is out */
+	size_t largest;	     /* piece of output */
 	int pid, exit_code;
 	bool started, ended, exited, over;
 	char status[64], code[64], message[512];
@@ -52,7 +53,26 @@ struct run {
 
 void run_open(struct box *b, struct run *r, const char *request,
 	      const struct channel_header *headers, size_t n);
+/** run_connect() - Connect instead of Start; @selector: {"pid": 7} */
+void run_connect(struct box *b, struct run *r, const char *selector,
+		 const struct channel_header *headers, size_t n);
+void run_connect_pid(struct box *b, struct run *r, int pid);
 void run_deinit(struct run *r);
+
+/** box_about() - a unary call about process @pid; @fields: further ones, ",\"signal\":9", or "" */
+int box_about(struct box *b, const char *method, int pid, const char *fields, char **ret);
+
+/** box_type() - SendInput of @text; @kind: "stdin" or "pty". Return: the status */
+int box_type(struct box *b, int pid, const char *kind, const char *text);
+
+/** run_until() - ... its standard output, or terminal, holds @text */
+void run_until(struct run *r, const char *text);
+
+/** box_rss_kb() - resident memory of the agent */
+long box_rss_kb(const struct box *b);
+
+/** box_make_cgroup() - have the agent use a cgroup. False where that is not possible here */
+bool box_make_cgroup(struct box *b);
 
 /** run_step() - some more of the stream. Return: 0 at its end; negative errno */
 ssize_t run_step(struct run *r, uint64_t deadline_ns);

@@ -31,6 +31,7 @@
 
 struct server {
 	struct host *host;
+	const struct access *access; /* NULL: no key is asked for */
 	struct MHD_Daemon *daemon;
 };
 
@@ -55,7 +56,15 @@ static void fail_early(struct exchange *x, int r, const struct problem *problem)
 	x->has_early = true;
 }
 
-static struct exchange *exchange_new(struct host *host, struct MHD_Connection *connection,
+/* Whether the daemon lives is everybody's business. */
+static bool is_allowed(const struct server *s, struct MHD_Connection *connection, const char *url)
+{
+	return !s->access || !strcmp(url, "/health") || !strcmp(url, "/healthz") ||
+	       access_allows(s->access, MHD_lookup_connection_value(connection, MHD_HEADER_KIND,
+								    "X-API-KEY"));
+}
+
+static struct exchange *exchange_new(struct server *s, struct MHD_Connection *connection,
 				     const char *method, const char *url)
 {
 	const char *id = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "E2b-Sandbox-Id");
@@ -68,16 +77,21 @@ static struct exchange *exchange_new(struct host *host, struct MHD_Connection *c
 
 	if (!x)
 		return NULL;
-	x->q.host = host;
+	x->q.host = s->host;
 	x->q.connection = connection;
 	if (id || port) {
-		r = proxy_begin(host, connection, method, url, id, port, &p, &x->proxy);
+		r = proxy_begin(s->host, connection, method, url, id, port, &p, &x->proxy);
 		if (r < 0) {
 			fail_early(x, r, &p);
 			if (id && x->early.json)
 				(void)json_object_set_new(x->early.json, "sandboxId",
 							  json_string(id));
 		}
+		return x;
+	}
+	if (!is_allowed(s, connection, url)) {
+		problem_set(&p, 401, "the header X-API-KEY is missing or wrong");
+		fail_early(x, -EACCES, &p);
 		return x;
 	}
 	route = routes_find(method, url, &x->q, &p);
@@ -225,7 +239,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 	struct exchange *x = *state;
 
 	if (!x) {
-		*state = exchange_new(s->host, connection, method, url);
+		*state = exchange_new(s, connection, method, url);
 		return *state ? MHD_YES : MHD_NO;
 	}
 	if (*upload_data_size && x->is_upload) {
@@ -262,7 +276,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
 	*state = NULL;
 }
 
-int server_new(struct host *host, int listen_fd, struct problem *problem, struct server **ret)
+int server_new(struct host *host, int listen_fd, const struct access *access,
+	       struct problem *problem, struct server **ret)
 {
 	struct server *s = calloc(1, sizeof(*s));
 
@@ -271,6 +286,7 @@ int server_new(struct host *host, int listen_fd, struct problem *problem, struct
 		return -ENOMEM;
 	}
 	s->host = host;
+	s->access = access;
 	s->daemon = MHD_start_daemon(
 		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
 			MHD_USE_ITC,

@@ -7,14 +7,18 @@
  * and body sizes and idle time are bounded. A request with an E2b-Sandbox-Id header goes to the
  * agent in that sandbox, every other one to the control API (routes.c).
  */
+#include "api/access.h"
 #include "base/problem.h"
 #include "sandbox/host.h"
 
 struct server;
 
-/** server_new() - serve @host on @listen_fd (listening unix or TCP socket; consumed in every case)
+/**
+ * server_new() - serve @host on @listen_fd (listening unix or TCP socket; consumed in every case)
+ * @access: who may use the control API here; borrowed; NULL: everybody who can connect
  */
-int server_new(struct host *host, int listen_fd, struct problem *problem, struct server **ret);
+int server_new(struct host *host, int listen_fd, const struct access *access,
+	       struct problem *problem, struct server **ret);
 
 /** server_free() - stop accepting, let requests under way finish, close */
 struct server *server_free(struct server *server);

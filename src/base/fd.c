@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/fd.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -11,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/str.h"
 
 #define MAX_FDS 8
 
@@ -246,6 +249,53 @@ int fd_unix_listen(const char *path, int type, unsigned mode)
 	if (bind(s, (struct sockaddr *)&sa, sizeof(sa)) < 0 || chmod(path, mode) < 0 ||
 	    listen(s, 512) < 0)
 		return error_errno();
+	return take_fd(s);
+}
+
+/* Not getaddrinfo(): in a static program that loads shared libraries. */
+static int parse_tcp(const char *text, struct sockaddr_storage *ret, socklen_t *ret_len)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)ret;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ret;
+	const char *colon = strrchr(text, ':');
+	size_t len = colon ? (size_t)(colon - text) : 0;
+	bool bracketed = len > 2 && text[0] == '[' && text[len - 1] == ']';
+	char address[64];
+	uint64_t port;
+
+	if (!len || len >= sizeof(address) || str_to_u64(colon + 1, &port) < 0 || port > 65535)
+		return -EINVAL;
+	len -= 2 * (size_t)bracketed;
+	memcpy(address, text + bracketed, len);
+	address[len] = 0;
+	*ret = (struct sockaddr_storage){0};
+	if (!bracketed && inet_pton(AF_INET, address, &v4->sin_addr) == 1) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons((uint16_t)port);
+		*ret_len = sizeof(*v4);
+		return 0;
+	}
+	if (!bracketed || inet_pton(AF_INET6, address, &v6->sin6_addr) != 1)
+		return -EINVAL;
+	v6->sin6_family = AF_INET6;
+	v6->sin6_port = htons((uint16_t)port);
+	*ret_len = sizeof(*v6);
+	return 0;
+}
+
+int fd_tcp_listen(const char *text)
+{
+	_cleanup_fd_ int s = -1;
+	struct sockaddr_storage sa;
+	socklen_t len;
+	int r = parse_tcp(text, &sa, &len), one = 1;
+
+	if (r < 0)
+		return r;
+	s = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (s < 0 || setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+	    bind(s, (struct sockaddr *)&sa, len) < 0 || listen(s, 512) < 0)
+		return -errno; /* an address that is taken is the caller's to tell */
 	return take_fd(s);
 }
 

@@ -73,5 +73,12 @@ ssize_t fd_recv(int sock, void *buf, size_t len, int *ret_fds, size_t max_fds, s
  */
 int fd_unix_listen(const char *path, int type, unsigned mode);
 
+/**
+ * fd_tcp_listen() - a listening TCP socket, not blocking
+ * @text: "ADDRESS:PORT" or "[ADDRESS]:PORT" with a numeric address; port 0: any free one
+ * Return: the descriptor; -EINVAL: not such a text; -EADDRINUSE and others of bind(2)
+ */
+int fd_tcp_listen(const char *text);
+
 /** fd_unix_connect() - connect to a unix socket. Return: the descriptor (blocking); negative errno */
 int fd_unix_connect(const char *path, int type);

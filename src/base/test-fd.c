@@ -62,5 +62,21 @@ static void test_unix_paths(void **state)
 	assert_int_equal(fd_unix_connect("/nonexistent/x", SOCK_STREAM), -ENOENT);
 }
 
+static void test_tcp(void **state)
+{
+	static const char *const bad[] = {"",	       "3000",	     ":3000",	"localhost:3000",
+					  "127.0.0.1:", "127.0.0.1:x", "::1:3000", "[::1]",
+					  "[]:3000",	"127.0.0.1:65536", "[127.0.0.1]:3000"};
+	int fd;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(fd_tcp_listen(bad[i]), -EINVAL);
+	fd = fd_tcp_listen("127.0.0.1:0");
+	assert_true(fd >= 0);
+	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	close(fd);
+	assert_int_equal(fd_tcp_listen("192.0.2.1:0"), -EADDRNOTAVAIL);
+}
+
 TEST_MAIN(cmocka_unit_test(test_passing), cmocka_unit_test(test_deadlines),
-	  cmocka_unit_test(test_unix_paths))
+	  cmocka_unit_test(test_unix_paths), cmocka_unit_test(test_tcp))

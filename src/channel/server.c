@@ -59,6 +59,7 @@ struct server_stream {
 	bool responded;
 	bool ended; /* nothing will be appended to out */
 	bool want_writable;
+	size_t writable_below;
 };
 
 /* --- streams -----------------------------------------------------------------------------------
@@ -353,7 +354,7 @@ static void server_sweep(struct server *sv)
 	for (s = sv->streams; s;) {
 		if (!s->want_writable) {
 			s = s->next;
-		} else if (s->out.len >= SERVER_LOW_WATER) {
+		} else if (s->out.len >= s->writable_below) {
 			sv->sweep = true;
 			s = s->next;
 		} else {
@@ -455,6 +456,11 @@ const char *server_stream_header(const struct server_stream *s, const char *name
 	return header_list_find(&s->headers, name);
 }
 
+const struct header_list *server_stream_headers(const struct server_stream *s)
+{
+	return &s->headers;
+}
+
 void server_stream_set_userdata(struct server_stream *s, void *userdata)
 {
 	s->userdata = userdata;
@@ -526,8 +532,14 @@ size_t server_stream_buffered(const struct server_stream *s)
 	return s->out.len;
 }
 
-void server_stream_want_writable(struct server_stream *s)
+void server_stream_want_writable_below(struct server_stream *s, size_t mark)
 {
 	s->want_writable = true;
+	s->writable_below = mark;
 	s->sv->sweep = true;
+}
+
+void server_stream_want_writable(struct server_stream *s)
+{
+	server_stream_want_writable_below(s, SERVER_LOW_WATER);
 }

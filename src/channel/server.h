@@ -42,7 +42,7 @@ struct server_ops {
 	/* part of the body; give it back with server_stream_consumed() when it is used */
 	void (*body)(void *userdata, struct server_stream *s, const void *data, size_t len);
 	void (*body_end)(void *userdata, struct server_stream *s);
-	/* buffered output has fallen below SERVER_LOW_WATER after server_stream_want_writable() */
+	/* buffered output has fallen below a mark after server_stream_want_writable() */
 	void (*writable)(void *userdata, struct server_stream *s);
 	/* gone, for whatever reason; do not touch it after returning */
 	void (*closed)(void *userdata, struct server_stream *s);
@@ -85,6 +85,9 @@ const char *server_stream_path(const struct server_stream *s);
 /** server_stream_header() - a request's header by lower-case name; NULL when absent */
 const char *server_stream_header(const struct server_stream *s, const char *name);
 
+/** server_stream_headers() - all of a request's headers; valid as long as the stream */
+const struct header_list *server_stream_headers(const struct server_stream *s);
+
 void server_stream_set_userdata(struct server_stream *s, void *userdata);
 void *server_stream_userdata(const struct server_stream *s);
 
@@ -107,5 +110,8 @@ void server_stream_reset(struct server_stream *s);
 /** server_stream_buffered() - response bytes queued and not yet taken by HTTP/2 */
 size_t server_stream_buffered(const struct server_stream *s);
 
-/** server_stream_want_writable() - call ops->writable once, when the queue is short again */
+/** server_stream_want_writable() - call ops->writable once, when less than SERVER_LOW_WATER waits */
 void server_stream_want_writable(struct server_stream *s);
+
+/** server_stream_want_writable_below() - the same, when less than @mark bytes wait */
+void server_stream_want_writable_below(struct server_stream *s, size_t mark);

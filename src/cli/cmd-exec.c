@@ -11,6 +11,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/sandbox-call.h"
 
 #define EXIT_TEXT                                                                                  \
 	"The exit code is the command's own, 128 + n when signal n ended it. 124: its time "       \
@@ -32,12 +33,18 @@ static int run_exec(struct cli *cli, const struct command *command, int argc, ch
 	const struct option_spec specs[] = {
 		{'i', "interactive", OPTION_FLAG, &o.interactive, NULL,
 		 "send standard input to the command"},
+		{'t', "tty", OPTION_FLAG, &o.tty, NULL,
+		 "give it a terminal; ours, when standard input is one"},
 		{'u', "user", OPTION_TEXT, &o.user, "USER", "run as this user of the sandbox"},
 		{'w', "workdir", OPTION_TEXT, &o.cwd, "DIR",
 		 "directory to run in (default: the user's home)"},
+		{0, "cwd", OPTION_TEXT, &o.cwd, "DIR", "the same"},
 		{'e', "env", OPTION_PAIRS, &envs, "KEY=VALUE",
 		 "set an environment variable; may be repeated"},
-		{'t', "timeout", OPTION_SECONDS, &o.timeout_s, "TIME",
+		{0, "tag", OPTION_TEXT, &o.tag, "NAME", "a name for it, as good as its process id"},
+		{'d', "detach", OPTION_FLAG, &o.detach, NULL,
+		 "print its process id and leave it running"},
+		{0, "timeout", OPTION_SECONDS, &o.timeout_s, "TIME",
 		 "end the command after this time (default: never)", 1, 0},
 	};
 	struct args args;
@@ -46,9 +53,11 @@ static int run_exec(struct cli *cli, const struct command *command, int argc, ch
 	if (r)
 		return options_exit(r);
 	o.sandbox_id = args.pos[0];
-	if (strspn(o.sandbox_id, "abcdefghijklmnopqrstuvwxyz0123456789") != strlen(o.sandbox_id))
+	if (!sandbox_id_is_valid(o.sandbox_id))
 		return options_usage(command, "'%s' is not a sandbox id (see `dorm ps`)",
 				     o.sandbox_id);
+	if (o.detach && (o.interactive || o.tty))
+		return options_usage(command, "--detach makes no sense with -i or -t");
 	o.argv = args.cmd;
 	o.n_argv = args.n_cmd;
 	return exec_session_run(cli, &o);
@@ -58,10 +67,15 @@ const struct command cmd_exec = {
 	.name = "exec",
 	.usage = "[OPTIONS] ID -- COMMAND [ARGUMENT...]",
 	.summary = "Run a command in a sandbox",
-	.details = "Output and exit code are the command's. Ctrl-C ends the command (SIGTERM); the "
-		   "second\n"
-		   "Ctrl-C kills it (SIGKILL).\n\n" EXIT_TEXT,
+	.details =
+		"Output and exit code are the command's. Ctrl-C ends the command (SIGTERM); the "
+		"second\n"
+		"Ctrl-C kills it (SIGKILL). With -t every key goes to it; Ctrl-] leaves it "
+		"running,\n"
+		"as the loss of our terminal does, and `dorm attach` returns to it.\n\n" EXIT_TEXT,
 	.examples = "  dorm exec i4k2... -- uname -a\n"
+		    "  dorm exec -t i4k2... -- bash\n"
+		    "  dorm exec -d --tag web i4k2... -- python3 -m http.server\n"
 		    "  dorm exec -w /srv -e LANG=C i4k2... -- sh -c 'ls | wc -l'\n"
 		    "  tar c src | dorm exec -i i4k2... -- tar x -C /home/user\n",
 	.missing = "a sandbox id",
@@ -175,8 +189,9 @@ static int check_run(const struct command *command, const struct cli *cli,
 {
 	if (cli->json && o->exec.n_argv)
 		return options_usage(command, "--json makes no sense with a command");
-	if (!o->exec.n_argv && (o->remove || o->exec.interactive || o->exec.user || o->exec.cwd))
-		return options_usage(command, "-i, -u, -w and --rm need a command (after --)");
+	if (!o->exec.n_argv &&
+	    (o->remove || o->exec.interactive || o->exec.tty || o->exec.user || o->exec.cwd))
+		return options_usage(command, "-i, -t, -u, -w and --rm need a command (after --)");
 	return 0;
 }
 
@@ -216,6 +231,8 @@ static int run_run(struct cli *cli, const struct command *command, int argc, cha
 		 "delete the sandbox when the command has ended"},
 		{'i', "interactive", OPTION_FLAG, &o.exec.interactive, NULL,
 		 "send standard input to the command"},
+		{'t', "tty", OPTION_FLAG, &o.exec.tty, NULL,
+		 "give it a terminal; ours, when standard input is one"},
 		{'u', "user", OPTION_TEXT, &o.exec.user, "USER", "run the command as this user"},
 		{'w', "workdir", OPTION_TEXT, &o.exec.cwd, "DIR",
 		 "run the command in this directory"},
@@ -241,6 +258,7 @@ const struct command cmd_run = {
 	.examples = "  dorm run base\n"
 		    "  id=$(dorm run --timeout 10m base)\n"
 		    "  dorm run --rm base -- uname -a\n"
+		    "  dorm run --rm -t base -- bash\n"
 		    "  echo 'print(6 * 7)' | dorm run --rm -i python -- python3\n",
 	.missing = "a template (see `dorm template ls`)",
 	.min_args = 1,

@@ -13,7 +13,9 @@
 #include "cli/memory-options.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/process-list.h"
 #include "cli/request.h"
+#include "cli/sandbox-call.h"
 #include "cli/table.h"
 
 #define MAX_PAGES 10000
@@ -150,6 +152,12 @@ static int run_ps(struct cli *cli, const struct command *command, int argc, char
 
 	if (r)
 		return options_exit(r);
+	if (args.n_pos && all)
+		return options_usage(command, "-a is for the list of sandboxes");
+	if (args.n_pos && !sandbox_id_is_valid(args.pos[0]))
+		return options_usage(command, "'%s' is not a sandbox id", args.pos[0]);
+	if (args.n_pos)
+		return process_list_show(cli, args.pos[0]);
 	if (list_sandboxes(cli, all ? ALL_STATES : LIVE_STATES, &sandboxes))
 		return CLI_FAILED;
 	if (cli->json)
@@ -164,10 +172,15 @@ static int run_ps(struct cli *cli, const struct command *command, int argc, char
 
 const struct command cmd_ps = {
 	.name = "ps",
-	.usage = "[OPTIONS]",
-	.summary = "List sandboxes",
-	.details = "STATUS is creating, running, pausing, asleep, waking, deleting or failed.\n",
-	.examples = "  dorm ps\n  dorm ps -a\n  dorm ps --json | jq -r '.[].sandboxID'\n",
+	.usage = "[OPTIONS] [ID]",
+	.summary = "List sandboxes, or the programs that run in one",
+	.details = "STATUS is creating, running, pausing, asleep, waking, deleting or failed.\n\n"
+		   "With an ID lists what clients have started in that sandbox and still runs; "
+		   "DIRECTORY is\n"
+		   "the one that was asked for. See `dorm attach` and `dorm kill`.\n",
+	.examples = "  dorm ps\n  dorm ps -a\n  dorm ps --json | jq -r '.[].sandboxID'\n"
+		    "  dorm ps i4k2...\n",
+	.max_args = 1,
 	.run = run_ps,
 };
 

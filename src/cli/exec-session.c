@@ -36,8 +36,9 @@
 #include "cli/http.h"
 #include "cli/output.h"
 #include "cli/process-event.h"
+#include "cli/sandbox-call.h"
+#include "cli/terminal.h"
 
-#define AGENT_PORT	 "49983"
 #define MAX_BUFFERED	 (256u << 10) /* output that waits for our reader */
 #define INPUT_CHUNK	 (48u << 10)  /* 64 KiB in base64 */
 #define CONTROL_MS	 30000
@@ -46,6 +47,8 @@
 #define KEEPALIVE_S	 50
 #define START_S		 60
 #define SIGNALS_TO_LEAVE 3
+#define LEAVE_KEY	 0x1d	/* Ctrl-], as in telnet(1) */
+#define END_OF_INPUT	 "\x04" /* Ctrl-D: what a terminal has instead of an end of file */
 
 struct exec_session {
 	const struct exec_options *o;
@@ -53,7 +56,8 @@ struct exec_session {
 	struct http_loop_handle *answer;
 	struct connect_stream stream;
 	struct problem problem;
-	char *headers[8];
+	struct sandbox_headers headers;
+	const char *what; /* the command, or what we follow, for messages */
 
 	uint64_t pid; /* 0: not started yet */
 	bool control_busy, answer_done;
@@ -65,6 +69,10 @@ struct exec_session {
 
 	bool input_open, input_ended; /* still read from; CloseStdin is due */
 	int signal_fd, signal_due;    /* SIGTERM or SIGKILL to be sent; 0: none */
+	bool keys;		      /* our terminal is raw, or will be when it starts */
+	bool resize_due;
+	bool leaving; /* when nothing is under way; the command goes on */
+	int leave_code;
 	unsigned n_signals;
 	int forced_code; /* what we exit with when we ended the command ourselves; 0: did not */
 	bool timed_out;
@@ -82,6 +90,7 @@ static void fill_signals(sigset_t *set)
 	(void)sigaddset(set, SIGINT);
 	(void)sigaddset(set, SIGTERM);
 	(void)sigaddset(set, SIGHUP);
+	(void)sigaddset(set, SIGWINCH);
 }
 
 void exec_signals_block(sigset_t *ret_old)
@@ -114,22 +123,55 @@ static void stop(struct exec_session *s, int code)
 	s->deadline_ns = deadline_min(s->deadline_ns, deadline_after_ms(STOP_GRACE_MS));
 }
 
+/* Go without the command, when what was typed has been delivered. */
+static void leave(struct exec_session *s, int code)
+{
+	s->leaving = true;
+	s->leave_code = code;
+	s->input_open = s->input_ended = false;
+	s->deadline_ns = deadline_min(s->deadline_ns, deadline_after_ms(STOP_GRACE_MS));
+}
+
+static void take_signal(struct exec_session *s, int number)
+{
+	if (number == SIGWINCH) {
+		s->resize_due = s->keys;
+		return;
+	}
+	s->n_signals++;
+	if (s->n_signals >= SIGNALS_TO_LEAVE) {
+		s->forced_code = CLI_SIGNAL + number;
+		s->deadline_ns = 0;
+	} else if (s->o->attach || (s->keys && number == SIGHUP)) {
+		leave(s, CLI_SIGNAL + number);
+	} else {
+		s->signal_due = s->n_signals == 1 ? SIGTERM : SIGKILL;
+	}
+}
+
 static void take_signals(struct exec_session *s)
 {
 	struct signalfd_siginfo info;
 
-	while (read(s->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-		s->n_signals++;
-		s->signal_due = s->n_signals == 1 ? SIGTERM : SIGKILL;
-		if (s->n_signals < SIGNALS_TO_LEAVE)
-			continue;
-		s->forced_code = CLI_SIGNAL + (int)info.ssi_signo;
-		s->deadline_ns = 0;
-	}
+	while (read(s->signal_fd, &info, sizeof(info)) == sizeof(info))
+		take_signal(s, (int)info.ssi_signo);
 }
 
 /* ---- output ------------------------------------------------------------------------------------
  */
+
+static void on_started(struct exec_session *s)
+{
+	if (s->o->detach) {
+		leave(s, CLI_OK);
+		return;
+	}
+	if (!s->keys)
+		return;
+	s->resize_due = true; /* it may have changed since we asked */
+	if (terminal_make_raw(STDIN_FILENO) < 0)
+		s->keys = s->input_open = false; /* the terminal has gone this moment */
+}
 
 static int on_message(void *userdata, json_t *message, struct problem *problem)
 {
@@ -142,6 +184,7 @@ static int on_message(void *userdata, json_t *message, struct problem *problem)
 	switch (e.kind) {
 	case PROCESS_EVENT_START:
 		s->pid = e.pid;
+		on_started(s);
 		break;
 	case PROCESS_EVENT_DATA:
 		if (!s->out_broken[e.fd - 1])
@@ -180,11 +223,12 @@ static void on_answer_done(void *userdata, int r, const struct problem *problem)
 	s->answer = NULL;
 	if (r == -ECONNRESET && s->pid) {
 		problem_set(&s->problem, 503, "the stream from sandbox %s broke off while '%s' ran",
-			    s->o->sandbox_id, s->o->argv[0]);
-		problem_hint(
-			&s->problem,
-			"that happens when a sandbox is put to sleep, snapshotted or forked (the "
-			"command goes on in it), or when it ends: look with `dorm ps -a`");
+			    s->o->sandbox_id, s->what);
+		problem_hint(&s->problem,
+			     "that happens when a sandbox is put to sleep, snapshotted or forked "
+			     "(the command goes on in it: `dorm attach %s %" PRIu64
+			     "`), or when it ends: look with `dorm ps -a`",
+			     s->o->sandbox_id, s->pid);
 	}
 	if (r && !problem_is_set(&s->problem))
 		s->problem = *problem;
@@ -200,7 +244,10 @@ static void output_broken(struct exec_session *s, int i, int error)
 	if (error != EPIPE)
 		problem_set(&s->problem, 500, "cannot write to standard %s: %s",
 			    i ? "error" : "output", strerrordesc_np(error));
-	stop(s, error == EPIPE ? CLI_SIGNAL + SIGPIPE : CLI_OWN);
+	if (s->o->attach) /* it is not ours to end */
+		leave(s, error == EPIPE ? CLI_SIGNAL + SIGPIPE : CLI_OWN);
+	else
+		stop(s, error == EPIPE ? CLI_SIGNAL + SIGPIPE : CLI_OWN);
 }
 
 static void write_some(struct exec_session *s, int i)
@@ -250,7 +297,7 @@ static int control(struct exec_session *s, const char *path, json_t *fields)
 	_cleanup_free_ char *text = NULL;
 	struct http_loop_request request = {.path = path,
 					    .content_type = "application/json",
-					    .headers = (const char *const *)s->headers,
+					    .headers = (const char *const *)s->headers.list,
 					    .timeout_ms = CONTROL_MS,
 					    .on_done = on_control_done,
 					    .userdata = s};
@@ -275,8 +322,21 @@ static int send_input(struct exec_session *s, const void *data, size_t len)
 	if (!text)
 		return error_trace(-ENOMEM);
 	(void)base64_encode(data, len, text); /* its length is known */
-	return error_trace(control(s, "/process.Process/SendInput",
-				   json_pack("{s:{s:s}}", "input", "stdin", text)));
+	return error_trace(
+		control(s, "/process.Process/SendInput",
+			json_pack("{s:{s:s}}", "input", s->o->tty ? "pty" : "stdin", text)));
+}
+
+/* What is before the key that leaves still goes to the command. */
+static int send_keys(struct exec_session *s, const char *data, size_t len)
+{
+	const char *key = s->keys ? memchr(data, LEAVE_KEY, len) : NULL;
+
+	if (key) {
+		leave(s, CLI_OK);
+		len = (size_t)(key - data);
+	}
+	return len ? error_trace(send_input(s, data, len)) : 0;
 }
 
 static int read_input(struct exec_session *s)
@@ -285,13 +345,29 @@ static int read_input(struct exec_session *s)
 	ssize_t n = read(STDIN_FILENO, data, sizeof(data));
 
 	if (n > 0)
-		return error_trace(send_input(s, data, (size_t)n));
+		return error_trace(send_keys(s, data, (size_t)n));
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return 0;
+	if (s->keys) { /* the terminal is gone */
+		leave(s, CLI_SIGNAL + SIGHUP);
+		return 0;
+	}
 	/* the end, or a standard input that cannot be read, which is as good as none */
 	s->input_open = false;
 	s->input_ended = true;
 	return 0;
+}
+
+static int send_size(struct exec_session *s)
+{
+	struct terminal_size size;
+
+	s->resize_due = false;
+	if (terminal_size(STDIN_FILENO, &size) < 0)
+		return 0;
+	return error_trace(control(s, "/process.Process/Update",
+				   json_pack("{s:{s:{s:i, s:i}}}", "pty", "size", "cols", size.cols,
+					     "rows", size.rows)));
 }
 
 /* What is due to be sent and does not depend on a descriptor. */
@@ -306,8 +382,12 @@ static int send_due(struct exec_session *s)
 		return error_trace(control(s, "/process.Process/SendSignal",
 					   json_pack("{s:s}", "signal", name)));
 	}
+	if (s->resize_due)
+		return error_trace(send_size(s));
 	if (s->input_ended) {
 		s->input_ended = false;
+		if (s->o->tty)
+			return error_trace(send_input(s, END_OF_INPUT, 1));
 		return error_trace(control(s, "/process.Process/CloseStdin", json_object()));
 	}
 	return 0;
@@ -316,62 +396,92 @@ static int send_due(struct exec_session *s)
 /* ---- start -------------------------------------------------------------------------------------
  */
 
-static json_t *start_message(const struct exec_options *o)
+static json_t *words(char *const *argv, size_t n)
 {
-	json_t *process = json_pack("{s:s, s:[]}", "cmd", o->argv[0], "args");
-	bool ok = process;
+	json_t *list = json_array();
+	bool ok = list;
 
-	for (size_t i = 1; ok && i < o->n_argv; i++)
-		ok = !json_array_append_new(json_object_get(process, "args"),
-					    json_string(o->argv[i]));
-	if (ok && json_object_size(o->envs))
-		ok = !json_object_set(process, "envs", o->envs);
-	if (ok && o->cwd)
-		ok = !json_object_set_new(process, "cwd", json_string(o->cwd));
+	for (size_t i = 0; ok && i < n; i++)
+		ok = !json_array_append_new(list, json_string(argv[i]));
 	if (ok)
-		return json_pack("{s:o, s:b}", "process", process, "stdin", (int)o->interactive);
-	json_decref(process);
+		return list;
+	json_decref(list);
 	return NULL;
 }
 
-static int add_header(struct exec_session *s, size_t *n, char *text)
+/* -e's, and what kind of terminal it is */
+static json_t *environment(const struct exec_options *o)
 {
-	s->headers[(*n)++] = text;
-	return text ? 0 : -ENOMEM;
+	json_t *envs = o->envs ? json_copy(o->envs) : json_object();
+	const char *term = getenv("TERM");
+
+	if (envs && o->tty && term && !json_object_get(envs, "TERM") &&
+	    json_object_set_new(envs, "TERM", json_string(term))) {
+		json_decref(envs);
+		return NULL;
+	}
+	return envs;
+}
+
+/* The terminal is as large as ours, standard input or output. */
+static int add_pty(json_t *message)
+{
+	struct terminal_size size;
+
+	if (terminal_size(STDIN_FILENO, &size) < 0)
+		(void)terminal_size(STDOUT_FILENO, &size); /* or a usual size */
+	return json_object_set_new(
+		message, "pty",
+		json_pack("{s:{s:i, s:i}}", "size", "cols", size.cols, "rows", size.rows));
+}
+
+/* NULL: not UTF-8, or no memory */
+static json_t *start_message(const struct exec_session *s)
+{
+	const struct exec_options *o = s->o;
+	json_t *process, *message;
+	bool ok;
+
+	if (o->attach)
+		return json_pack("{s:o}", "process", sandbox_selector(o->attach));
+	process = json_pack("{s:s, s:o}", "cmd", o->argv[0], "args",
+			    words(o->argv + 1, o->n_argv - 1));
+	ok = process;
+	if (ok && (json_object_size(o->envs) || o->tty))
+		ok = !json_object_set_new(process, "envs", environment(o));
+	if (ok && o->cwd)
+		ok = !json_object_set_new(process, "cwd", json_string(o->cwd));
+	message =
+		json_pack("{s:o?, s:b}", "process", process, "stdin", s->input_open && !o->detach);
+	if (ok && message && o->tag)
+		ok = !json_object_set_new(message, "tag", json_string(o->tag));
+	if (ok && message && o->tty)
+		ok = !add_pty(message);
+	if (ok)
+		return message;
+	json_decref(message);
+	return NULL;
 }
 
 /* Who and where, for every request of the session; those of Start alone are harmless elsewhere. */
 static int make_headers(struct exec_session *s)
 {
-	const struct exec_options *o = s->o;
-	size_t n = 0;
-	int r = add_header(s, &n, str_printf("E2b-Sandbox-Id: %s", o->sandbox_id));
+	int r = sandbox_headers_init(&s->headers, s->o->sandbox_id, s->o->user);
 
-	r = r ? r : add_header(s, &n, str_printf("E2b-Sandbox-Port: %s", AGENT_PORT));
-	r = r ? r : add_header(s, &n, str_printf("Connect-Protocol-Version: 1"));
-	r = r ? r : add_header(s, &n, str_printf("Keepalive-Ping-Interval: %d", KEEPALIVE_S));
-	if (!r && o->user) {
-		_cleanup_free_ char *plain = str_printf("%s:", o->user);
-		size_t len = plain ? strlen(plain) : 0;
-		_cleanup_free_ char *coded = malloc(base64_encoded_len(len) + 1);
-
-		if (!plain || !coded)
-			return -ENOMEM;
-		(void)base64_encode(plain, len, coded); /* its length is known */
-		r = add_header(s, &n, str_printf("Authorization: Basic %s", coded));
-	}
-	return r;
+	return r ? r
+		 : sandbox_headers_add(&s->headers,
+				       str_printf("Keepalive-Ping-Interval: %d", KEEPALIVE_S));
 }
 
 /* The time limit goes to Start only: it bounds the stream, and the command with it. */
 static int post_start(struct exec_session *s, const struct buf *body)
 {
-	const char *headers[ARRAY_SIZE(s->headers) + 1] = {0};
+	const char *headers[SANDBOX_MAX_HEADERS + 2] = {0};
 	_cleanup_free_ char *timeout = NULL;
 	size_t n = 0;
 
-	for (; n < ARRAY_SIZE(s->headers) && s->headers[n]; n++)
-		headers[n] = s->headers[n];
+	for (; s->headers.list[n]; n++)
+		headers[n] = s->headers.list[n];
 	if (s->o->timeout_s) {
 		timeout = str_printf("Connect-Timeout-Ms: %" PRIu64, s->o->timeout_s * 1000);
 		if (!timeout)
@@ -381,7 +491,8 @@ static int post_start(struct exec_session *s, const struct buf *body)
 	}
 	return http_loop_post(
 		s->loop,
-		&(struct http_loop_request){.path = "/process.Process/Start",
+		&(struct http_loop_request){.path = s->o->attach ? "/process.Process/Connect"
+								 : "/process.Process/Start",
 					    .content_type = "application/connect+json",
 					    .answer_type = "application/connect+json",
 					    .headers = headers,
@@ -396,7 +507,7 @@ static int post_start(struct exec_session *s, const struct buf *body)
 static int start(struct exec_session *s)
 {
 	_cleanup_buf_ struct buf body = {0};
-	json_t *message = start_message(s->o);
+	json_t *message = start_message(s);
 	int r;
 
 	if (!message) {
@@ -469,6 +580,8 @@ static void run(struct exec_session *s)
 	int r = start(s);
 
 	while (!r && !(s->answer_done && !s->out[0].len && !s->out[1].len)) {
+		if (s->leaving && !s->control_busy)
+			return;
 		if (deadline_passed(s->deadline_ns)) {
 			s->timed_out = true;
 			return;
@@ -482,7 +595,7 @@ static void run(struct exec_session *s)
 	}
 	if (!r)
 		return;
-	problem_errno(&s->problem, r, "cannot run '%s'", s->o->argv[0]);
+	problem_errno(&s->problem, r, "cannot run '%s'", s->what);
 	s->exit_code = -1; /* of its output something may be missing */
 }
 
@@ -497,17 +610,35 @@ static int report_start_error(struct exec_session *s)
 
 	if (code == CLI_TIMEOUT && s->o->timeout_s)
 		problem_set(&p, 504, "'%s' was ended: its time limit of %" PRIu64 " s passed",
-			    s->o->argv[0], s->o->timeout_s);
+			    s->what, s->o->timeout_s);
 	else if (st->message[0])
 		problem_set(&p, 500, "%s", st->message);
 	else
-		problem_set(&p, 500, "the sandbox gave up on '%s': %s", s->o->argv[0], st->code);
+		problem_set(&p, 500, "the sandbox gave up on '%s': %s", s->what, st->code);
 	output_problem(&p);
 	return code;
 }
 
-static int conclude(struct exec_session *s)
+/* How to come back; the pid of a detached one is the result of the command. */
+static int report_left(const struct exec_session *s, const struct cli *cli)
 {
+	if (s->o->detach)
+		(void)printf("%" PRIu64 "\n", s->pid);
+	else if (cli->tty_err)
+		(void)fprintf(stderr,
+			      "dorm: left '%s', which goes on; `dorm attach %s %" PRIu64
+			      "` returns to it\n",
+			      s->what, s->o->sandbox_id, s->pid);
+	return s->leave_code;
+}
+
+static int conclude(struct exec_session *s, const struct cli *cli)
+{
+	if (s->leaving && s->exit_code < 0 && !s->forced_code && s->pid) {
+		if (problem_is_set(&s->problem))
+			output_problem(&s->problem);
+		return report_left(s, cli);
+	}
 	if (s->forced_code) {
 		if (problem_is_set(&s->problem) && s->forced_code == CLI_OWN)
 			output_problem(&s->problem);
@@ -517,12 +648,12 @@ static int conclude(struct exec_session *s)
 		return s->exit_code;
 	if (s->stream.ended && s->stream.code[0])
 		return report_start_error(s);
+	if (s->leaving) /* before it had begun */
+		return s->leave_code;
 	if (s->timed_out)
-		problem_set(&s->problem, 504, "'%s' did not end within its time limit",
-			    s->o->argv[0]);
+		problem_set(&s->problem, 504, "'%s' did not end within its time limit", s->what);
 	if (s->stream.ended)
-		problem_set(&s->problem, 502, "the sandbox did not say how '%s' ended",
-			    s->o->argv[0]);
+		problem_set(&s->problem, 502, "the sandbox did not say how '%s' ended", s->what);
 	if (s->problem.status == 502 || s->problem.status == 404)
 		problem_hint(&s->problem,
 			     "see what state it is in with `dorm ps -a`; wake a sleeping one "
@@ -536,8 +667,7 @@ static void deinit(struct exec_session *s)
 {
 	http_loop_free(s->loop);
 	connect_stream_deinit(&s->stream);
-	for (size_t i = 0; i < ARRAY_SIZE(s->headers); i++)
-		free(s->headers[i]);
+	sandbox_headers_deinit(&s->headers);
 	for (int i = 0; i < 2; i++)
 		buf_deinit(&s->out[i]);
 	fd_close(s->signal_fd);
@@ -548,7 +678,8 @@ int exec_session_run(const struct cli *cli, const struct exec_options *options)
 	struct exec_session s = {.o = options,
 				 .exit_code = -1,
 				 .signal_fd = -1,
-				 .input_open = options->interactive,
+				 .what = options->attach ? options->attach : options->argv[0],
+				 .keys = options->tty && !options->detach && isatty(STDIN_FILENO),
 				 .heard_ns = clock_now_ns(),
 				 .deadline_ns = DEADLINE_NEVER,
 				 .stream = {.on_message = on_message}};
@@ -557,6 +688,7 @@ int exec_session_run(const struct cli *cli, const struct exec_options *options)
 	int code;
 
 	s.stream.userdata = &s;
+	s.input_open = (options->interactive || s.keys) && !options->detach;
 	fill_signals(&set);
 	exec_signals_block(&old);
 	(void)fflush(stdout); /* we write past stdio from here on */
@@ -565,7 +697,8 @@ int exec_session_run(const struct cli *cli, const struct exec_options *options)
 		problem_errno(&s.problem, -errno, "cannot receive signals");
 	else if (!http_loop_new(cli->socket, &s.problem, &s.loop))
 		run(&s);
-	code = conclude(&s);
+	terminal_restore();
+	code = conclude(&s, cli);
 	deinit(&s);
 	exec_signals_restore(&old);
 	(void)signal(SIGPIPE, old_pipe);

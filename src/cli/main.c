@@ -23,6 +23,8 @@ static const struct command *const commands[] = {
 	NULL,
 	&cmd_run,
 	&cmd_exec,
+	&cmd_attach,
+	&cmd_kill,
 	&cmd_ps,
 	&cmd_inspect,
 	&cmd_memory,
@@ -81,6 +83,7 @@ static void print_help(void)
 		"'base'\n"
 		"  id=$(dorm run base)              a sandbox of your own, awake in milliseconds\n"
 		"  dorm exec $id -- uname -a        do something in it\n"
+		"  dorm exec -t $id -- sh           a shell in it\n"
 		"  dorm sleep $id                   free its memory; it is kept exactly as it is\n"
 		"  dorm wake $id                    and goes on\n"
 		"  dorm fork -n 20 $id              twenty more that go on from the same point\n\n"

@@ -160,7 +160,7 @@ static void test_input(void **state)
 
 	memset(input, 'x', 200000);
 	input[200000] = 0;
-	o = test_dorm(s, input, "exec", "-i", "-u", "root", "-w", "/srv", "-e", "A=1", "-t", "60",
+	o = test_dorm(s, input, "exec", "-i", "-u", "root", "-w", "/srv", "-e", "A=1", "--timeout", "60",
 		      "i1", "cat", "-n", NULL);
 	log = test_server_log(s);
 	assert_int_equal(o.code, 7);

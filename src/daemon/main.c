@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,6 +37,9 @@ static const char help[] =
 	"  --root DIR            where snapshots and sandboxes are kept   [/var/lib/dormouse]\n"
 	"  --run-dir DIR         sockets of the pager                     [/run/dormouse]\n"
 	"  --socket PATH         the API                                  [RUN-DIR/dormd.sock]\n"
+	"  --listen ADDRESS:PORT the API over TCP too, on a loopback address         [not]\n"
+	"  --api-key SOURCE      what clients over TCP must send as X-API-KEY; file:PATH or\n"
+	"                        env:NAME, 16 to 255 characters\n"
 	"  --guest-cache DIR     kernels and root file systems            [/var/cache/dormouse]\n"
 	"  --libexec DIR         dorm-pager, dorm-agent, libdorm-vmm.so   [beside this program]\n"
 	"  --accel tcg|kvm       how to run guests                        [measured at start]\n"
@@ -76,6 +80,7 @@ static const char help[] =
 struct settings {
 	struct host_config config;
 	const char *socket;
+	const char *listen, *api_key; /* both or neither */
 	bool doctor;
 	char libexec[PATH_MAX];
 	const char *seal_keys[KEYRING_MAX_KEYS]; /* their sources */
@@ -86,6 +91,8 @@ enum {
 	OPT_ROOT = 256,
 	OPT_RUN,
 	OPT_SOCKET,
+	OPT_LISTEN,
+	OPT_API_KEY,
 	OPT_CACHE,
 	OPT_LIBEXEC,
 	OPT_ACCEL,
@@ -111,6 +118,8 @@ static const struct option options[] = {
 	{"root", required_argument, NULL, OPT_ROOT},
 	{"run-dir", required_argument, NULL, OPT_RUN},
 	{"socket", required_argument, NULL, OPT_SOCKET},
+	{"listen", required_argument, NULL, OPT_LISTEN},
+	{"api-key", required_argument, NULL, OPT_API_KEY},
 	{"guest-cache", required_argument, NULL, OPT_CACHE},
 	{"libexec", required_argument, NULL, OPT_LIBEXEC},
 	{"accel", required_argument, NULL, OPT_ACCEL},
@@ -285,6 +294,12 @@ static int take_option(int opt, struct settings *s)
 	case OPT_SOCKET:
 		s->socket = optarg;
 		return -1;
+	case OPT_LISTEN:
+		s->listen = optarg;
+		return -1;
+	case OPT_API_KEY:
+		s->api_key = optarg;
+		return -1;
 	case OPT_CACHE:
 		s->config.guest_cache = optarg;
 		return -1;
@@ -337,6 +352,12 @@ static int parse(int argc, char **argv, struct settings *s)
 	if (optind < argc) {
 		fprintf(stderr, "dormd: unexpected argument '%s'\nTry 'dormd --help'.\n",
 			argv[optind]);
+		return 2;
+	}
+	if (!s->listen != !s->api_key) {
+		fputs("dormd: --listen and --api-key go together: whoever can use the API over TCP "
+		      "rules this host's sandboxes\n",
+		      stderr);
 		return 2;
 	}
 	return -1;
@@ -408,30 +429,92 @@ static void raise_limits(void)
 	}
 }
 
+/* Without TLS a key is safe on this host alone. */
+static int listen_tcp(const char *text, struct problem *problem)
+{
+	_cleanup_fd_ int fd = fd_tcp_listen(text);
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	bool local = false;
+
+	if (fd < 0) {
+		problem_errno(problem, fd, "--listen %s", text);
+		if (fd == -EINVAL)
+			problem_hint(problem, "a numeric address and a port, as 127.0.0.1:3000");
+		return fd;
+	}
+	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+		return error_errno();
+	if (sa.ss_family == AF_INET)
+		local = ntohl(((struct sockaddr_in *)&sa)->sin_addr.s_addr) >> 24 == 127;
+	else if (sa.ss_family == AF_INET6)
+		local = IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&sa)->sin6_addr);
+	if (!local) {
+		problem_set(problem, 400, "--listen %s: only a loopback address (127.0.0.1, ::1)",
+			    text);
+		problem_hint(problem, "keys would cross the network in the clear; put a proxy that "
+				      "speaks TLS in front");
+		return -EINVAL;
+	}
+	return take_fd(fd);
+}
+
+struct listeners {
+	struct access *access;
+	struct server *local, *tcp;
+};
+
+static void listeners_close(struct listeners *l)
+{
+	server_free(l->local);
+	server_free(l->tcp);
+	access_free(l->access);
+}
+
+static int listeners_open(const struct settings *s, struct host *host, struct problem *problem,
+			  struct listeners *l)
+{
+	int fd, r = 0;
+
+	if (s->listen)
+		r = access_load(s->api_key, problem, &l->access);
+	if (r == 0 && s->listen) {
+		r = fd = listen_tcp(s->listen, problem);
+		if (fd >= 0)
+			r = server_new(host, fd, l->access, problem, &l->tcp);
+	}
+	if (r < 0)
+		return r;
+	fd = fd_unix_listen(s->socket, SOCK_STREAM, 0600);
+	r = fd < 0 ? fd : server_new(host, fd, NULL, problem, &l->local);
+	if (r < 0)
+		problem_errno(problem, r, "listening on %s", s->socket);
+	return r;
+}
+
 static int serve(const struct settings *s, int signals, struct problem *problem)
 {
 	struct signalfd_siginfo si;
-	struct server *server = NULL;
+	struct listeners l = {0};
 	struct host *host = NULL;
-	int r, fd;
+	int r;
 
 	r = host_new(&s->config, problem, &host);
 	if (r < 0)
 		return r;
-	fd = fd_unix_listen(s->socket, SOCK_STREAM, 0600);
-	r = fd < 0 ? fd : server_new(host, fd, problem, &server);
+	r = listeners_open(s, host, problem, &l);
 	if (r < 0) {
-		problem_errno(problem, r, "listening on %s", s->socket);
+		listeners_close(&l);
 		host_free(host, false);
 		return r;
 	}
-	log_info("listening on %s", s->socket);
+	log_info("listening on %s%s%s", s->socket, s->listen ? " and " : "", s->listen ?: "");
 	while (fd_read_full(signals, &si, sizeof(si)) < 0)
 		;
 	log_info("ending on signal %u; sandboxes go on running", si.ssi_signo);
 	(void)unlink(s->socket); /* new clients are told at once */
 	host_begin_stop(host);
-	server_free(server);
+	listeners_close(&l);
 	host_free(host, true);
 	return 0;
 }

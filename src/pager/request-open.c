@@ -38,7 +38,8 @@ struct named {
 	struct image *image;
 	bool wants_base; /* in */
 	struct image *base;
-	struct working_set set; /* n_pages 0: none */
+	struct working_set set; /* n_pages 0: none; or a session has taken it */
+	uint64_t set_pages;	/* how many it had */
 };
 
 static void named_deinit(struct named *n)
@@ -57,6 +58,7 @@ static void open_hints(const char *what, int dirfd, const struct keyring *keys, 
 
 	if (r && r != WORKING_SET_E_ABSENT)
 		log_warn("%s: its working set is of no use: %s", what, problem.message);
+	n->set_pages = n->set.n_pages;
 	if (!base)
 		return;
 	problem = PROBLEM_INIT;
@@ -203,7 +205,7 @@ static int adopt(struct control *c, struct orphan *o, const struct named *n,
 		return r;
 	*reply = json_pack("{s:b, s:b, s:s, s:s, s:s, s:I}", "ok", 1, "adopted", 1, "image_id",
 			   image_id(s->image), "mode", session_mode_name(s->mode), "why", s->why,
-			   "working_set_pages", (json_int_t)n->set.n_pages);
+			   "working_set_pages", (json_int_t)n->set_pages);
 	log_info("session=%s image=%s pid=%d adopted, serving", s->name, image_id(s->image),
 		 s->pid);
 	return 0;
@@ -265,7 +267,7 @@ int request_open(struct control *c, const json_t *request, const int fds[WIRE_MA
 			return *reply_fd;
 		}
 	}
-	*reply = open_reply(d, n.set.n_pages);
+	*reply = open_reply(d, n.set_pages);
 	log_info("session=%s image=%s opened mode=%s (%s)", q.name, image_id(n.image),
 		 session_mode_name(d->session->mode), d->session->why);
 	return 0;
@@ -291,6 +293,6 @@ int request_warm(struct control *c, const json_t *request, const int fds[WIRE_MA
 	r = pager_warm(c->p, n.image, n.set.n_pages ? &n.set : NULL, (enum job_what)what, problem);
 	if (r == 0)
 		*reply = json_pack("{s:b, s:s, s:I}", "ok", 1, "image_id", image_id(n.image),
-				   "working_set_pages", (json_int_t)n.set.n_pages);
+				   "working_set_pages", (json_int_t)n.set_pages);
 	return r;
 }

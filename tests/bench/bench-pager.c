@@ -15,7 +15,7 @@
  * The pager is one that runs already, with --linger 0 for cached, unpack and demand. Measured and
  * raw rounds take turns, each measured one in a process of its own, for a session lasts as long as
  * its process. What counts is the median of the rounds' ratios. Prints one JSON object per figure,
- * as bench-layer does; exit status 77 when the pager does not know the mode or cannot load.
+ * as bench-layer does.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +51,7 @@ struct bench {
 
 /* What a measured process leaves for its parent; in shared memory. */
 struct outcome {
-	int status; /* 0; VM_CLIENT_E_MODE; 1 */
+	int status; /* 0; 1: it failed */
 	uint64_t ns;
 	uint64_t faults, bytes_read;
 	uint32_t n;
@@ -177,7 +177,7 @@ static void be_a_vm(const struct bench *b, const char *load, work_fn *work, stru
 
 	if (r) {
 		(void)fprintf(stderr, "bench-pager: %s\n", problem.message);
-		o->status = r == VM_CLIENT_E_MODE ? r : 1;
+		o->status = 1;
 		return;
 	}
 	work(b, &c, o);
@@ -225,9 +225,7 @@ static void measure(const struct bench *b, const char *load, work_fn *work, stru
 		be_a_vm(b, load, work, o);
 		_exit(0);
 	}
-	if (o->status == VM_CLIENT_E_MODE)
-		exit(77);
-	raw_require(o->status == 0, "opening a session");
+	raw_require(o->status == 0, "a session, and what was to be loaded for it");
 	wait_until_gone(b);
 }
 
@@ -241,7 +239,7 @@ static void work_touch_frames(const struct bench *b, struct vm_client *c, struct
 	touch_frames(b, vm_client_page(c, 0), o);
 }
 
-/* Return: 1 done, 0 not yet; -1 failed. Ends the program where the pager cannot load. */
+/* Return: 1 done, 0 not yet; -1 failed */
 static int loaded(const struct bench *b, uint64_t *ret_pages)
 {
 	json_auto_t *stats = vm_client_stats(b->control, "bench");
@@ -264,7 +262,7 @@ static void work_wait_loaded(const struct bench *b, struct vm_client *c, struct 
 	while ((r = loaded(b, &pages)) == 0 && !deadline_passed(deadline))
 		clock_sleep_ms(1);
 	o->ns = clock_now_ns() - start;
-	o->status = r > 0 ? 0 : VM_CLIENT_E_MODE;
+	o->status = r > 0 ? 0 : 1;
 }
 
 /* From the end, where background loading comes last; one page of each frame. */
@@ -273,7 +271,7 @@ static void work_demand(const struct bench *b, struct vm_client *c, struct outco
 	uint64_t end = clock_now_ns() + 800000000, pages;
 
 	if (loaded(b, &pages) < 0) {
-		o->status = VM_CLIENT_E_MODE;
+		o->status = 1;
 		return;
 	}
 	for (uint64_t i = b->n_pages / FRAME_PAGES; i-- > 0 && clock_now_ns() < end;) {

@@ -25,21 +25,9 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "bench" / "lib")]
 
-from rows import Rows  # noqa: E402
+from rows import Rows, at_least, at_most, below, show  # noqa: E402
 
 MEMORY_MB = 512
-
-
-def at_most(limit):
-    return f"<= {limit:g}", lambda v: v <= limit
-
-
-def at_least(limit):
-    return f">= {limit:g}", lambda v: v >= limit
-
-
-def below(limit):
-    return f"< {limit:g}", lambda v: v < limit
 
 
 # What the figures of the C programs must reach; the others are there to be read.
@@ -74,12 +62,6 @@ def run_program(rows, build, name, *args):
         row = json.loads(line)
         rows.take(row, *GOALS.get(row["metric"], (None, None)))
         show(rows.rows[-1])
-
-
-def show(row):
-    mark = {True: "ok", False: "MISSED", None: ""}[row["ok"]]
-    goal = f"goal {row['goal']}" if row["goal"] else ""
-    print(f"   {row['metric']:42} {row['value']:12.4g} {row['unit']:10} {goal:16} {mark}", flush=True)
 
 
 def extents(reader):
@@ -149,15 +131,6 @@ def model(rows, build, operations):
         show(row)
 
 
-def table(rows):
-    missed = [row["metric"] for row in rows.rows if row["ok"] is False]
-    print("\n  figures with a goal")
-    for row in rows.rows:
-        if row["goal"]:
-            show(row)
-    print("  every goal was reached" if not missed else f"  MISSED: {', '.join(missed)}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build-dir", default="build")
@@ -178,7 +151,7 @@ def main():
     finally:
         shutil.rmtree(work, ignore_errors=True)
     rows.write(build / "bench" / "image.json")
-    table(rows)
+    rows.table()
     print(f"  figures in {build / 'bench' / 'image.json'}")
 
 

@@ -277,7 +277,7 @@ def test_qemu_dies_during_load():
 def test_guest_that_never_answers():
     """its kernel crashed: it can be put to sleep (the snapshot says so), not woken, and deleted"""
     sandbox = D.create("base")
-    D.dorm("exec", "-u", "root", "-t", "2", sandbox, "--", "sh", "-c",
+    D.dorm("exec", "-u", "root", "--timeout", "2", sandbox, "--", "sh", "-c",
            "echo 0 > /proc/sys/kernel/panic; echo 1 > /proc/sys/kernel/sysrq; "
            "echo c > /proc/sysrq-trigger", check_status=False)
     D.dorm("sleep", sandbox)

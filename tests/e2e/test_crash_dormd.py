@@ -176,7 +176,7 @@ def test_guest_that_does_not_answer_survives():
     """its VM runs, its agent is too busy to say so: no reason to end it"""
     sandbox = D.create("base")
     pid = D.vm_pid(sandbox)
-    D.dorm("exec", "-u", "root", "-t", "2", sandbox, "--", "sh", "-c",
+    D.dorm("exec", "-u", "root", "--timeout", "2", sandbox, "--", "sh", "-c",
            "echo 0 > /proc/sys/kernel/panic; echo 1 > /proc/sys/kernel/sysrq; "
            "echo c > /proc/sysrq-trigger", check_status=False)
     restart()

@@ -62,7 +62,7 @@ def test_never_zeros():
         wait_until(lambda: len(pagers(D)) == 1, 10, "a new pager")
         sandbox = D.create(snapshot)
         pid, serving = D.vm_pid(sandbox), pager(D)
-        asked = Background(lambda s=sandbox: D.dorm("exec", "-u", "root", "-t", "20", s, "--",
+        asked = Background(lambda s=sandbox: D.dorm("exec", "-u", "root", "--timeout", "20", s, "--",
                                                     "/tmp/pattern", "check", check_status=False))
         time.sleep(delay_s)
         os.kill(serving, signal.SIGKILL)
@@ -108,7 +108,7 @@ def test_qemu_killed():
 def test_guest_that_ends_itself():
     for command in ("poweroff", "reboot"):
         sandbox = D.create("base")
-        D.dorm("exec", "-u", "root", "-t", "5", sandbox, "--", "busybox", command, "-f",
+        D.dorm("exec", "-u", "root", "--timeout", "5", sandbox, "--", "busybox", command, "-f",
                check_status=False)
         why = failure(D, sandbox)
         check("guest" in why, f"{command}: {why}")

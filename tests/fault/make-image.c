@@ -4,13 +4,15 @@
  *
  *     make-image DIR PAGES CONTENT [--codec none|lz4|zstd] [--key SOURCE] [--parent DIR]
  *                [--order sequential|backward] [--frame-pages N] [--alone] [--all]
+ *                [--working-set N]
  *     make-image --raw FILE PAGES CONTENT
  *
  * DIR is a path with a slash in it. With --parent, which must have been made from CONTENT without
  * its last two numbers (or with others of the same blocks: oracle.h), only the fork's own pages are
  * given to the writer (--all: every page), and the parent is its base; with --alone nobody else
- * runs from the parent, so its base is the parent's. Prints a JSON object. With --raw: a flat file,
- * as Firecracker writes memory, with holes where it is zero.
+ * runs from the parent, so its base is the parent's. --working-set: it has one, of the first 16
+ * pages of every N * 16. Prints a JSON object. With --raw: a flat file, as Firecracker writes
+ * memory, with holes where it is zero.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,13 +31,14 @@
 #include "image/image.h"
 #include "image/keyring.h"
 #include "image/snapshot.h"
+#include "image/working-set.h"
 #include "oracle.h"
 
 #define BATCH 16u
 
 struct job {
 	const char *dir, *parent;
-	uint64_t n_pages;
+	uint64_t n_pages, working_set;
 	struct oracle content;
 	struct image_writer_options options;
 	struct keyring *keys;
@@ -90,6 +93,18 @@ static int write_image(const struct job *j, const struct snapshot_tmp *tmp, stru
 	return r;
 }
 
+static int write_working_set(const struct job *j, int dirfd, const char *image_id,
+			     struct problem *problem)
+{
+	_cleanup_(working_set_deinit) struct working_set set = {.guest_pages = j->n_pages};
+	int r = 0;
+
+	str_copy(set.image_id, sizeof(set.image_id), image_id);
+	for (uint64_t gfn = 0; gfn < j->n_pages && r == 0; gfn += j->working_set * BATCH)
+		r = working_set_add(&set, gfn, MIN((uint64_t)BATCH, j->n_pages - gfn));
+	return r ? r : working_set_write(dirfd, &set, problem);
+}
+
 static int describe(const struct manifest *m)
 {
 	(void)printf("{\"image_id\":\"%s\",\"base_image_id\":\"%s\",\"pages_stored\":%llu,"
@@ -118,6 +133,8 @@ static int make(const struct job *j, struct problem *problem)
 	r = snapshot_begin(root_fd, root, problem, &tmp);
 	if (r == 0)
 		r = write_image(j, &tmp, problem, &m);
+	if (r == 0 && j->working_set)
+		r = write_working_set(j, tmp.dirfd, m.image_id, problem);
 	if (r == 0)
 		r = snapshot_commit(&tmp, root_fd, slash + 1, &m, j->keys, problem);
 	snapshot_abort(&tmp, root_fd);
@@ -161,6 +178,7 @@ static int parse(int argc, char **argv, struct job *j, struct problem *problem)
 						{"raw", no_argument, NULL, 'r'},
 						{"alone", no_argument, NULL, 'a'},
 						{"all", no_argument, NULL, 'A'},
+						{"working-set", required_argument, NULL, 'w'},
 						{0}};
 	int option, r = 0;
 
@@ -181,6 +199,8 @@ static int parse(int argc, char **argv, struct job *j, struct problem *problem)
 			j->alone = true;
 		else if (option == 'A')
 			j->all = true;
+		else if (option == 'w')
+			r = str_to_u64(optarg, &j->working_set);
 		else
 			r = -EINVAL;
 	}

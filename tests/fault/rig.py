@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
 import harness  # noqa: E402
-from harness import Skip, check, program, skip, wait_until  # noqa: E402, F401
+from harness import check, program, wait_until  # noqa: E402, F401
 
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="dorm-fault."))
 KEY = {"DORM_TEST_KEY": "ab" * 32}
@@ -60,11 +60,10 @@ class Image:
 
 
 def image(pages=PAGES, content=CONTENT, codec="none", sealed=False, parent=None, fresh=False,
-          order="sequential", raw=False, alone=False,
-          all_pages=False):
+          order="sequential", raw=False, alone=False, all_pages=False, working_set=0):
     """make one, or find the one made before; fresh: a directory that nobody else uses; raw: a file;
-    parent, alone: see make-image.c"""
-    name = re.sub(r"[^\w]+", "-", f"{pages}-{content}-{codec}-{sealed}-{order}-{raw}")
+    parent, alone, working_set: see make-image.c"""
+    name = re.sub(r"[^\w]+", "-", f"{pages}-{content}-{codec}-{sealed}-{order}-{raw}-{working_set}")
     name += f"-of-{zlib.crc32(str(parent.path).encode()):x}" if parent else ""
     if fresh:
         name += f"-{time.monotonic_ns()}"
@@ -76,6 +75,7 @@ def image(pages=PAGES, content=CONTENT, codec="none", sealed=False, parent=None,
         args += ["--alone"] if alone else []
         args += ["--all"] if all_pages else []
         args += ["--raw"] if raw else []
+        args += ["--working-set", str(working_set)] if working_set else []
         subprocess.run(args, check=True, stdout=subprocess.DEVNULL, env=dict(os.environ, **KEY))
     return Image(path, pages, content, sealed)
 
@@ -95,17 +95,10 @@ class Client:
         if not text:
             status = self.process.wait(20)
             raise AssertionError(f"vm-client ended with status {status}")
-        answer = json.loads(text)
-        if "skipped" in answer:
-            self.process.wait(20)
-            skip("this pager does not do that: " + answer["skipped"])
-        return answer
+        return json.loads(text)
 
     def wait_attached(self):
         self.attached = self.line()
-        for why in ("names no base image", "bases are not compared"):
-            if why in self.attached.get("error", ""):
-                skip(self.attached["error"])
         check("attached" in self.attached, f"vm-client: {self.attached}")
         return self
 
@@ -172,7 +165,7 @@ class Pager:
             status = self.stop()
             check(kind or status == 0, f"the pager ended with status {status}: {self.tail()}")
         finally:
-            if kind and kind is not Skip:
+            if kind:
                 print("--- the end of the pager's log")
                 print(self.tail())
             shutil.rmtree(self.dir, ignore_errors=True)
@@ -228,10 +221,6 @@ class Pager:
                 os.close(fd)
         return reply
 
-    def knows(self, op, **members):
-        """does this pager know the request at all?"""
-        return self.call(op, **members).get("code") != "EOPNOTSUPP"
-
     def session(self, name):
         return self.call("session", session=name).get("stats")
 
@@ -268,48 +257,21 @@ class Pager:
         return self.begin(name, img, **options).wait_attached()
 
     def wait_loaded(self, name, timeout_s=60):
-        """until its background loading is done; skips where the pager cannot load"""
-        stats = self.session(name)
-        if "load" not in stats:
-            skip("this pager does not load in the background")
+        """until all that was to be loaded for it is"""
         wait_until(lambda: self.session(name)["load"]["state"] != "loading", timeout_s,
                    f"session {name} is loaded")
         stats = self.session(name)
-        # none: there is no working set, and that is all that was asked for
-        check(stats["load"]["state"] in ("done", "none"), f"loading failed: {stats}")
+        check(stats["load"]["state"] == "done", f"loading failed: {stats}")
         return stats
 
 
-def has_option(option):
-    """does dorm-pager --help mention it?"""
-    usage = subprocess.run([PAGER, "--help"], stdout=subprocess.PIPE, text=True,
-                           check=True).stdout
-    return option in usage
-
-
 def main(namespace):
-    """harness.main() for names that may be beginnings; 77 when every case was skipped"""
+    """harness.main() for names that may be beginnings"""
     tests = [n.removeprefix("test_") for n in namespace if n.startswith("test_")]
     if sys.argv[1:]:
         sys.argv[1:] = [t for t in tests if any(t.startswith(w) for w in sys.argv[1:])]
         tests = sys.argv[1:] or sys.exit("no such test")
-    skipped = []
-
-    def counted(name, function):
-        def run():
-            try:
-                function()
-            except Skip as e:
-                skipped.append(f"{name}: {e}")
-                raise
-        return run
-
     try:
-        harness.main({"test_" + t: counted(t, namespace["test_" + t]) for t in tests})
-    except SystemExit as e:
-        if not e.code and len(skipped) == len(tests):
-            print(skipped[0])
-            sys.exit(77)
-        raise
+        harness.main({"test_" + t: namespace["test_" + t] for t in tests})
     finally:
         shutil.rmtree(WORK, ignore_errors=True)

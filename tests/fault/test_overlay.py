@@ -7,7 +7,7 @@ that others run from, load, or have only a part of; generations; the choice betw
 """
 import time
 
-from rig import PAGES, Pager, check, has_option, image, main, skip, wait_until
+from rig import PAGES, Pager, check, image, main, wait_until
 
 BUSY = dict(threads=3, owned=25, write=30, seed=11, chaos=True)
 FORK = ":99:12"
@@ -183,8 +183,8 @@ def test_evicted_base():
     """the base's pages come and go under its forks, in a quarter of the memory that it needs"""
     with Pager() as p:
         limit = PAGES * 4096 // 4
-        if p.call("config", memory_limit=limit).get("memory_limit") != limit:
-            skip("this pager cannot limit its memory")
+        reply = p.call("config", memory_limit=limit)
+        check(reply.get("memory_limit") == limit, f"{reply}")
         base = image(content="63:15:50", codec="lz4")
         clients = [overlay(p, f"c{i}", fork_of(base, f":{100 * i + 99}:{10 + i}"), seed=i,
                            keep_checking=True) for i in range(4)]
@@ -216,8 +216,6 @@ def test_wrong_memory():
 
 def test_killed_pager():
     """a new pager goes on with forks and their base, whichever was there first"""
-    if not has_option("--takeover"):
-        skip("nobody takes sessions back yet")
     with Pager() as p:
         base = image(content="65:20:50", codec="zstd", pages=4 * PAGES)
         clients = [overlay(p, f"c{i}", fork_of(base, f":{100 * i + 99}:{10 + i}", pages=4 * PAGES),

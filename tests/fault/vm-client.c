@@ -95,17 +95,17 @@ static uint64_t register_mode(const char *text)
 	return 0;
 }
 
-/* A pager that does not know modes ignores the member, and serves as it always did: shared. */
 static int take_reply(struct vm_client *c, struct problem *problem)
 {
 	const char *mode = json_string_value(json_object_get(c->opened, "mode"));
 	const char *wanted = c->options.mode, *path;
 
-	str_copy(c->mode, sizeof(c->mode), mode ? mode : "shared");
-	if (wanted && strcmp(wanted, "auto") && strcmp(wanted, c->mode)) {
-		problem_set(problem, 500, "asked for %s mode, got %s", wanted, c->mode);
-		return VM_CLIENT_E_MODE;
+	if (!mode || (wanted && strcmp(wanted, "auto") && strcmp(wanted, mode))) {
+		problem_set(problem, 500, "asked for %s mode, got %s", wanted ? wanted : "any",
+			    mode ? mode : "none");
+		return VM_CLIENT_E_REFUSED;
 	}
+	str_copy(c->mode, sizeof(c->mode), mode);
 	c->register_mode = register_mode(json_string_value(json_object_get(c->opened, "register")));
 	path = json_string_value(json_object_get(c->opened, "socket"));
 	str_copy(c->socket_path, sizeof(c->socket_path), path ? path : "");

@@ -29,8 +29,7 @@
 
 /* outcomes */
 enum {
-	VM_CLIENT_E_REFUSED = 1, /* the pager said no; the problem says why */
-	VM_CLIENT_E_MODE = 2,	 /* this pager does not know the mode that was asked for */
+	VM_CLIENT_E_REFUSED = 1, /* the pager said no, or gave another mode; the problem says why */
 };
 
 struct vm_client_options {
@@ -77,7 +76,7 @@ int vm_client_map(struct vm_client *c, struct problem *problem);
 /**
  * vm_client_attach() - both
  * @options: the texts must outlive the client
- * Return: 0; VM_CLIENT_E_REFUSED; VM_CLIENT_E_MODE; negative errno
+ * Return: 0; VM_CLIENT_E_REFUSED; negative errno
  */
 int vm_client_attach(const struct vm_client_options *options, struct problem *problem,
 		     struct vm_client *ret);

@@ -4,6 +4,24 @@ import json
 import statistics
 
 
+def at_most(limit):
+    return f"<= {limit:g}", lambda v: v <= limit
+
+
+def at_least(limit):
+    return f">= {limit:g}", lambda v: v >= limit
+
+
+def below(limit):
+    return f"< {limit:g}", lambda v: v < limit
+
+
+def show(row):
+    mark = {True: "ok", False: "MISSED", None: ""}[row["ok"]]
+    goal = f"goal {row['goal']}" if row["goal"] else ""
+    print(f"   {row['metric']:42} {row['value']:12.4g} {row['unit']:10} {goal:16} {mark}", flush=True)
+
+
 class Rows:
     def __init__(self):
         self.rows = []
@@ -27,3 +45,12 @@ class Rows:
     def write(self, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.rows, indent=1) + "\n")
+
+    def table(self):
+        """what has a goal, once more"""
+        missed = [row["metric"] for row in self.rows if row["ok"] is False]
+        print("\n  figures with a goal")
+        for row in self.rows:
+            if row["goal"]:
+                show(row)
+        print("  every goal was reached" if not missed else f"  MISSED: {', '.join(missed)}")
