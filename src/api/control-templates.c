@@ -110,7 +110,7 @@ static int plain_recipe(struct request *q, struct problem *problem, json_t **ret
 
 int control_template_build(struct request *q, struct reply *y)
 {
-	struct template_source source = {.working_set = true};
+	struct template_source source = {.working_set = true, .local = request_is_local(q)};
 	json_auto_t *plain = NULL;
 	int r;
 

@@ -196,12 +196,30 @@ static int take_sizes(struct build *b, const struct recipe *r, struct problem *p
 	return 0;
 }
 
-static int check_context(const char *context, struct problem *problem)
+/* A recipe may name files of this host, which dormd reads as root. */
+static bool names_files(const struct recipe *r)
 {
-	if (!context || (context[0] == '/' && strlen(context) < 3000))
-		return 0;
-	problem_set(problem, 400, "contextDir: \"%.100s\" is not an absolute path", context);
-	return -EINVAL;
+	for (size_t i = 0; i < r->n_files; i++)
+		if (r->files[i].from)
+			return true;
+	return r->base == RECIPE_DIR || r->base == RECIPE_TAR || r->base == RECIPE_OCI;
+}
+
+static int check_source(const struct template_source *s, const struct recipe *r,
+			struct problem *problem)
+{
+	if (!s->local && names_files(r)) {
+		problem_set(problem, 403,
+			    "recipe: it names files of dormd's host, which only its unix socket may");
+		problem_hint(problem, "over TCP: texts in \"files\", packages, commands, or an image");
+		return -EACCES;
+	}
+	if (s->context && (s->context[0] != '/' || strlen(s->context) >= 3000)) {
+		problem_set(problem, 400, "contextDir: \"%.100s\" is not an absolute path",
+			    s->context);
+		return -EINVAL;
+	}
+	return 0;
 }
 
 /* host.lock held */
@@ -245,7 +263,7 @@ int template_build_start(struct host *host, const char *template_id, const char 
 	r = recipe_parse(source->recipe ? source->recipe : empty,
 			 source->bare ? RECIPE_BUSYBOX : RECIPE_DEBIAN, problem, &recipe);
 	if (r == 0)
-		r = check_context(source->context, problem);
+		r = check_source(source, &recipe, problem);
 	if (r < 0)
 		return r;
 	LOCK_SCOPE(&host->lock);

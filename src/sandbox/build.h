@@ -29,6 +29,7 @@ int template_build_new(struct host *host, const struct template_options *options
 struct template_source {
 	json_t *recipe;	     /* guest/recipe.h; NULL: an empty one */
 	bool bare;	     /* without a word on the base, take the small one */
+	bool local;	     /* who asks may name files of this host */
 	const char *context; /* absolute: where the recipe's files lie; NULL: it has none */
 	bool working_set;    /* restore it once, to record what that needs */
 };

@@ -6,6 +6,7 @@ The Debian base is made once for all tests of a tree (.cache/guest); that takes 
 the archives that the host's apt uses. Without them those cases are skipped.
 """
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -18,7 +19,10 @@ import time
 
 from harness import Dormouse, check, main, skip, wait_until
 
-D = Dormouse()
+KEY = "e2b_" + "5" * 40
+PORT = 41000 + os.getpid() % 20000
+D = Dormouse("--listen", f"127.0.0.1:{PORT}", "--api-key", "env:DORM_TEST_API_KEY",
+             env={"DORM_TEST_API_KEY": KEY})
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="dorm-e2e-template."))
 BUSYBOX = "/bin/busybox"
 DEBIAN = {}  # whether it could be made
@@ -296,6 +300,26 @@ def test_bad_recipes():
     said = build_fails("bad", "-f", recipe("bad", base="busybox",
                                             files=[{"path": "/a", "from": "link"}]))
     check("recipe: file" in said, said)
+
+
+def test_no_files_of_the_host_over_tcp():
+    """who has the key of the API is not therefore root on its host"""
+    def post(path, body):
+        c = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+        c.request("POST", path, json.dumps(body), {"X-API-KEY": KEY})
+        reply = c.getresponse()
+        text = reply.read()
+        c.close()
+        return reply.status, json.loads(text)
+
+    for recipe_body in ({"base": {"dir": "/etc"}}, {"base": {"tar": "/x.tar"}},
+                        {"base": {"oci": "/x"}}, {"files": [{"path": "/a", "from": "shadow"}]}):
+        status, made = post("/v3/templates", {"name": "tcp", "memoryMB": 256})
+        check(status == 202, f"{status} {made}")
+        status, answer = post(f"/v2/templates/{made['templateID']}/builds/{made['buildID']}",
+                              {"recipe": recipe_body, "contextDir": "/etc"})
+        check(status == 403 and "unix socket" in answer["message"], f"{status} {answer}")
+    nothing_left("tcp")
 
 
 def test_failing_command():
