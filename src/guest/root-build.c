@@ -258,7 +258,7 @@ static int add_packages(struct building *g)
 			    "recipe: packages: the root file system has no apt-get");
 		return -EINVAL;
 	}
-	r = buf_printf(&command, "apt-get -q update && apt-get -q -y install "
+	r = buf_printf(&command, "apt-get -q update && apt-get -q -y -o Dpkg::Use-Pty=0 install "
 				 "--no-install-recommends --");
 	for (size_t i = 0; r == 0 && i < g->recipe->n_packages; i++)
 		r = buf_printf(&command, " '%s'", g->recipe->packages[i]);

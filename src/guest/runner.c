@@ -32,6 +32,7 @@ struct run {
 	pid_t pid;
 	char line[LINE_MAX_LEN + 1]; /* that has not ended yet */
 	size_t line_len;
+	bool returned; /* a carriage return: what follows replaces the line, unless it ends here */
 	char tail[TAIL_BYTES + 1]; /* the last complete lines, joined by " | " */
 };
 
@@ -87,10 +88,18 @@ static void take_output(struct run *run, const char *data, size_t len)
 	for (size_t i = 0; i < len; i++) {
 		char c = data[i];
 
-		if (c == '\n' || c == '\r')
+		if (c == '\n') {
 			end_line(run);
-		else if (run->line_len < LINE_MAX_LEN)
-			run->line[run->line_len++] = (unsigned char)c < ' ' ? ' ' : c;
+		} else if (c == '\r') {
+			run->returned = true;
+			continue;
+		} else {
+			if (run->returned)
+				run->line_len = 0;
+			if (run->line_len < LINE_MAX_LEN)
+				run->line[run->line_len++] = (unsigned char)c < ' ' ? ' ' : c;
+		}
+		run->returned = false;
 	}
 }
 
