@@ -329,15 +329,16 @@ static int resolve(struct making *m, bool fresh)
 /* In a process tree of its own, so that all of it ends when we do. */
 static size_t start_arguments(const char **argv)
 {
-	static const char *const head[] = {"bwrap", "--dev-bind", "/", "/", "--proc", "/proc",
-					   "--unshare-pid", "--die-with-parent", "--cap-add", "ALL",
-					   "--", "mmdebstrap", "--mode=root", "--variant=minbase",
-					   "--format=directory", "--aptopt=Acquire::Retries \"3\"",
-					   "--aptopt=APT::Install-Recommends \"0\"",
-					   /* exactly what was resolved */
-					   "--setup-hook=mkdir -p \"$1" APT_LISTS
-					   "\" && cp -a " APT_LISTS "/. \"$1" APT_LISTS "/\"",
-					   "--skip=update"};
+	const char *const head[] = {"bwrap", "--dev-bind", "/", "/", "--proc", "/proc",
+				    "--unshare-pid", "--die-with-parent", "--cap-add", "ALL", "--",
+				    runner_busybox(), "sh", "-c", RUNNER_GUARD, "guard",
+				    "mmdebstrap", "--mode=root", "--variant=minbase",
+				    "--format=directory", "--aptopt=Acquire::Retries \"3\"",
+				    "--aptopt=APT::Install-Recommends \"0\"",
+				    /* exactly what was resolved */
+				    "--setup-hook=mkdir -p \"$1" APT_LISTS "\" && cp -a " APT_LISTS
+				    "/. \"$1" APT_LISTS "/\"",
+				    "--skip=update"};
 
 	memcpy(argv, head, sizeof(head));
 	return ARRAY_SIZE(head);

@@ -300,7 +300,7 @@ static const char *const removed[] = {
 
 static void empty_directory(int root_fd, const char *path)
 {
-	_cleanup_fd_ int fd = tree_open(root_fd, path, O_RDONLY | O_DIRECTORY, 0);
+	_cleanup_fd_ int fd = tree_open(root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
 

@@ -16,6 +16,7 @@
 #define MAX_ARGS 900 /* 3 for each of 200 variables, and ours */
 #define PATH	 "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define RESOLV	 "/etc/resolv.conf"
+#define BUSYBOX	 "/run/.dorm/busybox" /* the host's static one, in the jail */
 
 /* What installing packages takes, and nothing that leads out of the tree. */
 static const char *const capabilities[] = {"CAP_CHOWN",	 "CAP_DAC_OVERRIDE", "CAP_FOWNER",
@@ -59,11 +60,6 @@ static void add_env(struct argv *a, const char *home, json_t *env)
 		ADD(a, "--setenv", name, json_string_value(value));
 }
 
-static const char *find_busybox(void)
-{
-	return access("/bin/busybox", X_OK) == 0 ? "/bin/busybox" : "/usr/bin/busybox";
-}
-
 static int look_up(const struct runner *r, const char *root, const char *user, char home[256])
 {
 	_cleanup_fd_ int root_fd = file_open_dir(AT_FDCWD, root);
@@ -80,7 +76,7 @@ int jail_run(const struct runner *r, const char *what, const char *root, const c
 	     const char *workdir, json_t *env, const char *command)
 {
 	bool is_root = !strcmp(user, "root") || !strcmp(user, "0");
-	struct runner_command c = {.what = what};
+	struct runner_command c = {.what = what, .guarded = true};
 	struct argv a = {.n = 0};
 	char home[256];
 	int e;
@@ -88,13 +84,17 @@ int jail_run(const struct runner *r, const char *what, const char *root, const c
 	e = look_up(r, root, user, home);
 	if (e < 0)
 		return e;
-	add_isolation(&a, root, find_busybox());
+	add_isolation(&a, root, runner_busybox());
 	add_env(&a, home, env);
-	ADD(&a, "--chdir", workdir ? workdir : is_root ? "/" : home, "--");
+	ADD(&a, "--chdir",
+	    workdir   ? workdir
+	    : is_root ? "/"
+		      : home,
+	    "--", BUSYBOX, "sh", "-c", RUNNER_GUARD, "guard");
 	/* busybox changes the user where the tree has no su of its own; it asks nobody: we are root
 	 */
 	if (!is_root)
-		ADD(&a, "/run/.dorm/busybox", "su", user, "-s", "/bin/sh", "-c", command);
+		ADD(&a, BUSYBOX, "su", user, "-s", "/bin/sh", "-c", command);
 	else
 		ADD(&a, "/bin/sh", "-c", command);
 	if (a.n >= MAX_ARGS) {

@@ -36,6 +36,11 @@ struct run {
 	char tail[TAIL_BYTES + 1]; /* the last complete lines, joined by " | " */
 };
 
+const char *runner_busybox(void)
+{
+	return access("/bin/busybox", X_OK) == 0 ? "/bin/busybox" : "/usr/bin/busybox";
+}
+
 void runner_say(const struct runner *r, const char *fmt, ...)
 {
 	char text[512];
@@ -186,14 +191,14 @@ static int describe_end(const struct run *run, const struct pidfd_end *end)
 	return -EIO;
 }
 
-static int start(struct run *run, int out_w)
+static int start(struct run *run, int out_w, const int *guard)
 {
 	const struct runner_command *c = run->command;
 	const struct spawn_options o = {.argv = c->argv,
 					.env = c->env,
 					.cwd = c->cwd,
-					.fds = c->fds,
-					.n_fds = c->n_fds,
+					.fds = c->guarded ? guard : c->fds,
+					.n_fds = c->guarded ? 1 : c->n_fds,
 					.output_fd = out_w,
 					.new_session = true,
 					.die_with_parent = true};
@@ -209,21 +214,32 @@ static int start(struct run *run, int out_w)
 	return r;
 }
 
+static int make_pipe(int *ret_r, int *ret_w)
+{
+	int pipes[2];
+
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		return error_errno();
+	*ret_r = pipes[0];
+	*ret_w = pipes[1];
+	return 0;
+}
+
 int runner_run(const struct runner *runner, const struct runner_command *c)
 {
 	struct run run = {.runner = runner, .command = c, .out_fd = -1, .pidfd = -1};
 	uint64_t deadline_ns = deadline_after_ms(c->timeout_ms ? c->timeout_ms : RUNNER_TIMEOUT_MS);
-	_cleanup_fd_ int out_r = -1, out_w = -1, pidfd = -1;
+	_cleanup_fd_ int out_r = -1, out_w = -1, pidfd = -1, guard_r = -1, guard_w = -1;
 	struct pidfd_end end = {0};
-	int pipes[2], r;
+	int r = make_pipe(&out_r, &out_w);
 
-	if (pipe2(pipes, O_CLOEXEC) < 0)
-		return error_errno();
-	run.out_fd = out_r = pipes[0];
-	out_w = pipes[1];
-	r = fd_set_nonblock(out_r, 1);
+	if (r == 0 && c->guarded)
+		r = make_pipe(&guard_r, &guard_w); /* ours stays open until we are through */
 	if (r == 0)
-		r = start(&run, out_w);
+		r = fd_set_nonblock(out_r, 1);
+	run.out_fd = out_r;
+	if (r == 0)
+		r = start(&run, out_w, &guard_r);
 	if (r < 0)
 		return r;
 	pidfd = run.pidfd;

@@ -34,9 +34,21 @@ struct runner_command {
 	bool quiet;		/* its lines are not passed on */
 	const int *fds;		/* become 3, 4, ...; borrowed */
 	size_t n_fds;
+	bool guarded; /* no @fds, but as 3 what RUNNER_GUARD waits for */
 	struct buf
 		*output; /* all it printed (at most 256 KiB), instead of passing it on; or NULL */
 };
+
+/*
+ * What a bubblewrap of ours runs first, as root: `busybox sh -c RUNNER_GUARD guard PROGRAM
+ * ARGUMENT...` replaces itself by the program, and leaves a process behind that ends everything in
+ * its PID namespace when descriptor 3 comes to its end, which is when we are gone. bubblewrap's own
+ * --die-with-parent misses a parent that dies while the namespace is being made.
+ */
+#define RUNNER_GUARD "(read x <&3; kill -9 -1) & exec 3<&-; exec \"$@\""
+
+/** runner_busybox() - the path of the host's static busybox */
+const char *runner_busybox(void);
 
 /** runner_say() - a line of our own */
 void runner_say(const struct runner *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -169,7 +169,8 @@ static void test_tidy(void **state)
 	put("/var/lib/apt/lists/a", "x");
 	put("/tmp/.x/y", "x");
 	put("/etc/passwd-", "x");
-	assert_int_equal(symlinkat("/etc", tree_fd, "run"), 0); /* then it is etc's content */
+	assert_int_equal(symlinkat("/etc", tree_fd, "run"), 0); /* a link is not followed */
+	put("/etc/kept", "x");
 	finish_tidy(tree_fd);
 	assert_false(tree_exists(tree_fd, "/var/log/dpkg.log"));
 	assert_true(tree_exists(tree_fd, "/var/log/mine.log"));
@@ -177,6 +178,7 @@ static void test_tidy(void **state)
 	assert_true(tree_exists(tree_fd, "/var/lib/apt/lists"));
 	assert_false(tree_exists(tree_fd, "/tmp/.x"));
 	assert_false(tree_exists(tree_fd, "/etc/passwd-"));
+	assert_true(tree_exists(tree_fd, "/etc/kept"));
 }
 
 static void make_image(const char *name, char **ret, size_t *ret_len)

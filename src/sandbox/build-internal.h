@@ -41,6 +41,10 @@ struct workload {
 /** build_say() - a line for the log. Any thread */
 void build_say(struct build *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/** build_make_printable() - what programs print may be anything: control characters become spaces,
+ *  and if it is not UTF-8 everything beyond ASCII '?' */
+void build_make_printable(char *text);
+
 /** build_stopping() - is dormd ending? Then a problem is set. Return: 0; -ECANCELED */
 int build_stopping(struct build *b, struct problem *problem);
 

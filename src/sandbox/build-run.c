@@ -308,6 +308,8 @@ void build_main(struct host *host, void *arg)
 
 	if (r < 0) {
 		problem_errno(&p, r, "building template %s", b->name);
+		build_make_printable(p.message);
+		build_make_printable(p.hint);
 		build_say(b, "failed: %s", p.message);
 	} else {
 		build_say(b, "template %s is ready", b->name);

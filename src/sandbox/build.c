@@ -45,9 +45,7 @@ static void append(struct build *b, const char *level, const char *message)
 					      "message", json_string(message)));
 }
 
-/* What programs print is anything: what is not printable ASCII or well-formed beyond it becomes
- * '?'. */
-static void make_printable(char *text)
+void build_make_printable(char *text)
 {
 	json_t *probe;
 
@@ -72,14 +70,14 @@ void build_say(struct build *b, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap); /* cut is fine */
 	va_end(ap);
-	make_printable(text);
+	build_make_printable(text);
 	log_info("template=%s %s", b->name, text);
 	LOCK_SCOPE(&b->host->lock);
 	if (json_array_size(b->log) < MAX_LOG_LINES)
 		append(b, "info", text);
 	else if (!b->log_is_full)
 		append(b, "warn", "more is in dormd's log only");
-	b->log_is_full = json_array_size(b->log) >= MAX_LOG_LINES;
+	b->log_is_full = json_array_size(b->log) > MAX_LOG_LINES;
 }
 
 /* ---- the API's side ---------------------------------------------------------------------------
@@ -209,9 +207,11 @@ static int check_source(const struct template_source *s, const struct recipe *r,
 			struct problem *problem)
 {
 	if (!s->local && names_files(r)) {
-		problem_set(problem, 403,
-			    "recipe: it names files of dormd's host, which only its unix socket may");
-		problem_hint(problem, "over TCP: texts in \"files\", packages, commands, or an image");
+		problem_set(
+			problem, 403,
+			"recipe: it names files of dormd's host, which only its unix socket may");
+		problem_hint(problem,
+			     "over TCP: texts in \"files\", packages, commands, or an image");
 		return -EACCES;
 	}
 	if (s->context && (s->context[0] != '/' || strlen(s->context) >= 3000)) {
