@@ -2,6 +2,7 @@
 #include "agent/event.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,7 +39,7 @@ static void describe_status(int status, char *buf, size_t size)
 		*c = (char)tolower((unsigned char)*c);
 }
 
-size_t event_end(int wait_status, char text[EVENT_TEXT_MAX])
+size_t event_end(int wait_status, uint64_t duration_ns, char text[EVENT_TEXT_MAX])
 {
 	bool exited = WIFEXITED(wait_status);
 	int code = exited ? WEXITSTATUS(wait_status) : -1;
@@ -49,6 +50,7 @@ size_t event_end(int wait_status, char text[EVENT_TEXT_MAX])
 		(void)snprintf(error, sizeof(error), ",\"error\":\"%s\"", status); /* fits */
 	return (size_t)snprintf(
 		text, EVENT_TEXT_MAX,
-		"{\"event\":{\"end\":{\"exitCode\":%d,\"exited\":%s,\"status\":\"%s\"%s}}}", code,
-		exited ? "true" : "false", status, error);
+		"{\"event\":{\"end\":{\"exitCode\":%d,\"exited\":%s,\"status\":\"%s\","
+		"\"durationNs\":\"%" PRIu64 "\"%s}}}",
+		code, exited ? "true" : "false", status, duration_ns, error);
 }

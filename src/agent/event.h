@@ -7,6 +7,7 @@
  * Source: envd's process.proto, ProcessEvent
  */
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #define EVENT_DATA_MAX	    32768u /* bytes of output in one event */
@@ -20,8 +21,9 @@ size_t event_start(pid_t pid, char text[EVENT_TEXT_MAX]);
 size_t event_data(const char *name, const void *data, size_t len, char text[EVENT_DATA_TEXT_MAX]);
 
 /**
- * event_end() - @wait_status: from waitpid()
- * {"exitCode":3,"exited":true,"status":"exit status 3","error":"exit status 3"};
+ * event_end() - @wait_status: from waitpid(); @duration_ns: from the request to the exit
+ * {"exitCode":3,"exited":true,"status":"exit status 3","durationNs":"1234567",
+ *  "error":"exit status 3"};
  * a signal has exitCode -1, exited false, status "signal: killed"; error only if exitCode is not 0
  */
-size_t event_end(int wait_status, char text[EVENT_TEXT_MAX]);
+size_t event_end(int wait_status, uint64_t duration_ns, char text[EVENT_TEXT_MAX]);

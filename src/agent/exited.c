@@ -24,7 +24,8 @@ static void prune(struct exited_list *l, unsigned keep)
 	}
 }
 
-void exited_add(struct exited_list *l, pid_t pid, const char *tag, int wait_status)
+void exited_add(struct exited_list *l, pid_t pid, const char *tag, int wait_status,
+		uint64_t duration_ns)
 {
 	struct exited *e = calloc(1, sizeof(*e));
 	char *copy = tag ? strdup(tag) : NULL;
@@ -39,6 +40,7 @@ void exited_add(struct exited_list *l, pid_t pid, const char *tag, int wait_stat
 			     .pid = pid,
 			     .tag = copy,
 			     .wait_status = wait_status,
+			     .duration_ns = duration_ns,
 			     .end_ns = deadline_after_ms(EXITED_KEEP_MS)};
 	l->first = e;
 	l->n++;

@@ -17,6 +17,7 @@ struct exited {
 	pid_t pid;
 	char *tag; /* or NULL */
 	int wait_status;
+	uint64_t duration_ns; /* as event_end() says it */
 	uint64_t end_ns; /* forgotten then */
 };
 
@@ -26,7 +27,8 @@ struct exited_list {
 };
 
 /** exited_add() - best effort: without memory it is forgotten at once */
-void exited_add(struct exited_list *l, pid_t pid, const char *tag, int wait_status);
+void exited_add(struct exited_list *l, pid_t pid, const char *tag, int wait_status,
+		uint64_t duration_ns);
 
 /** exited_find() - the newest by pid, or by tag when @tag is not NULL; or NULL */
 const struct exited *exited_find(struct exited_list *l, pid_t pid, const char *tag);

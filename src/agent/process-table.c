@@ -124,7 +124,7 @@ static void tell_exited(const struct exited *e, struct request *rq)
 	char text[EVENT_TEXT_MAX];
 
 	connect_stream_send(rq, text, event_start(e->pid, text));
-	connect_stream_send(rq, text, event_end(e->wait_status, text));
+	connect_stream_send(rq, text, event_end(e->wait_status, e->duration_ns, text));
 	connect_stream_end(rq);
 }
 

@@ -172,9 +172,9 @@ static void process_finish(struct process *p)
 
 	output_drain(&p->out[0]);
 	output_drain(&p->out[1]);
-	audience_send(&p->audience, text, event_end(p->wait_status, text));
+	audience_send(&p->audience, text, event_end(p->wait_status, p->duration_ns, text));
 	audience_end(&p->audience);
-	exited_add(&p->table->exited, p->pid, p->tag, p->wait_status);
+	exited_add(&p->table->exited, p->pid, p->tag, p->wait_status, p->duration_ns);
 	loop_timer_clear(&p->grace);
 	loop_timer_clear(&p->timeout);
 	p->state = PROCESS_ENDED;
@@ -230,6 +230,7 @@ void process_waited(struct process *p, int wait_status)
 	}
 	p->reaped = true;
 	p->wait_status = wait_status;
+	p->duration_ns = clock_now_ns() - p->start_ns;
 	p->cell = cell_leave(p->cell);
 	if (p->state == PROCESS_RUNNING)
 		process_exited(p);
@@ -258,6 +259,7 @@ int process_new(struct process_table *t, const struct spawn_config *spawn,
 	if (!p)
 		return error_trace(-ENOMEM);
 	p->table = t;
+	p->start_ns = clock_now_ns();
 	p->exec_fd = -1;
 	p->has_pty = pty;
 	p->out[0] = output_of(p, pty ? "pty" : "stdout", pty ? PTY_CHUNK : PIPE_CHUNK);

@@ -232,6 +232,9 @@ static void run_event(struct run *r, json_t *event)
 		str_copy(r->status, sizeof(r->status),
 			 json_string_value(json_object_get(o, "status")));
 		assert_int_equal(json_object_get(o, "error") != NULL, r->exit_code != 0);
+		assert_int_equal(str_to_u64(json_string_value(json_object_get(o, "durationNs")),
+					    &r->duration_ns),
+				 0);
 	} else {
 		assert_non_null(json_object_get(event, "keepalive"));
 		r->keepalives++;

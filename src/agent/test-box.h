@@ -46,6 +46,7 @@ struct run {
 	struct buf out, err; /* a terminal's output is out */
 	size_t largest;	     /* piece of output */
 	int pid, exit_code;
+	uint64_t duration_ns; /* as `end` says */
 	bool started, ended, exited, over;
 	char status[64], code[64], message[512];
 	unsigned keepalives;

@@ -18,8 +18,8 @@
  * only such a file can be left half-written.
  *
  * Watchers. Whoever watches the target's name sees it moved into place and then modified and closed
- * once, as after an ordinary write. Names of temporary files begin with UPLOAD_PREFIX; the agent's
- * own watches leave them out.
+ * once, as after an ordinary write. Names of temporary files begin with UPLOAD_PREFIX, so that
+ * whoever reports changes to clients can leave them out.
  *
  * Any thread; blocks on the file system. Errors: negative errno with @problem set.
  */

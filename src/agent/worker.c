@@ -25,9 +25,8 @@
 #include "base/error.h"
 #include "base/fd.h"
 
-#define STACK_BYTES   (256u * 1024)
-#define FREE_WAIT_MS  1000
-#define STREAM_BUFFER (2 * SERVER_LOW_WATER)
+#define STACK_BYTES  (256u * 1024)
+#define FREE_WAIT_MS 1000
 
 struct ring {
 	char *data;
@@ -303,6 +302,7 @@ static struct request *worker_part(struct worker *w)
 	pthread_mutex_unlock(&w->lock);
 	notify(w);
 	if (rq) {
+		server_stream_set_source(rq->stream, NULL);
 		request_release(rq);
 		request_drop_body(rq);
 	}
@@ -320,16 +320,39 @@ static void worker_refuse(struct worker *w, int status, const char *why)
 		server_stream_reset(rq->stream);
 }
 
+/* The stream takes the answer out of the ring by itself, as the client makes room. */
+static size_t source_peek(void *userdata, const char **ret)
+{
+	struct worker *w = userdata;
+	LOCK_SCOPE(&w->lock);
+
+	*ret = w->out.data + w->out.head;
+	return ring_front(&w->out);
+}
+
+static void source_consume(void *userdata, size_t len)
+{
+	struct worker *w = userdata;
+	bool drained;
+
+	pthread_mutex_lock(&w->lock);
+	ring_consume(&w->out, len);
+	drained = w->out_end && w->out.len == 0;
+	pthread_cond_signal(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+	if (drained)
+		notify(w);
+}
+
 struct progress {
-	bool head, end; /* the head may go out; the body is complete */
+	bool head, end; /* the head may go out; the whole body has gone out */
 	bool lost;	/* the thread has left without an answer */
-	size_t front;	/* of the out ring */
 };
 
 static struct progress look(struct worker *w)
 {
 	LOCK_SCOPE(&w->lock);
-	struct progress p = {.front = ring_front(&w->out), .end = w->out_end && w->out.len == 0};
+	struct progress p = {.end = w->out_end && w->out.len == 0};
 
 	p.head = w->status && (w->out.len || w->out_end);
 	p.lost = w->finished && !w->out_end;
@@ -339,39 +362,26 @@ static struct progress look(struct worker *w)
 	return p;
 }
 
-static int send_front(struct worker *w, size_t len)
-{
-	/* without the lock: the thread only adds behind this */
-	int r = server_stream_write(w->rq->stream, w->out.data + w->out.head, len);
-
-	pthread_mutex_lock(&w->lock);
-	ring_consume(&w->out, len);
-	pthread_cond_signal(&w->changed);
-	pthread_mutex_unlock(&w->lock);
-	return r;
-}
-
-/* Move what there is to the stream, as far as that takes it. Return: 1 that was all; 0; -ENOMEM */
+/* Return: 1 all is out; 0; negative errno */
 static int pump(struct worker *w)
 {
+	const struct server_source source = {source_peek, source_consume, w};
 	struct server_stream *s = w->rq->stream;
 	struct progress p = look(w);
-	int r = 0;
 
 	if (p.lost)
 		return -ENOMEM;
 	if (p.head && !w->responded) {
-		r = server_stream_respond(s, w->status, w->headers, w->n_headers);
-		w->responded = r == 0;
+		int r = server_stream_respond(s, w->status, w->headers, w->n_headers);
+
+		if (r < 0)
+			return r;
+		w->responded = true;
+		server_stream_set_source(s, &source);
+	} else if (w->responded) {
+		server_stream_poke(s);
 	}
-	for (; r == 0 && p.front; p = look(w)) {
-		if (server_stream_buffered(s) >= STREAM_BUFFER) {
-			server_stream_want_writable(s);
-			break;
-		}
-		r = send_front(w, p.front);
-	}
-	return r < 0 ? r : p.end;
+	return p.end;
 }
 
 static bool has_failed(struct worker *w)
@@ -407,11 +417,6 @@ static void on_closed(struct request *rq)
 
 	w->rq = NULL;
 	(void)worker_part(w);
-}
-
-static void on_writable(struct request *rq)
-{
-	worker_pump(rq->keeper);
 }
 
 static void on_body(struct request *rq, const void *data, size_t len)
@@ -518,7 +523,7 @@ void worker_start(struct workers *ws, struct request *rq, void (*run)(struct wor
 	w->next = ws->first;
 	ws->first = w;
 	ws->n++;
-	request_keep(rq, w, on_closed, on_writable);
+	request_keep(rq, w, on_closed, NULL);
 	rq->on_body = on_body;
 	rq->on_body_end = on_body_end;
 }
@@ -536,7 +541,11 @@ int workers_new(struct loop *loop, struct workers **ret)
 
 	if (!ws)
 		return error_trace(-ENOMEM);
-	(void)mallopt(M_ARENA_MAX, 1); /* threads come and go: no heap for each */
+	/* Threads come and go: no heap for each. What is sent is queued in blocks of some 100 KiB:
+	 * they come from the heap and stay there, instead of being mapped anew each time. */
+	(void)mallopt(M_ARENA_MAX, 1);
+	(void)mallopt(M_MMAP_THRESHOLD, 512 * 1024);
+	(void)mallopt(M_TRIM_THRESHOLD, 512 * 1024);
 	pthread_mutex_init(&ws->lock, NULL);
 	ws->loop = loop;
 	ws->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -18,7 +18,7 @@ void fifo_deinit(struct fifo *f)
 }
 
 /* Room for @more bytes at the end: by moving the bytes down when half of the memory is spent. */
-static int fifo_reserve(struct fifo *f, size_t more)
+int fifo_reserve(struct fifo *f, size_t more)
 {
 	size_t need = f->len + more, cap = MAX(f->cap, FIFO_MIN_CAP);
 	char *p;

@@ -19,6 +19,9 @@ struct fifo {
 /** fifo_deinit() - release and empty */
 void fifo_deinit(struct fifo *f);
 
+/** fifo_reserve() - make room for @more bytes at the end at once. Return: 0; -ENOMEM */
+int fifo_reserve(struct fifo *f, size_t more);
+
 /** fifo_append() - copy @len bytes to the end. Return: 0; -ENOMEM, with nothing appended */
 int fifo_append(struct fifo *f, const void *data, size_t len);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The parser is a state machine over bytes; payload bytes are copied in runs. The payload is held
+ * The parser is a state machine over bytes; payload bytes are taken in runs. The payload is held
  * back until the trailer is seen, so that a frame which a snapshot cut in two can never be
  * half-believed.
  *
@@ -71,6 +71,21 @@ static enum frame_result parser_length(struct frame_parser *p, uint8_t c)
 }
 
 /* A zero in the trailer's place is the resync marker at work: in step again at once. */
+/* Return: bytes used */
+static size_t parser_payload(struct frame_parser *p, const uint8_t *data, size_t len)
+{
+	size_t n = MIN(len, p->len - p->have);
+
+	if (n == p->len && len > n) { /* its trailer is here, too: it need not outlive the input */
+		p->payload = data;
+	} else {
+		p->payload = p->store;
+		memcpy(p->store + p->have, data, n);
+	}
+	p->have += n;
+	return n;
+}
+
 static enum frame_result parser_trailer(struct frame_parser *p, uint8_t c)
 {
 	p->state = FRAME_STATE_BETWEEN;
@@ -103,9 +118,7 @@ enum frame_result frame_next(struct frame_parser *p, const uint8_t **data, size_
 			r = parser_length(p, c);
 			break;
 		case FRAME_STATE_PAYLOAD:
-			n = MIN(*len, p->len - p->have);
-			memcpy(p->payload + p->have, *data, n);
-			p->have += n;
+			n = parser_payload(p, *data, *len);
 			if (p->have == p->len)
 				p->state = FRAME_STATE_TRAILER;
 			break;

@@ -45,18 +45,20 @@ enum frame_state {
 struct frame_parser {
 	enum frame_state state;
 	uint8_t type;
-	size_t len;   /* of the payload, as announced */
-	size_t have;  /* payload bytes so far */
-	size_t zeros; /* zeros in a row while lost */
-	uint8_t payload[FRAME_PAYLOAD_MAX];
+	size_t len;		/* of the payload, as announced */
+	size_t have;		/* payload bytes so far */
+	size_t zeros;		/* zeros in a row while lost */
+	const uint8_t *payload; /* in the input when it is there as a whole, otherwise `store` */
+	uint8_t store[FRAME_PAYLOAD_MAX];
 };
 
 /** frame_parser_init() - between frames */
 void frame_parser_init(struct frame_parser *p);
 
 enum frame_result {
-	FRAME_MORE = 0,	   /* all input used, no frame complete */
-	FRAME_READY = 1,   /* p->type, p->payload, p->len hold a frame until the next call */
+	FRAME_MORE = 0,	 /* all input used, no frame complete */
+	FRAME_READY = 1, /* p->type, p->payload, p->len are a frame until the next call, as long as
+			    the input */
 	FRAME_DROPPED = 2, /* something that was not a whole frame was thrown away */
 };
 

@@ -27,6 +27,9 @@
 #include "channel/fifo.h"
 #include "channel/frame.h"
 
+/* a chunk, the data frame that overruns it, and the framing of both */
+#define OUTPUT_RESERVE (CHANNEL_OUTPUT_CHUNK + 18u * 1024)
+
 enum server_state {
 	SERVER_DISCARD,	 /* no session; waiting for HELLO */
 	SERVER_OPEN,	 /* serving */
@@ -57,7 +60,8 @@ struct server_stream {
 	struct fifo out;
 	bool announced; /* ops->request was called, so ops->closed must be */
 	bool responded;
-	bool ended; /* nothing will be appended to out */
+	struct server_source source; /* peek is NULL without one */
+	bool ended;		     /* nothing will be appended to out */
 	bool want_writable;
 	size_t writable_below;
 };
@@ -199,17 +203,55 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
 	return 0;
 }
 
+/* What goes out next; from the queue, or when that is empty, the source. */
+static size_t stream_front(struct server_stream *s, const char **ret)
+{
+	*ret = NULL;
+	if (s->out.len) {
+		*ret = fifo_front(&s->out);
+		return s->out.len;
+	}
+	return s->source.peek ? s->source.peek(s->source.userdata, ret) : 0;
+}
+
+/* nghttp2 asks how much; the bytes themselves follow in on_send_data(), and are never its own. */
 static ssize_t on_read(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t len, uint32_t *flags,
 		       nghttp2_data_source *source, void *userdata)
 {
 	struct server_stream *s = source->ptr;
-	size_t n = fifo_take(&s->out, buf, len);
+	const char *front;
+	size_t n = MIN(stream_front(s, &front), len);
 
-	if (s->out.len == 0 && s->ended)
+	*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+	if (n == 0 && s->ended)
 		*flags |= NGHTTP2_DATA_FLAG_EOF;
 	else if (n == 0)
 		return NGHTTP2_ERR_DEFERRED;
+	else if (n == s->out.len && s->ended && !s->source.peek)
+		*flags |= NGHTTP2_DATA_FLAG_EOF;
 	return (ssize_t)n;
+}
+
+static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t len,
+			nghttp2_data_source *source, void *userdata)
+{
+	struct server *sv = userdata;
+	struct server_stream *s = source->ptr;
+	const char *front;
+	int r = frame_put_data(&sv->out, head, 9); /* a frame of its own: they are cheap */
+
+	if (len) {
+		(void)stream_front(s, &front); /* at least what on_read() saw */
+		r = r < 0 ? r : frame_put_data(&sv->out, front, len);
+		if (s->out.len)
+			fifo_consume(&s->out, len);
+		else
+			s->source.consume(s->source.userdata, len);
+	}
+	if (r < 0)
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	/* enough: otherwise one call would go on until every stream's window is full */
+	return sv->out.len < CHANNEL_OUTPUT_CHUNK ? 0 : NGHTTP2_ERR_PAUSE;
 }
 
 static int callbacks_new(nghttp2_session_callbacks **ret)
@@ -221,6 +263,7 @@ static int callbacks_new(nghttp2_session_callbacks **ret)
 	nghttp2_session_callbacks_set_on_frame_recv_callback(*ret, on_frame_recv);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(*ret, on_data_chunk);
 	nghttp2_session_callbacks_set_on_stream_close_callback(*ret, on_stream_close);
+	nghttp2_session_callbacks_set_send_data_callback(*ret, on_send_data);
 	return 0;
 }
 
@@ -335,6 +378,9 @@ static void server_fill(struct server *sv)
 
 		if (n == 0)
 			return;
+		/* once, and not doubled again and again */
+		if (n > 0 && sv->out.len == 0)
+			(void)fifo_reserve(&sv->out, OUTPUT_RESERVE); /* append() tries again */
 		if (n < 0 || frame_put_data(&sv->out, data, (size_t)n) < 0)
 			session_end(sv);
 	}
@@ -512,6 +558,17 @@ int server_stream_write(struct server_stream *s, const void *data, size_t len)
 	if (r == 0)
 		stream_resume(s);
 	return error_trace(r);
+}
+
+void server_stream_set_source(struct server_stream *s, const struct server_source *source)
+{
+	s->source = source ? *source : (struct server_source){0};
+	stream_resume(s);
+}
+
+void server_stream_poke(struct server_stream *s)
+{
+	stream_resume(s);
 }
 
 void server_stream_end(struct server_stream *s)

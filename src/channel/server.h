@@ -101,7 +101,24 @@ int server_stream_respond(struct server_stream *s, int status, const struct head
 /** server_stream_write() - queue part of the response's body. Return: 0; -ENOMEM */
 int server_stream_write(struct server_stream *s, const void *data, size_t len);
 
-/** server_stream_end() - the body ends after what is queued */
+/*
+ * Where a body comes from that is made elsewhere: its bytes go from there straight into the frames.
+ * Both are called with nghttp2 at work: they must not call the server.
+ */
+struct server_source {
+	/* the bytes that follow each other from the first; none: wait for server_stream_poke() */
+	size_t (*peek)(void *userdata, const char **ret);
+	void (*consume)(void *userdata, size_t len);
+	void *userdata;
+};
+
+/** server_stream_set_source() - send what @source gives behind what is queued; NULL: no more */
+void server_stream_set_source(struct server_stream *s, const struct server_source *source);
+
+/** server_stream_poke() - the source has something now */
+void server_stream_poke(struct server_stream *s);
+
+/** server_stream_end() - the body ends after what is queued and what the source has now */
 void server_stream_end(struct server_stream *s);
 
 /** server_stream_reset() - give up on it: the peer sees a reset, not an end */

@@ -264,8 +264,10 @@ static CURLcode run(struct transfer *x)
 	struct curl_slist *headers = curl_slist_append(NULL, "Expect:"), *more = headers;
 	CURLcode c = CURLE_OUT_OF_MEMORY;
 
-	if (type)
+	if (more && type)
 		more = curl_slist_append(headers, type);
+	for (size_t i = 0; more && x->t->headers && x->t->headers[i]; i++)
+		more = curl_slist_append(headers, x->t->headers[i]);
 	if (url && headers && more && (type || !x->t->read))
 		c = set_up(x, url, headers);
 	x->active_ns = clock_now_ns();

@@ -17,7 +17,8 @@
 struct http_transfer {
 	const char *socket;
 	const char *method, *path; /* as for http_call() */
-	struct progress *progress; /* a bar of the bytes; NULL: none */
+	const char *const *headers; /* "Name: value", NULL at the end; NULL: none */
+	struct progress *progress;  /* a bar of the bytes; NULL: none */
 
 	/* out; NULL without a body */
 	const char *body_type;

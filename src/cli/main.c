@@ -23,6 +23,7 @@ static const struct command *const commands[] = {
 	NULL,
 	&cmd_run,
 	&cmd_exec,
+	&cmd_cp,
 	&cmd_attach,
 	&cmd_kill,
 	&cmd_ps,

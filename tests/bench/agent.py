@@ -182,7 +182,8 @@ def main():
     with Dormouse() as d:
         d.build_template("base", 3 * (b.file_bytes >> 20) // 2 + 256)
         box = Box(d, d.create("base"), user="root")
-        channel = RawChannel(CACHE, program("raw-port"))
+        manifest = json.loads((d.root / "templates" / "base" / "manifest.json").read_text())
+        channel = RawChannel(CACHE, program("raw-port"), manifest["vmm"]["tsc_khz"])
         try:
             latency(b, box, channel)
             files(b, box, channel)

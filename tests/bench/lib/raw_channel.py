@@ -31,7 +31,7 @@ def cpio_init(program):
 
 
 class RawChannel:
-    def __init__(self, cache, program):
+    def __init__(self, cache, program, tsc_khz):
         kernel = max(cache.glob("kernel-*"), key=lambda p: p.stat().st_mtime)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="dorm-raw."))
         initrd = self.dir / "initrd"
@@ -41,25 +41,19 @@ class RawChannel:
                    "tcg,tb-size=32", "-cpu", "max", "-smp", "1", "-m", "128", "-nodefaults",
                    "-no-user-config", "-display", "none", "-serial", f"file:{self.dir}/console",
                    "-kernel", kernel / "vmlinuz", "-initrd", initrd, "-append",
-                   "console=ttyS0 panic=-1 quiet nokaslr mitigations=off tsc=reliable no_timer_check",
+                   "console=ttyS0 panic=-1 quiet nokaslr mitigations=off no_timer_check "
+                   f"tsc_early_khz={tsc_khz} tsc=reliable",
                    "-chardev", f"socket,id=ag,path={self.dir}/port,server=on,wait=off", "-device",
                    "virtio-serial-device", "-device", "virtserialport,chardev=ag,name=agent"]
-        self.socket = None
+        self.socket = self.qemu = None
         try:
-            for last in (False, False, True):  # a boot under emulation may hang while it calibrates
-                self.qemu = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL)
-                try:
-                    self.connect()
-                    break
-                except OSError:
-                    self.stop()
-                    if last:
-                        raise
+            self.qemu = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL)
+            self.connect()
         except BaseException:
             self.close()
             raise
 
-    def connect(self, timeout_s=30):
+    def connect(self, timeout_s=60):
         end = time.monotonic() + timeout_s
         while True:
             self.socket = socket.socket(socket.AF_UNIX)
@@ -110,12 +104,10 @@ class RawChannel:
         self.take(1)
         return n / (time.perf_counter() - start)
 
-    def stop(self):
+    def close(self):
         if self.socket:
             self.socket.close()
-        self.qemu.kill()
-        self.qemu.wait(10)
-
-    def close(self):
-        self.stop()
+        if self.qemu:
+            self.qemu.kill()
+            self.qemu.wait(10)
         shutil.rmtree(self.dir, ignore_errors=True)
