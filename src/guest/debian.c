@@ -380,7 +380,8 @@ static int run_mmdebstrap(struct making *m, const char *work, const char *root)
 		   m->release);
 	return runner_run(m->r, &(struct runner_command){.what = "making the Debian base",
 							 .argv = argv,
-							 .env = env});
+							 .env = env,
+							 .guarded = true});
 }
 
 /* A fixed answer for what debconf and ldconfig leave behind differently from time to time. */

@@ -45,7 +45,9 @@ struct runner_command {
  * its PID namespace when descriptor 3 comes to its end, which is when we are gone. bubblewrap's own
  * --die-with-parent misses a parent that dies while the namespace is being made.
  */
-#define RUNNER_GUARD "(read x <&3; kill -9 -1) & exec 3<&-; exec \"$@\""
+#define RUNNER_GUARD                                                                               \
+	"[ $$ -lt 10 ] || exit 125; " /* not in a namespace of its own: kill -1 means the host */  \
+	"(read x <&3; kill -9 -1) & exec 3<&-; exec \"$@\""
 
 /** runner_busybox() - the path of the host's static busybox */
 const char *runner_busybox(void);
