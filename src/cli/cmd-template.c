@@ -33,13 +33,16 @@ struct build {
 /* ---- build
  * --------------------------------------------------------------------------------------- */
 
-static int ask_template(struct build *b, uint64_t memory_mb, uint64_t cpus, struct problem *problem)
+static int ask_template(struct build *b, uint64_t memory_mb, uint64_t cpus, uint64_t disk_mb,
+			struct problem *problem)
 {
 	_cleanup_reply_ struct http_reply reply = {0};
 	json_t *body = json_pack("{s:s, s:I, s:I}", "name", b->name, "memoryMB",
 				 (json_int_t)memory_mb, "cpuCount", (json_int_t)cpus);
 	int r;
 
+	if (body && disk_mb)
+		(void)json_object_set_new(body, "diskSizeMB", json_integer((json_int_t)disk_mb));
 	if (!body) {
 		problem_set(problem, 400, "'%s' is not a name: not valid UTF-8", b->name);
 		return -EILSEQ;
@@ -234,6 +237,9 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 		 "memory of its sandboxes (default: 512M)", 1, 0},
 		{'c', "cpus", OPTION_NUMBER, &s.cpus, "N",
 		 "processors of its sandboxes (default: 1)", 1, 255},
+		{'d', "disk", OPTION_MIB, &s.disk_mb, "SIZE",
+		 "a disk that its sandboxes write to (default: none, they write to memory)", 64,
+		 1 << 20},
 		{0, "start-cmd", OPTION_TEXT, &s.start_cmd, "COMMAND",
 		 "started before the snapshot; every sandbox wakes with it running"},
 		{0, "ready-cmd", OPTION_TEXT, &s.ready_cmd, "COMMAND",
@@ -265,7 +271,7 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 	b.http = http;
 	r = r ? r
 	      : ask_template(&b, s.memory_mb ? s.memory_mb : DEFAULT_MEMORY, s.cpus ? s.cpus : 1,
-			     &problem);
+			     s.disk_mb, &problem);
 	r = r ? r : start_build(&b, body, &problem);
 	r = r ? r : watch_build(&b, &reply, &problem);
 	progress_end(&b.progress);
@@ -298,7 +304,7 @@ const struct command cmd_template_build = {
 	.examples = "  dorm template build --base debian\n"
 		    "  dorm template build -f app/recipe.json app\n"
 		    "  dorm template build --from-image python:3.12-slim --memory 1G py\n"
-		    "  dorm template build --memory 1G --cpus 2 big\n"
+		    "  dorm template build --memory 1G --cpus 2 --disk 4G big\n"
 		    "  dorm template build --start-cmd 'python3 -m http.server' "
 		    "--ready-cmd 'nc -z 127.0.0.1 8000' web\n",
 	.max_args = 1,

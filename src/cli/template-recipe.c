@@ -111,6 +111,8 @@ static int put_options(json_t *recipe, const struct template_sources *s, struct 
 		r = put(recipe, "memoryMB", json_integer((json_int_t)s->memory_mb), problem);
 	if (r == 0 && s->cpus)
 		r = put(recipe, "cpuCount", json_integer((json_int_t)s->cpus), problem);
+	if (r == 0 && s->disk_mb)
+		r = put(recipe, "diskSizeMB", json_integer((json_int_t)s->disk_mb), problem);
 	return r;
 }
 

@@ -13,7 +13,7 @@ struct template_sources {
 	const char *base, *dir, *tar, *oci, *image; /* at most one of them */
 	const char *start_cmd, *ready_cmd;
 	uint64_t ready_port;
-	uint64_t memory_mb, cpus;
+	uint64_t memory_mb, cpus, disk_mb;
 };
 
 /** template_sources_any() - do they say more than the API's plain members can? */

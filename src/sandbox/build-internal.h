@@ -19,6 +19,7 @@ struct build {
 	char name[64];
 	uint64_t memory_bytes;
 	uint32_t cpus;
+	uint64_t disk_bytes; /* 0: it writes to memory */
 	bool working_set;
 	struct recipe recipe;
 	char *context;	  /* where the recipe's files lie; NULL: nowhere */

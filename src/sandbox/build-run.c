@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "guest/disk.h"
 #include "guest/root-build.h"
 
 #define SETTLE_MS 500
@@ -64,28 +65,60 @@ static int link_or_copy(struct build *b, const char *from, int dirfd, const char
 	return error_trace(r);
 }
 
-/* memory-0 holds only the disk until the guest is saved; the manifest describes what is booted. */
-static int place_disk(struct build *b, struct sandbox *sb, const struct guest *guest,
-		      json_t *defaults, struct problem *problem)
+/* The file @from as the disk @name of memory-0. */
+static int add_disk(struct build *b, struct sandbox *sb, const char *from, const char *name,
+		    const char *format, struct manifest *m, struct problem *problem)
 {
-	struct manifest m = {.memory_bytes = b->memory_bytes, .cpus = b->cpus, .n_disks = 1};
+	struct snapshot_disk *d = &m->disks[m->n_disks];
+	char path[64];
 	struct stat st;
+	int r;
+
+	(void)snprintf(path, sizeof(path), "memory-0/disks/%s", name); /* short names */
+	r = link_or_copy(b, from, sb->dirfd, path, problem);
+	if (r < 0)
+		return r;
+	if (fstatat(sb->dirfd, path, &st, 0) < 0)
+		return error_errno();
+	str_copy(d->name, sizeof(d->name), name);
+	str_copy(d->format, sizeof(d->format), format);
+	d->size = (uint64_t)st.st_size;
+	m->n_disks++;
+	return 0;
+}
+
+static int add_writable_disk(struct build *b, struct sandbox *sb, struct manifest *m,
+			     struct problem *problem)
+{
+	char empty[4096], name[ID_LEN + 1];
+	int r;
+
+	if (!b->disk_bytes)
+		return 0;
+	r = guest_disk_prepare(b->host->guest_cache, b->disk_bytes, say_progress, b, problem,
+			       empty);
+	id_new('d', name);
+	return r < 0 ? error_trace(r) : add_disk(b, sb, empty, name, "qcow2", m, problem);
+}
+
+/* memory-0 holds only the disks until the guest is saved; the manifest describes what is booted. */
+static int place_disks(struct build *b, struct sandbox *sb, const struct guest *guest,
+		       json_t *defaults, struct problem *problem)
+{
+	struct manifest m = {.memory_bytes = b->memory_bytes, .cpus = b->cpus};
 	int r;
 
 	if (mkdirat(sb->dirfd, "memory-0", 0700) < 0 ||
 	    mkdirat(sb->dirfd, "memory-0/disks", 0700) < 0)
 		return error_errno();
-	r = link_or_copy(b, guest->rootfs, sb->dirfd, "memory-0/disks/root", problem);
+	r = add_disk(b, sb, guest->rootfs, "root", "raw", &m, problem);
+	m.disks[0].read_only = true;
+	if (r == 0)
+		r = add_writable_disk(b, sb, &m, problem);
 	if (r < 0)
 		return r;
-	if (fstatat(sb->dirfd, "memory-0/disks/root", &st, 0) < 0)
-		return error_errno();
 	str_copy(m.accel, sizeof(m.accel), b->host->accel);
 	str_copy(m.kernel_version, sizeof(m.kernel_version), guest->kernel_version);
-	str_copy(m.disks[0].name, sizeof(m.disks[0].name), "root");
-	str_copy(m.disks[0].format, sizeof(m.disks[0].format), "raw");
-	m.disks[0].read_only = true;
-	m.disks[0].size = (uint64_t)st.st_size;
 	m.defaults = json_incref(defaults);
 	sandbox_set_manifest(sb, &m);
 	return 0;
@@ -128,7 +161,7 @@ static int boot_and_save(struct build *b, struct sandbox *sb, const struct plan 
 	int r;
 
 	b->step = "boot";
-	r = place_disk(b, sb, &plan->guest, plan->defaults, problem);
+	r = place_disks(b, sb, &plan->guest, plan->defaults, problem);
 	if (r < 0)
 		return error_trace(r);
 	build_say(b, "booting Linux %s with %llu MiB under %s", plan->guest.kernel_version,

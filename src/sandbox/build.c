@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "guest/disk.h"
 
 #define MAX_LOG_LINES 4000
 #define MAX_CPUS      8 /* of a guest; more is slower than it helps under emulation */
@@ -108,6 +109,14 @@ int build_check_options(const struct template_options *o, struct problem *proble
 			    MAX_CPUS);
 		return -EINVAL;
 	}
+	if (o->disk_bytes && (o->disk_bytes < GUEST_DISK_MIN_BYTES ||
+			      o->disk_bytes > GUEST_DISK_MAX_BYTES || o->disk_bytes % (1u << 20))) {
+		problem_set(problem, 400, "diskSizeMB: %llu is neither 0 nor between %llu and %llu",
+			    (unsigned long long)(o->disk_bytes >> 20), GUEST_DISK_MIN_BYTES >> 20,
+			    GUEST_DISK_MAX_BYTES >> 20);
+		problem_hint(problem, "0 is a guest without a disk, which writes to its memory");
+		return -EINVAL;
+	}
 	return 0;
 }
 
@@ -150,6 +159,7 @@ int template_build_new(struct host *host, const struct template_options *options
 	str_copy(b->name, sizeof(b->name), options->name);
 	b->memory_bytes = options->memory_bytes;
 	b->cpus = options->cpus;
+	b->disk_bytes = options->disk_bytes;
 	memcpy(ret_template_id, b->template_id, sizeof(b->template_id));
 	memcpy(ret_build_id, b->build_id, sizeof(b->build_id));
 	LOCK_SCOPE(&host->lock);
@@ -184,13 +194,15 @@ static int take_sizes(struct build *b, const struct recipe *r, struct problem *p
 	struct template_options o = {.name = b->name,
 				     .memory_bytes =
 					     r->memory_mb ? r->memory_mb << 20 : b->memory_bytes,
-				     .cpus = r->cpus ? (uint32_t)r->cpus : b->cpus};
+				     .cpus = r->cpus ? (uint32_t)r->cpus : b->cpus,
+				     .disk_bytes = r->disk_mb ? r->disk_mb << 20 : b->disk_bytes};
 	int e = build_check_options(&o, problem);
 
 	if (e < 0)
 		return e;
 	b->memory_bytes = o.memory_bytes;
 	b->cpus = o.cpus;
+	b->disk_bytes = o.disk_bytes;
 	return 0;
 }
 

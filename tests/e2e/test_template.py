@@ -276,6 +276,12 @@ def test_from_oci_layout():
     manifest = json.loads((D.root / "templates" / "fromoci" / "manifest.json").read_text())
     check(manifest["defaults"]["user"] == "app" and manifest["defaults"]["workdir"] == "/srv",
           f"{manifest['defaults']}")
+    sandbox = D.create("fromoci")
+    try:
+        out = D.dorm("exec", sandbox, "--", "sh", "-c", "id -un; pwd; echo $COLOUR").stdout
+        check(out.split() == ["app", "/srv", "red"], f"the defaults: {out}")
+    finally:
+        D.api("DELETE", f"/sandboxes/{sandbox}")
     said = build_fails("bad", "--from-oci", f"{layout}:two")
     check('no image with the tag "two"' in said, said)
 
