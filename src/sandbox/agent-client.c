@@ -130,8 +130,8 @@ static json_t *init_body(const struct agent_identity *id)
 	body = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:O*, s:s*, s:s*, s:s*, s:s*}", "kind",
 			 kinds[id->kind], "sandboxID", id->sandbox_id, "hostname", id->sandbox_id,
 			 "machineID", machine, "timestampNs", (json_int_t)clock_real_ns(),
-			 "entropy", coded, "envVars", envs, "templateID",
-			 or_null(id->template_id), "accessToken", or_null(id->token), "defaultUser",
+			 "entropy", coded, "envVars", envs, "templateID", or_null(id->template_id),
+			 "accessToken", or_null(id->token), "defaultUser",
 			 or_default(id->default_user, id->defaults, "user"), "defaultWorkdir",
 			 or_default(id->default_workdir, id->defaults, "workdir"));
 	explicit_bzero(entropy, sizeof(entropy));
