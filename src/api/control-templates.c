@@ -12,6 +12,7 @@
 
 #define DEFAULT_MEMORY_MB 512u
 #define MAX_COMMAND	  65536u
+#define MAX_REFERENCE	  4096u
 
 struct listing {
 	struct host *host;
@@ -86,20 +87,47 @@ int control_template_new(struct request *q, struct reply *y)
 				    "public", 0));
 }
 
-int control_template_build(struct request *q, struct reply *y)
+/* A recipe out of the members that E2B's clients send; new reference. */
+static int plain_recipe(struct request *q, struct problem *problem, json_t **ret)
 {
-	const char *start = NULL, *ready = NULL;
-	bool working_set = true;
+	const char *start = NULL, *ready = NULL, *image = NULL;
 	int r;
 
-	r = fields_text(q->json, "startCmd", MAX_COMMAND, &y->problem, &start);
+	r = fields_text(q->json, "startCmd", MAX_COMMAND, problem, &start);
 	if (r == 0)
-		r = fields_text(q->json, "readyCmd", MAX_COMMAND, &y->problem, &ready);
+		r = fields_text(q->json, "readyCmd", MAX_COMMAND, problem, &ready);
 	if (r == 0)
-		r = fields_bool(q->json, "workingSet", &y->problem, &working_set);
+		r = fields_text(q->json, "fromImage", MAX_REFERENCE, problem, &image);
+	if (r < 0)
+		return r;
+	*ret = json_object();
+	if (!*ret ||
+	    (start && *start && json_object_set_new(*ret, "start", json_string(start)) < 0) ||
+	    (ready && *ready &&
+	     json_object_set_new(*ret, "ready", json_pack("{s:s}", "command", ready)) < 0) ||
+	    (image && *image &&
+	     json_object_set_new(*ret, "base", json_pack("{s:s}", "image", image)) < 0))
+		r = -ENOMEM;
+	return r;
+}
+
+int control_template_build(struct request *q, struct reply *y)
+{
+	struct template_source source = {.working_set = true, .local = request_is_local(q)};
+	json_auto_t *plain = NULL;
+	int r;
+
+	source.recipe = json_object_get(q->json, "recipe");
+	r = fields_bool(q->json, "workingSet", &y->problem, &source.working_set);
 	if (r == 0)
-		r = template_build_start(q->host, q->args[0], q->args[1], start, ready, working_set,
-					 &y->problem);
+		r = fields_text(q->json, "contextDir", MAX_REFERENCE, &y->problem, &source.context);
+	if (r == 0 && !source.recipe) {
+		r = plain_recipe(q, &y->problem, &plain);
+		source.recipe = plain;
+		source.bare = true;
+	}
+	if (r == 0)
+		r = template_build_start(q->host, q->args[0], q->args[1], &source, &y->problem);
 	return r < 0 ? r : reply_json(y, 202, json_object());
 }
 

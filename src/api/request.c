@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "api/peers.h"
 #include "base/mem.h"
@@ -12,6 +13,17 @@
 const char *request_query(struct request *q, const char *name)
 {
 	return MHD_lookup_connection_value(q->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+bool request_is_local(struct request *q)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+		q->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct sockaddr_storage a = {.ss_family = AF_UNSPEC};
+	socklen_t len = sizeof(a);
+
+	return info && getsockname(info->connect_fd, (struct sockaddr *)&a, &len) == 0 &&
+	       a.ss_family == AF_UNIX;
 }
 
 int reply_json(struct reply *y, int status, json_t *json)

@@ -51,6 +51,9 @@ typedef int (*upload_handler)(struct request *q, struct problem *problem, struct
 /** request_query() - a query parameter, decoded once; NULL when absent */
 const char *request_query(struct request *q, const char *name);
 
+/** request_is_local() - did it come over the unix socket, from somebody who may act as root here? */
+bool request_is_local(struct request *q);
+
 /** reply_json() - status and body; steals @json. Return: 0; -ENOMEM when @json is NULL */
 int reply_json(struct reply *y, int status, json_t *json);
 

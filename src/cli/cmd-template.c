@@ -14,6 +14,7 @@
 #include "cli/progress.h"
 #include "cli/request.h"
 #include "cli/table.h"
+#include "cli/template-recipe.h"
 
 #define POLL_MS	       200
 #define BUILD_MS       (60ull * 60 * 1000)
@@ -68,22 +69,55 @@ static char *build_path(const struct build *b, const char *version, const char *
 	return base ? http_path(base, b->build_id, after) : NULL;
 }
 
-static int start_build(struct build *b, const char *start_cmd, const char *ready_cmd,
-		       bool no_working_set, struct problem *problem)
+/* What E2B's clients say too; new reference, NULL when a text is not UTF-8 */
+static json_t *plain_body(const struct template_sources *s)
+{
+	json_t *body = json_object();
+
+	if ((s->start_cmd &&
+	     json_object_set_new(body, "startCmd", json_string(s->start_cmd)) < 0) ||
+	    (s->ready_cmd &&
+	     json_object_set_new(body, "readyCmd", json_string(s->ready_cmd)) < 0)) {
+		json_decref(body);
+		return NULL;
+	}
+	return body;
+}
+
+static int make_body(const struct template_sources *s, bool no_working_set,
+		     struct problem *problem, json_t **ret)
+{
+	_cleanup_free_ char *context = NULL;
+	json_t *recipe = NULL, *body;
+	int r = 0;
+
+	if (template_sources_any(s)) {
+		r = template_recipe_make(s, problem, &recipe, &context);
+		if (r < 0)
+			return r;
+		body = json_pack("{s:o, s:s*}", "recipe", recipe, "contextDir", context);
+	} else {
+		body = plain_body(s);
+	}
+	if (no_working_set)
+		r = json_object_set_new(body, "workingSet", json_false());
+	if (body && r == 0) {
+		*ret = body;
+		return 0;
+	}
+	json_decref(body);
+	problem_set(problem, 400, "the commands or paths are not valid UTF-8");
+	return -EILSEQ;
+}
+
+static int start_build(struct build *b, json_t *body, struct problem *problem)
 {
 	_cleanup_free_ char *path = build_path(b, "/v2", "");
 	_cleanup_reply_ struct http_reply reply = {0};
-	json_t *body = json_object();
-	int r = -EILSEQ;
 
-	if ((start_cmd && json_object_set_new(body, "startCmd", json_string(start_cmd))) ||
-	    (ready_cmd && json_object_set_new(body, "readyCmd", json_string(ready_cmd))) ||
-	    (no_working_set && json_object_set_new(body, "workingSet", json_false())) || !path)
-		problem_set(problem, 400, "the commands are not valid UTF-8");
-	else
-		r = http_call(b->http, "POST", path, body, &reply, problem);
-	json_decref(body);
-	return r;
+	if (!path)
+		return -ENOMEM;
+	return http_call(b->http, "POST", path, body, &reply, problem);
 }
 
 static void show_log(struct build *b, const char *line)
@@ -91,6 +125,7 @@ static void show_log(struct build *b, const char *line)
 	size_t n = strlen(line);
 
 	progress_end(&b->progress);
+	(void)fprintf(stderr, "%6.1f s  ", progress_elapsed_ms(&b->progress) / 1e3);
 	output_text(stderr, line);
 	if (!n || line[n - 1] != '\n')
 		(void)fputc('\n', stderr);
@@ -170,26 +205,51 @@ static int watch_build(struct build *b, struct http_reply *reply, struct problem
 	return r;
 }
 
+/* At most one source; one way to be ready. Return: 0; CLI_USAGE, said why */
+static int check_sources(const struct command *command, const struct template_sources *s)
+{
+	int n = !!s->base + !!s->dir + !!s->tar + !!s->oci + !!s->image;
+
+	if (n > 1)
+		return options_usage(command, "only one of --base and --from-... can be given");
+	if (s->ready_cmd && s->ready_port)
+		return options_usage(command, "only one of --ready-cmd and --ready-port can be "
+					      "given");
+	return 0;
+}
+
 static int run_template_build(struct cli *cli, const struct command *command, int argc, char **argv)
 {
-	const char *start_cmd = NULL, *ready_cmd = NULL;
-	uint64_t memory_mb = DEFAULT_MEMORY, cpus = 1, disk_mb = 0;
+	struct template_sources s = {.file = NULL};
 	bool no_working_set = false;
 	const struct option_spec specs[] = {
-		{'m', "memory", OPTION_MIB, &memory_mb, "SIZE",
+		{'f', "file", OPTION_TEXT, &s.file, "RECIPE",
+		 "make it as this recipe says: a JSON file"},
+		{0, "base", OPTION_TEXT, &s.base, "NAME",
+		 "root file system: debian, or busybox (default without a recipe)"},
+		{0, "from-dir", OPTION_TEXT, &s.dir, "DIR", "root file system: what is in DIR"},
+		{0, "from-tar", OPTION_TEXT, &s.tar, "FILE", "root file system: a tar archive"},
+		{0, "from-oci", OPTION_TEXT, &s.oci, "LAYOUT[:TAG]",
+		 "root file system and defaults: an image in an OCI layout directory"},
+		{0, "from-image", OPTION_TEXT, &s.image, "REFERENCE",
+		 "root file system and defaults: an image of a registry"},
+		{'m', "memory", OPTION_MIB, &s.memory_mb, "SIZE",
 		 "memory of its sandboxes (default: 512M)", 1, 0},
-		{'c', "cpus", OPTION_NUMBER, &cpus, "N", "processors of its sandboxes (default: 1)",
-		 1, 255},
-		{'d', "disk", OPTION_MIB, &disk_mb, "SIZE",
+		{'c', "cpus", OPTION_NUMBER, &s.cpus, "N",
+		 "processors of its sandboxes (default: 1)", 1, 255},
+		{'d', "disk", OPTION_MIB, &s.disk_mb, "SIZE",
 		 "a disk that its sandboxes write to (default: none, they write to memory)", 64,
 		 1 << 20},
-		{0, "start-cmd", OPTION_TEXT, &start_cmd, "COMMAND",
+		{0, "start-cmd", OPTION_TEXT, &s.start_cmd, "COMMAND",
 		 "started before the snapshot; every sandbox wakes with it running"},
-		{0, "ready-cmd", OPTION_TEXT, &ready_cmd, "COMMAND",
+		{0, "ready-cmd", OPTION_TEXT, &s.ready_cmd, "COMMAND",
 		 "repeated until it succeeds; then the snapshot is taken"},
+		{0, "ready-port", OPTION_NUMBER, &s.ready_port, "PORT",
+		 "the snapshot is taken when something listens there", 1, 65535},
 		{0, "no-working-set", OPTION_FLAG, &no_working_set, NULL,
 		 "do not restore it once to learn what that needs"},
 	};
+	json_auto_t *body = NULL;
 	_cleanup_(http_freep) struct http *http = NULL;
 	_cleanup_reply_ struct http_reply reply = {0};
 	struct problem problem = PROBLEM_INIT;
@@ -200,13 +260,19 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 
 	if (r)
 		return options_exit(r);
+	r = check_sources(command, &s);
+	if (r)
+		return r;
 	if (args.n_pos)
 		b.name = args.pos[0];
 	progress_start(&b.progress, cli, "building %s", b.name);
-	r = http_new(cli->socket, &problem, &http);
+	r = make_body(&s, no_working_set, &problem, &body);
+	r = r ? r : http_new(cli->socket, &problem, &http);
 	b.http = http;
-	r = r ? r : ask_template(&b, memory_mb, cpus, disk_mb, &problem);
-	r = r ? r : start_build(&b, start_cmd, ready_cmd, no_working_set, &problem);
+	r = r ? r
+	      : ask_template(&b, s.memory_mb ? s.memory_mb : DEFAULT_MEMORY, s.cpus ? s.cpus : 1,
+			     s.disk_mb, &problem);
+	r = r ? r : start_build(&b, body, &problem);
 	r = r ? r : watch_build(&b, &reply, &problem);
 	progress_end(&b.progress);
 	if (cli->json && reply.body)
@@ -230,8 +296,14 @@ const struct command cmd_template_build = {
 		"NAME is base by default; building a name again replaces it. What happens is "
 		"shown on\n"
 		"standard error. Ctrl-C stops watching, not the build. At its end the template is\n"
-		"restored once, to record its working set: what is loaded first from then on.\n",
-	.examples = "  dorm template build\n"
+		"restored once, to record its working set: what is loaded first from then on.\n"
+		"A recipe names base, packages, files, commands, environment, start command and "
+		"more:\n"
+		"docs/templates.md. Options count before what it says. dormd reads the files, as "
+		"root.\n",
+	.examples = "  dorm template build --base debian\n"
+		    "  dorm template build -f app/recipe.json app\n"
+		    "  dorm template build --from-image python:3.12-slim --memory 1G py\n"
 		    "  dorm template build --memory 1G --cpus 2 --disk 4G big\n"
 		    "  dorm template build --start-cmd 'python3 -m http.server' "
 		    "--ready-cmd 'nc -z 127.0.0.1 8000' web\n",

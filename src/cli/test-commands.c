@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "cli/test-server.h"
 
 /* One answer per line of a script: what is asked, and what it gets. */
@@ -117,6 +118,8 @@ static void test_usage(void **state)
 		{{"template", "build", "--memory", "10K"}, "not a whole number of MiB"},
 		{{"template", "build", "--memory", "0"}, "is less than 1"},
 		{{"template", "build", "--memory", "lots"}, "is not a size"},
+		{{"template", "build", "--base", "debian", "--from-dir", "/"}, "only one of"},
+		{{"template", "build", "--ready-port", "0"}, "is not from 1 to 65535"},
 		{{"run", "base", "--env", "X"}, "--env wants KEY=VALUE, not 'X'"},
 		{{"run", "base", "--env", "=X"}, "--env wants KEY=VALUE"},
 		{{"run", "base", "--env", "X=\xff"}, "not valid UTF-8"},
@@ -327,7 +330,9 @@ static void test_build(void **state)
 	struct played q = PLAY(lines, "template", "build", "--json");
 
 	assert_int_equal(p.o.code, 0);
-	assert_string_equal(p.o.err, "one\ntwo\nthree\n");
+	assert_contains(p.o.err, " s  one\n");
+	assert_contains(p.o.err, " s  two\n");
+	assert_contains(p.o.err, " s  three\n");
 	assert_contains(p.o.out, "web is ready after ");
 	assert_contains(p.log,
 			"POST /v3/templates {\"name\":\"web\",\"memoryMB\":1024,\"cpuCount\":2}\n");
@@ -337,6 +342,46 @@ static void test_build(void **state)
 	assert_contains(q.o.out, "{\n  \"status\": \"ready\"");
 	played_deinit(&p);
 	played_deinit(&q);
+}
+
+/* Paths become absolute, options go above what the file says. */
+static void test_build_recipe(void **state)
+{
+	static const struct line lines[] = {
+		{"POST", "/v3/templates", 202, "{\"templateID\":\"t1\",\"buildID\":\"b1\"}"},
+		{"POST", "/v2/templates/t1/builds/b1", 202, "{}"},
+		{"GET", BUILD_STATUS "0", 200, "{\"status\":\"ready\",\"logs\":[]}"},
+	};
+	static const char text[] = "{\"base\": \"debian\", \"memoryMB\": 100}";
+	char dir[] = "/tmp/dorm-test-recipe.XXXXXX", file[64], wanted[256];
+	struct played p, q, none, bad;
+
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(file, sizeof(file), "%s/r.json", dir);
+	assert_int_equal(file_replace(AT_FDCWD, file, text, strlen(text), 0644), 0);
+	p = PLAY(lines, "template", "build", "-f", file, "-m", "200M", "--ready-port", "80");
+	(void)snprintf(wanted, sizeof(wanted),
+		       "b1 {\"recipe\":{\"base\":\"debian\",\"memoryMB\":200,\"ready\":{"
+		       "\"port\":80}},\"contextDir\":\"%s\"}\n",
+		       dir);
+	assert_int_equal(p.o.code, 0);
+	assert_contains(p.log, wanted);
+	q = PLAY(lines, "template", "build", "--from-oci", "/tmp/.:v1", "--no-working-set");
+	assert_contains(q.log, "b1 {\"recipe\":{\"base\":{\"oci\":\"/tmp:v1\"}},"
+			       "\"workingSet\":false}\n");
+	none = PLAY(lines, "template", "build", "--from-tar", "/no/such/file");
+	assert_int_equal(none.o.code, 1);
+	assert_contains(none.o.err, "/no/such/file");
+	assert_string_equal(none.log, ""); /* nothing was asked for */
+	assert_int_equal(file_replace(AT_FDCWD, file, "{\n,", 3, 0644), 0);
+	bad = PLAY(lines, "template", "build", "-f", file);
+	assert_int_equal(bad.o.code, 1);
+	assert_contains(bad.o.err, "r.json: line 2");
+	played_deinit(&p);
+	played_deinit(&q);
+	played_deinit(&none);
+	played_deinit(&bad);
+	assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
 }
 
 static void test_build_fails(void **state)
@@ -780,7 +825,8 @@ static void test_doctor_alone(void **state)
 TEST_MAIN(cmocka_unit_test(test_usage), cmocka_unit_test(test_help), cmocka_unit_test(test_version),
 	  cmocka_unit_test(test_unreachable), cmocka_unit_test(test_error_bodies),
 	  cmocka_unit_test(test_broken_off), cmocka_unit_test(test_full_output),
-	  cmocka_unit_test(test_build), cmocka_unit_test(test_build_fails),
+	  cmocka_unit_test(test_build), cmocka_unit_test(test_build_recipe),
+		cmocka_unit_test(test_build_fails),
 	  cmocka_unit_test(test_templates), cmocka_unit_test(test_run), cmocka_unit_test(test_ps),
 	  cmocka_unit_test(test_sleep), cmocka_unit_test(test_wake), cmocka_unit_test(test_fork),
 	  cmocka_unit_test(test_network), cmocka_unit_test(test_rm), cmocka_unit_test(test_describe),

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +24,8 @@
 
 #define KEEP		2
 #define PRUNE_MAX	64
-#define FILE_MAX_BYTES	(1ull << 30)
+#define FILE_MAX_BYTES	(16ull << 30)
+#define READ_BYTES	(1u << 20)
 #define SEAL		"seal"
 #define LOCK_POLL_MS	50
 #define STEP_TIMEOUT_MS 300000
@@ -200,19 +202,41 @@ void cache_digest_get(struct cache_digest *d, char out[CACHE_DIGEST_LEN + 1])
 	hash_text(XXH3_128bits_digest(d->state), out);
 }
 
+/* XXH3-128 and size of a file, read in pieces: a root file system has hundreds of megabytes. */
+static int hash_file(int dir_fd, const char *name, char hash[CACHE_DIGEST_LEN + 1],
+		     uint64_t *ret_len)
+{
+	_cleanup_fd_ int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
+	_cleanup_free_ char *piece = malloc(READ_BYTES);
+	XXH3_state_t *state = XXH3_createState();
+	uint64_t len = 0;
+	ssize_t n = 0;
+
+	if (fd >= 0 && piece && state) {
+		(void)XXH3_128bits_reset(state); /* fails for NULL only */
+		while ((n = read(fd, piece, READ_BYTES)) > 0 && len <= FILE_MAX_BYTES) {
+			(void)XXH3_128bits_update(state, piece, (size_t)n);
+			len += (uint64_t)n;
+		}
+		hash_text(XXH3_128bits_digest(state), hash);
+	}
+	n = fd < 0 || n < 0 ? error_errno() : !piece || !state ? -ENOMEM : 0;
+	XXH3_freeState(state);
+	*ret_len = len;
+	return n < 0 ? (int)n : len > FILE_MAX_BYTES ? -EFBIG : 0;
+}
+
 /* One line of the seal: what @name holds now. */
 static int seal_line(int dir_fd, const char *name, struct buf *out)
 {
 	char hash[CACHE_DIGEST_LEN + 1];
-	_cleanup_free_ char *data = NULL;
-	size_t len;
+	uint64_t len;
 	int r;
 
-	r = file_read(dir_fd, name, FILE_MAX_BYTES, &data, &len);
+	r = hash_file(dir_fd, name, hash, &len);
 	if (r < 0)
 		return error_trace(r);
-	hash_text(XXH3_128bits(data, len), hash);
-	return buf_printf(out, "%s %zu %s\n", hash, len, name);
+	return buf_printf(out, "%s %" PRIu64 " %s\n", hash, len, name);
 }
 
 /* Does every line of the seal hold? */

@@ -37,6 +37,8 @@ void manifest_deinit(struct manifest *m)
 {
 	json_decref(m->prepare);
 	m->prepare = NULL;
+	json_decref(m->defaults);
+	m->defaults = NULL;
 }
 
 void manifest_files_deinit(struct manifest_files *f)
@@ -264,6 +266,8 @@ json_t *manifest_to_json(const struct manifest *m)
 		       json_integer((json_int_t)(m->memory_bytes / DORM_PAGE_SIZE))) < 0 ||
 	    set_member(root, "disks", disks_to_json(m)) < 0 ||
 	    set_member(root, "prepare", m->prepare ? json_incref(m->prepare) : json_null()) < 0)
+		return NULL;
+	if (m->defaults && set_member(root, "defaults", json_incref(m->defaults)) < 0)
 		return NULL;
 	return take_ptr(root);
 }
@@ -544,6 +548,35 @@ static int check_digest(json_t *root, struct problem *problem)
 	return 0;
 }
 
+static bool is_text_member(json_t *o, const char *name)
+{
+	json_t *v = json_object_get(o, name);
+
+	return !v || (json_is_string(v) && json_string_length(v) < 4096 &&
+		      is_text(json_string_value(v)));
+}
+
+/* What sandboxes get that ask for nothing else; it goes to the guest as it is. */
+static int get_defaults(const json_t *root, struct manifest *m, struct problem *problem)
+{
+	json_t *defaults = json_object_get(root, "defaults"), *env, *value;
+	const char *name;
+
+	if (!defaults || json_is_null(defaults))
+		return 0;
+	env = json_object_get(defaults, "env");
+	if (!json_is_object(defaults) || (env && !json_is_object(env)))
+		return refuse(problem, "defaults", "wrong type");
+	if (!is_text_member(defaults, "user") || !is_text_member(defaults, "workdir"))
+		return refuse(problem, "defaults", "user or workdir is not a text");
+	json_object_foreach (env, name, value)
+		if (!json_is_string(value) || !*name || strchr(name, '='))
+			return refuse(problem, "defaults.env", "\"%.40s\" is not allowed there",
+				      name);
+	m->defaults = json_incref(defaults);
+	return 0;
+}
+
 static int decode_members(const json_t *root, struct manifest *m, struct manifest_files *files,
 			  struct problem *problem)
 {
@@ -565,7 +598,7 @@ static int decode_members(const json_t *root, struct manifest *m, struct manifes
 	prepare = json_object_get(root, "prepare");
 	if (prepare && !json_is_null(prepare))
 		m->prepare = json_incref(prepare);
-	return 0;
+	return get_defaults(root, m, problem);
 }
 
 int manifest_decode(const char *text, size_t len, struct problem *problem, struct manifest *ret,
@@ -591,6 +624,7 @@ int manifest_decode(const char *text, size_t len, struct problem *problem, struc
 		return error_trace(r);
 	*ret = m;
 	m.prepare = NULL;
+	m.defaults = NULL;
 	*ret_files = files;
 	files = (struct manifest_files){0};
 	return 0;

@@ -379,7 +379,7 @@ int snapshot_commit(struct snapshot_tmp *tmp, int root_fd, const char *final,
 		    const struct manifest *manifest, const struct keyring *keys,
 		    struct problem *problem)
 {
-	struct manifest m = *manifest; /* its "prepare" stays the caller's */
+	struct manifest m = *manifest; /* its JSON stays the caller's */
 	int r;
 
 	str_copy(m.seal, sizeof(m.seal), keys ? SEAL_NAME_AES256 : SEAL_NAME_XXH3);
@@ -505,6 +505,7 @@ int snapshot_read_manifest(int dirfd, const struct keyring *keys, bool check_onl
 		return r;
 	*ret = m;
 	m.prepare = NULL;
+	m.defaults = NULL;
 	*ret_files = files;
 	files = (struct manifest_files){0};
 	return 0;
@@ -526,6 +527,7 @@ int snapshot_open(int dirfd, const struct keyring *keys, struct problem *problem
 		return error_trace(r);
 	*ret = m;
 	m.prepare = NULL;
+	m.defaults = NULL;
 	return 0;
 }
 

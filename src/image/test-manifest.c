@@ -67,6 +67,24 @@ static void test_round_trip(void **state)
 	manifest_files_deinit(&back_files);
 }
 
+/* What the template gives its sandboxes comes back as it was; most have nothing. */
+static void test_defaults(void **state)
+{
+	struct problem problem = PROBLEM_INIT;
+	_cleanup_free_ char *text = NULL;
+	struct manifest_files files, back_files;
+	struct manifest m, back;
+
+	sample(&m, &files);
+	m.defaults = json_pack("{s:{s:s}, s:s}", "env", "A", "1", "workdir", "/srv");
+	assert_int_equal(manifest_encode(&m, &files, &text), 0);
+	assert_int_equal(manifest_decode(text, strlen(text), &problem, &back, &back_files), 0);
+	assert_true(json_equal(back.defaults, m.defaults));
+	manifest_deinit(&back);
+	manifest_files_deinit(&back_files);
+	json_decref(m.defaults);
+}
+
 /* Replace one value of a good manifest, make the digest fit, and see what the reader says. */
 static void expect_refused(const char *path, const char *value, const char *text)
 {
@@ -157,6 +175,12 @@ static void test_refused(void **state)
 	expect_refused("cpus", "4294967297", "\"cpus\": 4294967297 is not within");
 	expect_refused("vmm", "[]", "\"vmm.name\": missing");
 	expect_refused("prepared", "1", "\"prepared\": wrong type");
+	expect_refused("defaults", "[]", "\"defaults\": wrong type");
+	expect_refused("defaults", "{\"env\": []}", "\"defaults\": wrong type");
+	expect_refused("defaults", "{\"env\": {\"A\": 1}}", "\"defaults.env\": \"A\"");
+	expect_refused("defaults", "{\"env\": {\"A=B\": \"1\"}}", "\"defaults.env\"");
+	expect_refused("defaults", "{\"user\": 1}", "\"defaults\": user or workdir");
+	expect_refused("defaults", "{\"workdir\": \"a\\nb\"}", "\"defaults\": user or workdir");
 	expect_refused("disks", "{}", "\"disks\": wrong type");
 	expect_refused("disks", "[1]", "\"name\": missing");
 	expect_refused("disks", "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]",
@@ -194,5 +218,6 @@ static void test_not_json(void **state)
 			 IMAGE_E_VERSION);
 }
 
-TEST_MAIN(cmocka_unit_test(test_round_trip), cmocka_unit_test(test_no_base),
+TEST_MAIN(cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_defaults), cmocka_unit_test(test_no_base),
 	  cmocka_unit_test(test_refused), cmocka_unit_test(test_not_json))

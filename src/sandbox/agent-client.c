@@ -70,6 +70,25 @@ static int post(struct channel *ch, const char *path, json_t *body, unsigned pat
 	return *ret ? 0 : -EBADMSG;
 }
 
+/* The template's environment, and above it the sandbox's own; new reference, NULL: none of either
+ */
+static int merge_env(const json_t *defaults, json_t *envs, json_t **ret)
+{
+	json_t *below = json_object_get(defaults, "env"), *all;
+
+	if (!below || !json_object_size(below)) {
+		*ret = json_incref(envs);
+		return 0;
+	}
+	all = json_copy(below);
+	if (!all || (envs && json_object_update(all, envs) < 0)) {
+		json_decref(all);
+		return -ENOMEM;
+	}
+	*ret = all;
+	return 0;
+}
+
 /*
  * /etc/machine-id: as lasting and as much its own as the sandbox's id, and no secret. Two FNV-1a
  * hashes of the id with different beginnings; what must differ is what they are made from.
@@ -89,23 +108,33 @@ static const char *or_null(const char *text)
 	return text && text[0] ? text : NULL;
 }
 
+/* @text, or else what the template has for it */
+static const char *or_default(const char *text, const json_t *defaults, const char *name)
+{
+	return or_null(or_null(text) ? text : json_string_value(json_object_get(defaults, name)));
+}
+
 static json_t *init_body(const struct agent_identity *id)
 {
 	static const char *const kinds[] = {"boot", "wake", "fork", "resume"};
 	unsigned char entropy[ENTROPY_BYTES];
 	char coded[ENTROPY_BYTES / 3 * 4 + 1], machine[33];
+	json_auto_t *envs = NULL;
 	json_t *body;
 
+	if (merge_env(id->defaults, id->envs, &envs) < 0)
+		return NULL;
 	id_random(entropy, sizeof(entropy));
 	base64_encode(entropy, sizeof(entropy), coded);
 	machine_id(id->sandbox_id, machine);
 	body = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:O*, s:s*, s:s*, s:s*, s:s*, s:O*}", "kind",
 			 kinds[id->kind], "sandboxID", id->sandbox_id, "hostname", id->sandbox_id,
 			 "machineID", machine, "timestampNs", (json_int_t)clock_real_ns(),
-			 "entropy", coded, "envVars", id->envs, "templateID",
-			 or_null(id->template_id), "accessToken", or_null(id->token), "defaultUser",
-			 or_null(id->default_user), "defaultWorkdir", or_null(id->default_workdir), "network",
-			 id->network);
+			 "entropy", coded, "envVars", envs, "templateID", or_null(id->template_id),
+			 "accessToken", or_null(id->token), "defaultUser",
+			 or_default(id->default_user, id->defaults, "user"), "defaultWorkdir",
+			 or_default(id->default_workdir, id->defaults, "workdir"),
+			 "network", id->network);
 	explicit_bzero(entropy, sizeof(entropy));
 	explicit_bzero(coded, sizeof(coded));
 	return body;
@@ -292,31 +321,53 @@ static int take_messages(struct buf *in, struct buf *output, int *ret_exit_code,
 	return 0;
 }
 
-int agent_run(struct channel *ch, const char *command, uint64_t deadline_ns, struct buf *output,
-	      int *ret_exit_code, struct problem *problem)
+/* "Basic " and base64("USER:"). */
+static int authorization(const char *user, char out[160])
 {
-	static const struct channel_header headers[] = {
+	char name[80], coded[112];
+	int n = snprintf(name, sizeof(name), "%s:", user ? user : "root");
+
+	if (n < 0 || (size_t)n >= sizeof(name))
+		return -EINVAL;
+	base64_encode(name, (size_t)n, coded);
+	(void)snprintf(out, 160, "Basic %s", coded); /* fits */
+	return 0;
+}
+
+static int open_process(struct channel *ch, const struct agent_command *c, uint64_t deadline_ns,
+			struct channel_stream **ret)
+{
+	char auth[160];
+	const struct channel_header headers[] = {
 		{"content-type", "application/connect+json"},
 		{"connect-protocol-version", "1"},
-		{"authorization", "Basic cm9vdDo="}, /* root, no password */
+		{"authorization", auth},
 	};
-	_cleanup_(channel_stream_closep) struct channel_stream *s = NULL;
-	_cleanup_buf_ struct buf request = {0}, in = {0};
+	_cleanup_buf_ struct buf request = {0};
 	json_t *body;
-	int r, status;
+	int r = authorization(c->user, auth), status;
 
-	body = json_pack("{s:{s:s, s:[s,s]}, s:b}", "process", "cmd", "/bin/sh", "args", "-c",
-			 command, "stdin", 0);
-	r = body ? wrap(body, &request) : -ENOMEM;
-	json_decref(body);
 	if (r < 0)
 		return r;
-	r = channel_stream_open(ch, "POST", "/process.Process/Start", headers, ARRAY_SIZE(headers),
-				false, &s);
+	body = json_pack("{s:{s:s, s:[s,s], s:s*}, s:b}", "process", "cmd", "/bin/sh", "args", "-c",
+			 c->command, "cwd", c->workdir, "stdin", 0);
+	r = body ? wrap(body, &request) : -ENOMEM;
+	json_decref(body);
 	if (r == 0)
-		r = channel_stream_write(s, request.data, request.len, true, deadline_ns);
+		r = channel_stream_open(ch, "POST", "/process.Process/Start", headers,
+					ARRAY_SIZE(headers), false, ret);
 	if (r == 0)
-		r = channel_stream_head(s, deadline_ns, &status);
+		r = channel_stream_write(*ret, request.data, request.len, true, deadline_ns);
+	return r < 0 ? r : channel_stream_head(*ret, deadline_ns, &status);
+}
+
+int agent_run_as(struct channel *ch, const struct agent_command *command, uint64_t deadline_ns,
+		 struct buf *output, int *ret_exit_code, struct problem *problem)
+{
+	_cleanup_(channel_stream_closep) struct channel_stream *s = NULL;
+	_cleanup_buf_ struct buf in = {0};
+	int r = open_process(ch, command, deadline_ns, &s);
+
 	while (r == 0) {
 		char chunk[16384];
 		ssize_t n = channel_stream_read(s, chunk, sizeof(chunk), deadline_ns);
@@ -330,6 +381,38 @@ int agent_run(struct channel *ch, const char *command, uint64_t deadline_ns, str
 	}
 	if (r == 1)
 		return 0;
-	problem_errno(problem, r, "running '%.100s' in the guest", command);
+	problem_errno(problem, r, "running '%.100s' in the guest", command->command);
+	return r;
+}
+
+int agent_run(struct channel *ch, const char *command, uint64_t deadline_ns, struct buf *output,
+	      int *ret_exit_code, struct problem *problem)
+{
+	const struct agent_command c = {.command = command};
+
+	return agent_run_as(ch, &c, deadline_ns, output, ret_exit_code, problem);
+}
+
+/* The first message says that it runs, or why not; a process does not mind that nobody listens. */
+int agent_start(struct channel *ch, const struct agent_command *command, uint64_t deadline_ns,
+		struct problem *problem)
+{
+	_cleanup_(channel_stream_closep) struct channel_stream *s = NULL;
+	_cleanup_buf_ struct buf in = {0}, output = {0};
+	int r = open_process(ch, command, deadline_ns, &s), code;
+
+	while (r == 0) {
+		char chunk[4096];
+		ssize_t n = channel_stream_read(s, chunk, sizeof(chunk), deadline_ns);
+
+		r = n <= 0 ? (n < 0 ? (int)n : -EPIPE) : buf_append(&in, chunk, (size_t)n);
+		if (r == 0 && in.len > 5 && strstr(in.data + 5, "\"start\""))
+			break;
+		if (r == 0)
+			r = take_messages(&in, &output, &code, problem);
+	}
+	if (r >= 0)
+		return 0;
+	problem_errno(problem, r, "starting '%.100s' in the guest", command->command);
 	return r;
 }

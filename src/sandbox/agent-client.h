@@ -21,6 +21,7 @@ struct agent_identity {
 	const char *default_workdir;
 	json_t *envs;
 	json_t *network; /* how its interface is to be set up (docs/network.md); NULL: not at all */
+	const json_t *defaults; /* of its template: manifest.defaults, below all of the above */
 };
 
 /**
@@ -54,10 +55,24 @@ json_t *agent_last_repair(struct channel *ch, uint64_t deadline_ns);
 /** agent_metrics() - GET /metrics of the guest. @ret: new reference. Return: 0; -EBADMSG; negative
  *  errno */
 int agent_metrics(struct channel *ch, uint64_t deadline_ns, json_t **ret);
+/* A shell command in a guest. */
+struct agent_command {
+	const char *command; /* for /bin/sh -c */
+	const char *user;    /* NULL: root */
+	const char *workdir; /* NULL: the user's home */
+};
 
 /**
- * agent_run() - run a shell command as root to its end
+ * agent_run_as() - run a shell command to its end
  * @output: its standard output and error, appended, at most 64 KiB
  */
+int agent_run_as(struct channel *ch, const struct agent_command *command, uint64_t deadline_ns,
+		 struct buf *output, int *ret_exit_code, struct problem *problem);
+
+/** agent_run() - the same as root */
 int agent_run(struct channel *ch, const char *command, uint64_t deadline_ns, struct buf *output,
 	      int *ret_exit_code, struct problem *problem);
+
+/** agent_start() - start a shell command, and leave it running */
+int agent_start(struct channel *ch, const struct agent_command *command, uint64_t deadline_ns,
+		struct problem *problem);

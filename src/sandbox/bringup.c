@@ -134,6 +134,7 @@ static int repair(struct sandbox *sb, struct channel *ch, struct problem *proble
 						.template_id = sb->record.template_id,
 						.token = sb->record.token,
 						.envs = sb->record.envs,
+						.defaults = sb->manifest.defaults,
 						.network = network};
 	struct problem local = PROBLEM_INIT;
 	int r = agent_init(ch, &identity, sb->host->limits.repair_ms, &local);

@@ -26,13 +26,21 @@ int template_build_new(struct host *host, const struct template_options *options
 		       struct problem *problem, char ret_template_id[ID_LEN + 1],
 		       char ret_build_id[ID_LEN + 1]);
 
+/* What to make it of. Borrowed. */
+struct template_source {
+	json_t *recipe;	     /* guest/recipe.h; NULL: an empty one */
+	bool bare;	     /* without a word on the base, take the small one */
+	bool local;	     /* who asks may name files of this host */
+	const char *context; /* absolute: where the recipe's files lie; NULL: it has none */
+	bool working_set;    /* restore it once, to record what that needs */
+};
+
 /**
- * template_build_start() - @start_cmd, @ready_cmd: shell commands, or NULL; copied
- * @working_set: restore it once, to record what that needs
+ * template_build_start() - check the recipe, then build on a thread of its own
+ * Return: 0; -EINVAL with a 400 that names the recipe's member; -ENOENT; -EBUSY; negative errno
  */
 int template_build_start(struct host *host, const char *template_id, const char *build_id,
-			 const char *start_cmd, const char *ready_cmd, bool working_set,
-			 struct problem *problem);
+			 const struct template_source *source, struct problem *problem);
 
 /** template_build_status() - GET .../builds/{id}/status; log lines from @logs_offset on */
 int template_build_status(struct host *host, const char *template_id, const char *build_id,

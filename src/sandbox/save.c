@@ -157,6 +157,7 @@ static void describe(struct sandbox *sb, const char *id, const char *name, struc
 	m->tsc_khz = sb->host->tsc_khz;
 	m->network = parent->network;
 	str_copy(m->kernel_version, sizeof(m->kernel_version), parent->kernel_version);
+	m->defaults = json_incref(parent->defaults);
 }
 
 /* What will be sealed stays in memory until it is encrypted. */

@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -32,6 +33,7 @@
 
 struct plan {
 	const struct spawn_options *options;
+	pid_t parent;
 	char **envp;
 	int table[TABLE_MAX]; /* becomes 0, 1, 2, ...; the last is the report pipe */
 	int n_table;
@@ -85,6 +87,12 @@ static int child_prepare(struct plan *p)
 	reset_signals();
 	if (o->new_session && setsid() < 0)
 		return -errno;
+	if (o->die_with_parent) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+			return -errno;
+		if (getppid() != p->parent)
+			return -ESRCH; /* it ended before that */
+	}
 	if (o->cwd && chdir(o->cwd) < 0)
 		return -errno;
 	if (o->netns_fd > 0 && setns(o->netns_fd, CLONE_NEWNET) < 0)
@@ -203,6 +211,7 @@ int spawn(const struct spawn_options *options, pid_t *ret_pid, int *ret_pidfd)
 	_cleanup_fd_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int output = options->output_fd < 0 ? null : options->output_fd;
 	struct plan p = {
+		.parent = getpid(),
 		.options = options, .envp = envp, .table = {null, output, output}, .n_table = 3};
 
 	if (!envp)

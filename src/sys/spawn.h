@@ -34,6 +34,7 @@ struct spawn_options {
 	const char *cwd;  /* NULL: ours */
 	bool new_session; /* setsid(): own process group, no terminal */
 	int netns_fd;	  /* borrowed; network namespace that it runs in; 0 or -1: ours */
+	bool die_with_parent; /* killed when the thread that started it ends, however that ends */
 	const struct spawn_limit *limits;
 	size_t n_limits;
 };

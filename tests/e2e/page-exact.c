@@ -578,6 +578,7 @@ static int set_up(struct test *t, const struct host_config *config, struct probl
 	const struct template_options template = {
 		.name = "exact", .memory_bytes = MEMORY_BYTES, .cpus = 1};
 	const struct sandbox_options sandbox = {.template_id = "exact"};
+	const struct template_source source = {.bare = true};
 	char template_id[ID_LEN + 1], build_id[ID_LEN + 1], id[ID_LEN + 1], token[65];
 	struct sandbox_timings timings;
 	int r = host_new(config, problem, &t->host);
@@ -590,8 +591,7 @@ static int set_up(struct test *t, const struct host_config *config, struct probl
 		return error_errno();
 	r = template_build_new(t->host, &template, problem, template_id, build_id);
 	if (r == 0)
-		r = template_build_start(t->host, template_id, build_id, NULL, NULL, false,
-					 problem);
+		r = template_build_start(t->host, template_id, build_id, &source, problem);
 	if (r == 0)
 		r = await_build(t->host, template_id, build_id, problem);
 	if (r == 0)
