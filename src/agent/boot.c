@@ -4,8 +4,11 @@
  * from (Documentation/filesystems/ramfs-rootfs-initramfs.rst); it stays, hidden below the new root,
  * with the one file in it that matters, this program.
  *
- * The disk is found by what is on it: the order in which virtio-mmio devices are named is not
+ * The disks are found by what is on them: the order in which virtio-mmio devices are named is not
  * defined.
+ *
+ * Mounted on the disk that is written: "discard", so that what is deleted is given back to the host
+ * within seconds; "noatime", since every block written is stored by the next sleep.
  */
 #include "agent/boot.h"
 
@@ -33,6 +36,8 @@
 #define MODULES_LIST	"/etc/modules.list"
 #define EROFS_MAGIC	0xE0F5E1E2u
 #define EROFS_OFFSET	1024
+#define EXT4_MAGIC	0xEF53u
+#define EXT4_OFFSET	(1024 + 56)
 #define DISK_WAIT_MS	10000
 #define VIRTIO_ID_BLOCK 2
 #define LOWER		"/lower"
@@ -127,17 +132,17 @@ static bool is_block_device(const char *device)
 	       sscanf(text, "%x", &id) == 1 && id == VIRTIO_ID_BLOCK;
 }
 
-static bool have_disks(void)
+static unsigned count_disks(void)
 {
 	DIR *d = opendir("/sys/bus/virtio/devices");
 	struct dirent *e;
-	bool found = false;
+	unsigned n = 0;
 
-	while (d && !found && (e = readdir(d)))
-		found = e->d_name[0] != '.' && is_block_device(e->d_name);
+	while (d && (e = readdir(d)))
+		n += e->d_name[0] != '.' && is_block_device(e->d_name);
 	if (d)
 		closedir(d);
-	return found;
+	return n;
 }
 
 static bool holds_erofs(const char *path)
@@ -149,29 +154,84 @@ static bool holds_erofs(const char *path)
 	       ((uint32_t)m[3] << 24 | m[2] << 16 | m[1] << 8 | m[0]) == EROFS_MAGIC;
 }
 
+static bool holds_ext4(const char *path)
+{
+	_cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint8_t m[2];
+
+	return fd >= 0 && fd_pread_full(fd, m, sizeof(m), EXT4_OFFSET) == 0 &&
+	       (unsigned)(m[1] << 8 | m[0]) == EXT4_MAGIC;
+}
+
+static bool find_disk(bool (*holds)(const char *path), char path[16])
+{
+	for (char c = 'a'; c <= 'z'; c++) {
+		(void)snprintf(path, 16, "/dev/vd%c", c); /* fits */
+		if (holds(path))
+			return true;
+	}
+	return false;
+}
+
 /* Return: 0; -ENODEV */
 static int find_root_disk(char path[16])
 {
 	uint64_t deadline_ns = deadline_after_ms(DISK_WAIT_MS);
 
 	do {
-		for (char c = 'a'; c <= 'z'; c++) {
-			(void)snprintf(path, 16, "/dev/vd%c", c); /* fits */
-			if (holds_erofs(path))
-				return 0;
-		}
+		if (find_disk(holds_erofs, path))
+			return 0;
 		clock_sleep_ms(2);
 	} while (!deadline_passed(deadline_ns));
 	log_error("no /dev/vd? holds an erofs file system after %d ms", DISK_WAIT_MS);
 	return error_trace(-ENODEV);
 }
 
-static int mount_root(const char *disk)
+/* Return: 0; -ENODEV */
+static int find_writable_disk(char path[16])
+{
+	uint64_t deadline_ns = deadline_after_ms(DISK_WAIT_MS);
+
+	while (!find_disk(holds_ext4, path)) {
+		if (deadline_passed(deadline_ns)) {
+			log_error("no /dev/vd? holds an ext4 file system after %d ms",
+				  DISK_WAIT_MS);
+			return error_trace(-ENODEV);
+		}
+		clock_sleep_ms(2);
+	}
+	return 0;
+}
+
+static int disk_fd = -1;
+
+int boot_disk_fd(void)
+{
+	return disk_fd;
+}
+
+/* What is written over the root: on a disk, or without one in memory. */
+static int mount_upper(unsigned n_disks)
+{
+	char disk[16];
+	int r;
+
+	if (n_disks < 2)
+		return mount_at("tmpfs", UPPER, "tmpfs", 0, "size=75%,mode=0755");
+	r = find_writable_disk(disk);
+	if (r == 0)
+		r = mount_at(disk, UPPER, "ext4", MS_NOATIME, "discard");
+	if (r == 0)
+		disk_fd = open(UPPER, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* -1: it is not trimmed */
+	return r;
+}
+
+static int mount_root(const char *disk, unsigned n_disks)
 {
 	int r = mount_at(disk, LOWER, "erofs", MS_RDONLY, NULL);
 
 	if (r == 0)
-		r = mount_at("tmpfs", UPPER, "tmpfs", 0, "size=75%,mode=0755");
+		r = mount_upper(n_disks);
 	if (r == 0)
 		r = make_dir(UPPER "/data", 0755);
 	if (r == 0)
@@ -205,16 +265,17 @@ static int enter_root(void)
 
 int boot_root(void)
 {
+	unsigned n_disks = count_disks();
 	char disk[16];
 	int r;
 
-	if (!have_disks()) {
+	if (!n_disks) {
 		log_info("no disk: the initramfs is the root");
 		return 0;
 	}
 	r = find_root_disk(disk);
 	if (r == 0)
-		r = mount_root(disk);
+		r = mount_root(disk, n_disks);
 	if (r == 0)
 		r = enter_root();
 	return r;

@@ -26,6 +26,7 @@ int caller_user(struct request *rq, const char *name, struct problem *problem, s
 
 /**
  * caller_path() - the absolute path that a client means
+ * @a: only looked at for ""; may be NULL with any other @path
  * "" is the default working directory (init's, otherwise home), "~" and "~/x" are below home, and
  * so is anything else that does not begin with "/". "." and ".." are resolved as text, as the shell
  * does not: "a/../b" is "b" also if a is a link elsewhere. No path is forbidden: as in envd, files

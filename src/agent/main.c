@@ -4,10 +4,13 @@
  *
  * For tests it also runs as an ordinary program that leaves the machine alone:
  *     dorm-agent --no-boot --fd N | --port DEVICE | --listen SOCKET [--cgroup DIRECTORY]
+ *                [--root DIRECTORY]
+ * With --root the names of the sandbox, and its hooks, are looked for below that directory.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,13 +25,16 @@
 #include "agent/files.h"
 #include "agent/filesystem-rpc.h"
 #include "agent/heap.h"
+#include "agent/hooks.h"
 #include "agent/metrics.h"
 #include "agent/port.h"
+#include "agent/ports.h"
 #include "agent/prepare.h"
 #include "agent/process-rpc.h"
 #include "agent/process.h"
 #include "agent/repair.h"
 #include "agent/router.h"
+#include "agent/tcp.h"
 #include "agent/watch-rpc.h"
 #include "agent/worker.h"
 #include "base/clock.h"
@@ -43,7 +49,8 @@
 struct options {
 	int fd;
 	enum port_kind kind;
-	const char *cgroup;
+	const char *cgroup, *hooks_cgroup;
+	const char *root; /* what stands for /; NULL: nothing does */
 };
 
 static void handle_health(struct request *rq)
@@ -74,7 +81,8 @@ static void on_sigchld(void *userdata, uint32_t events)
 	while (read(fd, &info, sizeof(info)) > 0)
 		;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		if (!prepare_reaped(a->prepare, pid, status) && !helper_reaped(&a->helpers, pid))
+		if (!prepare_reaped(a->prepare, pid, status) &&
+		    !hooks_reaped(a->hooks, pid, status) && !helper_reaped(&a->helpers, pid))
 			(void)process_reaped(a->processes, pid, status); /* or an orphan */
 	process_table_sweep(a->processes);
 }
@@ -104,6 +112,18 @@ static void flush(void *userdata)
 	port_flush(a->port);
 }
 
+/* Where the sandbox keeps its hooks, below what is its root. */
+static int hooks_setup(struct agent *a, const struct options *o)
+{
+	static char path[PATH_MAX];
+	int n = snprintf(path, sizeof(path), "%s/etc/dorm/hooks", o->root ?: "");
+
+	if (n < 0 || (size_t)n >= sizeof(path))
+		return -ENAMETOOLONG;
+	a->root = o->root;
+	return hooks_new(a, o->root ? path : NULL, o->hooks_cgroup, &a->hooks);
+}
+
 static int agent_init(struct agent *a, const struct options *o)
 {
 	int r = loop_new(&a->loop);
@@ -119,6 +139,12 @@ static int agent_init(struct agent *a, const struct options *o)
 		r = process_table_new(a, &a->processes);
 	if (r == 0)
 		r = prepare_new(a, &a->prepare);
+	if (r == 0)
+		r = repair_new(a, &a->repair);
+	if (r == 0)
+		r = hooks_setup(a, o);
+	if (r == 0)
+		r = ports_new(&a->ports);
 	if (r == 0)
 		r = workers_new(a->loop, &a->workers);
 	if (r == 0)
@@ -140,6 +166,8 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = watch_rpc_add(a->router);
 	if (r == 0)
+		r = ports_add(a->router);
+	if (r == 0)
 		r = files_add(a->router);
 	if (r == 0)
 		r = server_new(&router_ops, a, &a->server);
@@ -149,6 +177,7 @@ static int agent_init(struct agent *a, const struct options *o)
 		a->random_fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 		if (a->random_fd < 0)
 			r = error_errno();
+		a->tcp_fd = MAX(tcp_open(), -1); /* a kernel without it keeps its connections */
 	}
 	if (r == 0 && o->cgroup)
 		r = cgroup_open(&a->workload, o->cgroup);
@@ -164,15 +193,20 @@ static void agent_deinit(struct agent *a)
 	port_free(a->port);
 	workers_free(a->workers);
 	prepare_free(a->prepare);
+	repair_free(a->repair);
+	hooks_free(a->hooks);
+	identity_plan_clear(&a->plan);
 	process_table_free(a->processes);
 	watch_table_free(a->watches);
 	metrics_free(a->metrics);
 	server_free(a->server);
 	heap_deinit(&a->heap);
+	ports_free(a->ports);
 	router_free(a->router);
 	loop_free(a->loop);
 	cgroup_close(&a->workload);
 	fd_close(a->random_fd);
+	fd_close(a->tcp_fd);
 	fd_close(a->child_fd);
 	json_decref(a->env);
 	free(a->token);
@@ -185,6 +219,8 @@ static int agent_run(const struct options *o, bool owns_machine)
 	struct agent a = {.workload = CGROUP_INIT,
 			  .child_fd = -1,
 			  .random_fd = -1,
+			  .tcp_fd = -1,
+			  .connections = -1,
 			  .owns_machine = owns_machine};
 	int r = agent_init(&a, o);
 
@@ -211,7 +247,11 @@ static void go_first(void)
 
 static int run_as_init(void)
 {
-	struct options o = {.fd = -1, .kind = PORT_DEVICE, .cgroup = BOOT_WORKLOAD_CGROUP};
+	struct options o = {.fd = -1,
+			    .kind = PORT_DEVICE,
+			    .cgroup = BOOT_WORKLOAD_CGROUP,
+			    .hooks_cgroup = BOOT_HOOKS_CGROUP,
+			    .root = ""};
 	int r = boot_kernel();
 
 	if (r == 0)
@@ -238,7 +278,7 @@ static int usage(const char *name)
 {
 	fprintf(stderr,
 		"usage: %s --no-boot (--fd N | --port DEVICE | --listen SOCKET) "
-		"[--cgroup DIRECTORY]\n"
+		"[--cgroup DIRECTORY] [--root DIRECTORY]\n"
 		"Without arguments it must be PID 1 of a sandbox.\n",
 		name);
 	return 2;
@@ -246,10 +286,13 @@ static int usage(const char *name)
 
 static int parse_options(int argc, char **argv, struct options *o)
 {
-	static const struct option options[] = {
-		{"no-boot", no_argument, NULL, 'n'},	  {"fd", required_argument, NULL, 'f'},
-		{"port", required_argument, NULL, 'p'},	  {"listen", required_argument, NULL, 'l'},
-		{"cgroup", required_argument, NULL, 'c'}, {NULL, 0, NULL, 0}};
+	static const struct option options[] = {{"no-boot", no_argument, NULL, 'n'},
+						{"fd", required_argument, NULL, 'f'},
+						{"port", required_argument, NULL, 'p'},
+						{"listen", required_argument, NULL, 'l'},
+						{"cgroup", required_argument, NULL, 'c'},
+						{"root", required_argument, NULL, 'r'},
+						{NULL, 0, NULL, 0}};
 	bool no_boot = false;
 	uint64_t n;
 	int c;
@@ -269,6 +312,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 			o->kind = PORT_LISTEN;
 		} else if (c == 'c') {
 			o->cgroup = optarg;
+		} else if (c == 'r') {
+			o->root = optarg;
 		} else {
 			return -EINVAL;
 		}

@@ -37,17 +37,34 @@ static void port_hang_up(struct port *p)
 		loop_stop(p->loop);
 }
 
+static void port_deliver(struct port *p, size_t len)
+{
+	if (len && server_receive(p->sv, p->input, len) < 0)
+		log_error("out of memory for a session: input dropped");
+}
+
+/*
+ * The device gives a page at a time. Full ones are collected, so that frames lie in the input as a
+ * whole and need not be put together; less than one means that there is no more for now.
+ */
 static void port_read(struct port *p)
 {
-	while (p->fd >= 0) {
-		ssize_t n = read(p->fd, p->input, sizeof(p->input));
+	size_t have = 0;
 
-		if (n > 0) {
-			if (server_receive(p->sv, p->input, (size_t)n) < 0)
-				log_error("out of memory for a session: input dropped");
-			continue;
-		}
+	while (p->fd >= 0) {
+		ssize_t n = read(p->fd, p->input + have, sizeof(p->input) - have);
+
 		if (n < 0 && errno == EINTR)
+			continue;
+		have += n > 0 ? (size_t)n : 0;
+		if (n < (ssize_t)DORM_PAGE_SIZE || have == sizeof(p->input)) {
+			int error = errno;
+
+			port_deliver(p, have);
+			have = 0;
+			errno = error;
+		}
+		if (n > 0)
 			continue;
 		if (p->kind != PORT_DEVICE && (n == 0 || errno != EAGAIN))
 			port_hang_up(p);

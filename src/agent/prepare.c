@@ -3,16 +3,22 @@
  * A chain of steps: step_begin() starts one, and exactly one of an event, a child's exit and the
  * step's timer ends it in step_end(), which begins the next.
  *
- * A child that overruns its limit (sync on a file system that hangs) is left behind: it holds
- * nothing, and is reaped when it is done.
+ * A child that overruns its limit (sync on a file system that hangs) is killed and left behind: it
+ * holds nothing, and is reaped when the kernel lets go of it.
  */
 #include "agent/prepare.h"
 
-#include <fcntl.h>
-#include <string.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/hooks.h"
+#include "agent/page-cache.h"
+#include "agent/ports.h"
+#include "agent/repair.h"
+#include "agent/report.h"
+#include "agent/tcp.h"
+#include "agent/trim.h"
 #include "agent/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -20,7 +26,7 @@
 
 struct step {
 	const char *name;
-	unsigned limit_ms;
+	unsigned limit_ms;		 /* 0: it has its own */
 	int (*begin)(struct prepare *p); /* Return: 0 it goes on; 1 done; negative errno */
 };
 
@@ -28,25 +34,58 @@ struct prepare {
 	struct agent *agent;
 	struct request *rq; /* NULL when the host went away */
 	json_t *report;	    /* NULL: nothing is going on */
+	bool announced;	    /* the answer's head is out */
+	bool frozen;	    /* the workload stands still */
 	size_t step;
 	uint64_t begin_ns;
 	struct loop_timer timer;
-	struct loop_source *frozen; /* cgroup.events */
+	struct loop_source *events; /* cgroup.events */
 	pid_t child;		    /* 0: none */
 };
 
 static void step_end(struct prepare *p, int r);
 
+/* --- hooks --------------------------------------------------------------------------------------
+ */
+
+static void on_hooks_done(void *userdata, int r)
+{
+	step_end(userdata, r);
+}
+
+/* The answer's head has to say how long they may take before they begin. */
+static int begin_hooks(struct prepare *p)
+{
+	const struct hooks_env env = {.sandbox_id = p->agent->identity.sandbox_id,
+				      .template_id = p->agent->identity.template_id};
+	unsigned hooks_ms = 0;
+	int r = hooks_look(p->agent->hooks, HOOK_BEFORE_SLEEP, &hooks_ms);
+
+	if (r == 0 && hooks_ms) {
+		r = report_announce(p->rq, hooks_ms);
+		p->announced = r == 0;
+	}
+	return r < 0 ? r
+		     : hooks_start(p->agent->hooks, HOOK_BEFORE_SLEEP, &env, p->report,
+				   on_hooks_done, p);
+}
+
 /* --- freeze -------------------------------------------------------------------------------------
  */
+
+static int freeze_over(struct prepare *p, int r)
+{
+	p->frozen = r > 0;
+	return r;
+}
 
 static void on_cgroup_event(void *userdata, uint32_t events)
 {
 	struct prepare *p = userdata;
-	int r = cgroup_is_frozen(&p->agent->workload);
+	int r = freeze_over(p, cgroup_is_frozen(&p->agent->workload));
 
 	if (r != 0)
-		step_end(p, r < 0 ? r : 0);
+		step_end(p, MIN(r, 0));
 }
 
 static int begin_freeze(struct prepare *p)
@@ -55,10 +94,35 @@ static int begin_freeze(struct prepare *p)
 
 	if (r == 0)
 		r = loop_add(p->agent->loop, p->agent->workload.events_fd, EPOLLPRI,
-			     on_cgroup_event, p, &p->frozen);
+			     on_cgroup_event, p, &p->events);
 	if (r == 0)
 		r = cgroup_is_frozen(&p->agent->workload); /* an empty one is at once */
-	return r;
+	return freeze_over(p, r);
+}
+
+/* --- looking ahead ------------------------------------------------------------------------------
+ */
+
+/*
+ * What the repair would have to look for, while nothing can change it any more: hooks, and
+ * connections to the outside. Those are ended then, not now: if the snapshot fails, or is of a
+ * sandbox that goes on running, they are as good as before.
+ */
+static int begin_look_ahead(struct prepare *p)
+{
+	struct agent *a = p->agent;
+	unsigned hooks_ms;
+	int r;
+
+	a->connections = -1;
+	identity_plan_clear(&a->plan);
+	if (!p->frozen)
+		return a->owns_machine ? -EBUSY : 1;
+	identity_plan(&a->plan, &a->identity, a->root);
+	(void)hooks_look(a->hooks, HOOK_AFTER_WAKE, &hooks_ms); /* the repair tries again */
+	r = a->tcp_fd < 0 ? -ENOENT : tcp_count(a->tcp_fd);
+	a->connections = r == -ENOENT ? -1 : r;
+	return r == -ENOENT ? 1 : r < 0 ? r : 1;
 }
 
 /* --- children -----------------------------------------------------------------------------------
@@ -82,42 +146,43 @@ static int work_sync(void)
 	return 0;
 }
 
-/* 1: page cache only. Dentries and inodes are small and dear. */
-static int work_drop_caches(void)
-{
-	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
-
-	return fd < 0 || write(fd, "1", 1) < 0 ? -1 : 0;
-}
-
 static int begin_sync(struct prepare *p)
 {
 	return run_in_child(p, work_sync);
 }
 
+static int begin_trim(struct prepare *p)
+{
+	return trim_is_due() ? run_in_child(p, trim_all) : 1;
+}
+
 static int begin_drop_caches(struct prepare *p)
 {
-	return run_in_child(p, work_drop_caches);
+	return run_in_child(p, page_cache_drop);
 }
 
 /* --- the chain ----------------------------------------------------------------------------------
  */
 
-static const struct step steps[] = {
-	{"freeze", 500, begin_freeze},
-	{"sync", 2000, begin_sync},
-	{"drop_caches", 1000, begin_drop_caches},
-};
-
-void prepare_report(json_t *report, const char *name, int r, uint64_t took_ns)
+/*
+ * All together less than the host waits, but for the hooks, whose time is announced. The cache is
+ * dropped after what fills it, once, and last: nothing else of ours must be under way then.
+ */
+static int begin_ports(struct prepare *p)
 {
-	json_t *o = json_pack("{s:s, s:b, s:f}", "name", name, "ok", r >= 0, "ms",
-			      (double)took_ns / (double)NSEC_PER_MSEC);
-
-	if (r < 0)
-		(void)json_object_set_new(o, "error", json_string(strerrordesc_np(-r)));
-	(void)json_array_append_new(report, o); /* short of memory: a shorter report */
+	(void)ports_quiesce(p->agent); /* how many were idle is nobody's business */
+	return 1;
 }
+
+static const struct step steps[] = {
+	{"ports", 0, begin_ports},
+	{"hooks", 0, begin_hooks},
+	{"freeze", 500, begin_freeze},
+	{"connections", 0, begin_look_ahead},
+	{"sync", 1000, begin_sync},
+	{"trim", 1000, begin_trim},
+	{"drop_caches", 1500, begin_drop_caches},
+};
 
 static void prepare_finish(struct prepare *p)
 {
@@ -130,14 +195,17 @@ static void prepare_finish(struct prepare *p)
 		return;
 	}
 	request_release(rq);
-	request_reply_json(rq, 200, json_pack("{s:o}", "steps", report));
+	report_reply(rq, p->announced, 200, json_pack("{s:o}", "steps", report));
 	server_seal(p->agent->server, rq->stream);
 }
 
+/* A child that overran its limit is not to go on while the snapshot is taken, nor after it. */
 static void step_clear(struct prepare *p)
 {
 	loop_timer_clear(&p->timer);
-	p->frozen = loop_remove(p->frozen);
+	p->events = loop_remove(p->events);
+	if (p->child)
+		(void)kill(p->child, SIGKILL); /* it may be beyond that, in the kernel */
 	p->child = 0;
 }
 
@@ -150,7 +218,9 @@ static void step_begin(struct prepare *p)
 		return;
 	}
 	p->begin_ns = clock_now_ns();
-	loop_timer_set(p->agent->loop, &p->timer, deadline_after_ms(steps[p->step].limit_ms));
+	if (steps[p->step].limit_ms)
+		loop_timer_set(p->agent->loop, &p->timer,
+			       deadline_after_ms(steps[p->step].limit_ms));
 	r = steps[p->step].begin(p);
 	if (r != 0)
 		step_end(p, r < 0 ? r : 0);
@@ -159,7 +229,7 @@ static void step_begin(struct prepare *p)
 static void step_end(struct prepare *p, int r)
 {
 	step_clear(p);
-	prepare_report(p->report, steps[p->step].name, r, clock_now_ns() - p->begin_ns);
+	(void)report_add(p->report, steps[p->step].name, r, clock_now_ns() - p->begin_ns);
 	p->step++;
 	step_begin(p);
 }
@@ -173,6 +243,7 @@ bool prepare_reaped(struct prepare *p, pid_t pid, int wait_status)
 {
 	if (!p->child || p->child != pid)
 		return false;
+	p->child = 0;
 	step_end(p, wait_status == 0 ? 0 : -EIO);
 	return true;
 }
@@ -181,6 +252,7 @@ void prepare_cancel(struct prepare *p)
 {
 	if (!p->report)
 		return;
+	hooks_cancel(p->agent->hooks);
 	step_clear(p);
 	json_decref(p->report);
 	p->report = NULL;
@@ -188,7 +260,10 @@ void prepare_cancel(struct prepare *p)
 		struct request *rq = take_ptr(p->rq);
 
 		request_release(rq);
-		request_fail(rq, 409, "the prepare was overtaken by an init");
+		if (p->announced)
+			server_stream_reset(rq->stream);
+		else
+			request_fail(rq, 409, "the prepare was overtaken by an init");
 	}
 }
 
@@ -209,6 +284,10 @@ static void handle_prepare(struct request *rq)
 		request_fail(rq, 409, "a prepare is already going on");
 		return;
 	}
+	if (repair_is_busy(rq->agent->repair)) {
+		request_fail(rq, 409, "an init is still going on");
+		return;
+	}
 	p->report = json_array();
 	if (!p->report) {
 		request_fail(rq, 503, "out of memory");
@@ -216,6 +295,8 @@ static void handle_prepare(struct request *rq)
 	}
 	p->rq = rq;
 	p->step = 0;
+	p->announced = p->frozen = false;
+	hooks_forget(rq->agent->hooks);
 	request_keep(rq, p, on_closed, NULL);
 	rq->agent->ready = false;
 	server_refuse(rq->agent->server);
@@ -245,7 +326,8 @@ int prepare_new(struct agent *a, struct prepare **ret)
 struct prepare *prepare_free(struct prepare *p)
 {
 	if (p) {
-		p->rq = NULL;
+		if (p->rq)
+			request_release(take_ptr(p->rq));
 		prepare_cancel(p);
 		free(p);
 	}

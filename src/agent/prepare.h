@@ -3,10 +3,18 @@
 /*
  * prepare.h - POST /prepare: make the guest quiet before it is snapshotted
  *
- * freeze the workload's cgroup, sync file systems, drop the page cache; each with its own time
- * limit, each best effort, each reported. From the beginning no new request is accepted; with the
- * answer the session is sealed (channel/server.h), and the gate (agent.ready) is shut until the
- * next init. The agent's loop never waits: freezing is an event, the other two are child processes.
+ * Each step has its own time limit, is best effort and is reported (report.h):
+ *
+ *     hooks        the sandbox's own, before-sleep (hooks.h), while the workload still runs
+ *     freeze       the workload's cgroup, until it is frozen
+ *     connections  those to the outside are counted, for the repair to end
+ *     sync         what is written reaches the disks
+ *     trim         what is free is given back to them (trim.h)
+ *     drop_caches  the page cache, once: what can be read again need not be in the snapshot
+ *
+ * From the beginning no new request is accepted; with the answer the session is sealed
+ * (channel/server.h), and the gate (agent.ready) is shut until the next init. The agent's loop
+ * never waits: freezing is an event, the others that take time are child processes.
  */
 #include "agent/router.h"
 
@@ -24,6 +32,3 @@ void prepare_cancel(struct prepare *p);
 
 /** prepare_reaped() - waitpid() has returned @pid. Return: was it prepare's? */
 bool prepare_reaped(struct prepare *p, pid_t pid, int wait_status);
-
-/** prepare_report() - append {"name", "ok", "ms", "error"} to @report; @r: 0 or negative errno */
-void prepare_report(json_t *report, const char *name, int r, uint64_t took_ns);

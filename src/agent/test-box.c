@@ -28,12 +28,22 @@ uint64_t box_soon(void)
 
 void box_spawn(struct box *b)
 {
+	const char *args[10] = {box_program, "--no-boot", "--listen", b->path};
+	size_t n = 4;
+
+	if (b->cgroup[0]) {
+		args[n++] = "--cgroup";
+		args[n++] = b->cgroup;
+	}
+	if (b->root[0]) {
+		args[n++] = "--root";
+		args[n++] = b->root;
+	}
 	b->pid = fork();
 	assert_true(b->pid >= 0);
 	if (b->pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* when a test is killed */
-		execl(box_program, box_program, "--no-boot", "--listen", b->path,
-		      b->cgroup[0] ? "--cgroup" : NULL, b->cgroup, NULL);
+		execv(box_program, (char **)args);
 		_exit(127);
 	}
 }

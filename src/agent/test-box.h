@@ -18,6 +18,7 @@ struct box {
 	char dir[32];
 	char path[64];
 	char cgroup[96]; /* empty: none */
+	char root[64];	 /* stands for / to the agent; empty: nothing does */
 	pid_t pid;
 	struct channel *ch;
 };

@@ -243,6 +243,7 @@ static void copy_attributes(const char *from, int to)
 	}
 }
 
+/* A file that is written in place keeps what cannot be changed: procfs has its own ideas. */
 static int set_owner_and_mode(struct upload *u, int mode)
 {
 	bool in_place = !u->temp;
@@ -251,7 +252,7 @@ static int set_owner_and_mode(struct upload *u, int mode)
 		return -errno;
 	if (mode < 0 && u->replaces && !in_place)
 		mode = (int)u->mode;
-	if (mode >= 0 && fchmod(u->fd, (mode_t)mode) < 0)
+	if (mode >= 0 && fchmod(u->fd, (mode_t)mode) < 0 && !in_place)
 		return -errno;
 	return 0;
 }

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "api/fields.h"
+#include "api/http1.h"
+#include "api/unsupported.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -36,13 +38,18 @@ static json_t *describe_save(const struct sandbox_save_timings *t)
 			 "device", ms(t->device_ns), "memory", ms(t->memory_ns));
 }
 
-/* The API's Sandbox object; @timings may be NULL. */
-static json_t *describe_sandbox(const char *id, const char *template_id,
+static const char *or_null(const char *text)
+{
+	return text[0] ? text : NULL;
+}
+
+/* The API's Sandbox object; @token: "" without one; @timings may be NULL. */
+static json_t *describe_sandbox(const char *id, const char *template_id, const char *token,
 				const struct sandbox_timings *timings)
 {
-	json_t *o =
-		json_pack("{s:s, s:s, s:s, s:s, s:n}", "sandboxID", id, "templateID", template_id,
-			  "clientID", "dormouse", "envdVersion", ENVD_VERSION, "domain");
+	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:n, s:s*}", "sandboxID", id, "templateID",
+			      template_id, "clientID", "dormouse", "envdVersion", ENVD_VERSION,
+			      "domain", "envdAccessToken", or_null(token));
 
 	if (o && timings && json_object_set_new(o, "wake", describe_timings(timings)) < 0) {
 		json_decref(o);
@@ -75,6 +82,8 @@ static json_t *describe_info(const struct sandbox_info *info)
 		      (json_int_t)(info->memory_bytes >> 20), "diskSizeMB",
 		      (json_int_t)(info->disk_bytes >> 20), "envdVersion", ENVD_VERSION, "failure",
 		      info->failure[0] ? info->failure : NULL, "metadata", info->metadata);
+	if (o && info->stalled)
+		(void)json_object_set_new(o, "diskFull", json_true()); /* short of memory: unsaid */
 	return o;
 }
 
@@ -100,11 +109,51 @@ static json_t *with_memory(struct request *q, const char *id, json_t *sandbox)
 	return sandbox;
 }
 
-int control_sandbox_create(struct request *q, struct reply *y)
+/* network: allowPublicTraffic, maskRequestHost; what else is in it is others' business. */
+static int read_traffic(struct request *q, struct problem *problem, struct sandbox_options *o)
 {
-	struct sandbox_options o = {.template_id = "base", .timeout_s = DEFAULT_TIMEOUT_S};
+	json_t *network = json_object_get(q->json, "network");
+	bool is_public = true;
+	int r;
+
+	if (!network || json_is_null(network))
+		return 0;
+	if (!json_is_object(network)) {
+		problem_set(problem, 400, "network: must be an object");
+		return -EINVAL;
+	}
+	r = fields_bool(network, "allowPublicTraffic", problem, &is_public);
+	if (r == 0)
+		r = fields_text(network, "maskRequestHost", TRAFFIC_HOST_MAX, problem,
+				&o->mask_host);
+	if (r == 0 && o->mask_host && !http1_is_value(o->mask_host)) {
+		problem_set(problem, 400, "network.maskRequestHost: must not have control characters");
+		r = -EINVAL;
+	}
+	o->private_traffic = !is_public;
+	return r;
+}
+
+/* Adds the token that requests to its ports have to show, if they have. */
+static json_t *with_traffic(struct request *q, const char *id, json_t *sandbox)
+{
+	struct sandbox_info info;
+
+	if (!sandbox || sandbox_info(q->host, id, NULL, &info) < 0)
+		return sandbox;
+	if (info.traffic_token[0])
+		(void)json_object_set_new(sandbox, "trafficAccessToken",
+					  json_string(info.traffic_token));
+	sandbox_info_deinit(&info);
+	return sandbox;
+}
+
+static int create(struct request *q, struct reply *y, bool secure)
+{
+	struct sandbox_options o = {
+		.template_id = "base", .timeout_s = DEFAULT_TIMEOUT_S, .secure = secure};
 	struct sandbox_timings t = {0};
-	char id[ID_LEN + 1];
+	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
 	json_t *made;
 	int r;
 
@@ -125,11 +174,29 @@ int control_sandbox_create(struct request *q, struct reply *y)
 	if (r == 0)
 		r = read_memory_options(q, &y->problem, &o.memory);
 	if (r == 0)
-		r = sandbox_create(q->host, &o, &y->problem, id, &t);
+		r = read_traffic(q, &y->problem, &o);
+	if (r == 0)
+		r = unsupported_refuse(q->json, &y->problem);
+	if (r == 0)
+		r = sandbox_create(q->host, &o, &y->problem, id, token, &t);
 	if (r < 0)
 		return r;
-	made = describe_sandbox(id, o.template_id, &t);
+	made = with_traffic(q, id, describe_sandbox(id, o.template_id, token, &t));
 	return reply_json(y, 201, o.memory.wait ? with_memory(q, id, made) : made);
+}
+
+int control_sandbox_create(struct request *q, struct reply *y)
+{
+	return create(q, y, true);
+}
+
+/* Clients of then ask for a token, or do without. */
+int control_sandbox_create_1(struct request *q, struct reply *y)
+{
+	bool secure = false;
+	int r = fields_bool(q->json, "secure", &y->problem, &secure);
+
+	return r < 0 ? r : create(q, y, secure);
 }
 
 /* ---- list -------------------------------------------------------------------------------------
@@ -220,6 +287,32 @@ int control_sandbox_list(struct request *q, struct reply *y)
 /* ---- one sandbox ------------------------------------------------------------------------------
  */
 
+/* What only a look at one tells, its access token above all. */
+static json_t *describe_details(const struct sandbox_info *info)
+{
+	json_t *o = describe_info(info);
+	json_t *more = json_pack("{s:{s:s, s:b}, s:n, s:s*}", "lifecycle", "onTimeout",
+				 info->auto_pause ? "pause" : "kill", "autoResume", 0, "domain",
+				 "envdAccessToken", or_null(info->token));
+
+	if (o && (!more || json_object_update(o, more) < 0)) {
+		json_decref(o);
+		o = NULL;
+	}
+	json_decref(more);
+	return o;
+}
+
+/* On request, since it asks the guest: what its last repair did. */
+static json_t *with_repair(struct request *q, const char *id, json_t *sandbox)
+{
+	json_t *steps = sandbox ? sandbox_last_repair(q->host, id) : NULL;
+
+	if (steps)
+		(void)json_object_set_new(sandbox, "repair", steps); /* left out then */
+	return sandbox;
+}
+
 int control_sandbox_get(struct request *q, struct reply *y)
 {
 	struct sandbox_info info;
@@ -228,13 +321,10 @@ int control_sandbox_get(struct request *q, struct reply *y)
 
 	if (r < 0)
 		return r;
-	o = describe_info(&info);
-	if (o)
-		(void)json_object_set_new(o, "lifecycle",
-					  json_pack("{s:s, s:b}", "onTimeout",
-						    info.auto_pause ? "pause" : "kill",
-						    "autoResume", 0));
+	o = describe_details(&info);
 	o = with_memory(q, info.id, o);
+	if (request_query(q, "repair"))
+		o = with_repair(q, info.id, o);
 	sandbox_info_deinit(&info);
 	return reply_json(y, 200, o);
 }
@@ -276,6 +366,8 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 	r = fields_uint(q->json, "timeout", 0, MAX_TIMEOUT_S, &y->problem, &timeout);
 	if (r == 0)
 		r = read_memory_options(q, &y->problem, &memory);
+	if (r == 0)
+		r = unsupported_refuse(q->json, &y->problem);
 	if (r < 0)
 		return r;
 	woken = sandbox_wake(q->host, q->args[0], timeout, &memory, &y->problem, &t);
@@ -284,7 +376,9 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 	r = sandbox_info(q->host, q->args[0], &y->problem, &info);
 	if (r < 0)
 		return r;
-	o = describe_sandbox(info.id, info.template_id, woken == 0 ? &t : NULL);
+	o = with_traffic(
+		q, info.id,
+		describe_sandbox(info.id, info.template_id, info.token, woken == 0 ? &t : NULL));
 	if (memory.wait)
 		o = with_memory(q, info.id, o);
 	sandbox_info_deinit(&info);
@@ -308,13 +402,16 @@ int control_sandbox_timeout(struct request *q, struct reply *y)
 	return r < 0 ? r : sandbox_set_timeout(q->host, q->args[0], timeout, &y->problem);
 }
 
-static json_t *describe_fork(const struct sandbox_fork *f, const char *template_id)
+static json_t *describe_fork(struct request *q, const struct sandbox_fork *f,
+			     const char *template_id)
 {
 	json_t *e;
 
 	if (f->result == 0)
 		return json_pack("{s:o}", "sandbox",
-				 describe_sandbox(f->id, template_id, &f->timings));
+				 with_traffic(q, f->id,
+					      describe_sandbox(f->id, template_id, f->token,
+							       &f->timings)));
 	e = json_pack("{s:{s:i, s:s}}", "error", "code", f->problem.status, "message",
 		      f->problem.message);
 	return e;
@@ -335,6 +432,8 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	if (r == 0)
 		r = read_memory_options(q, &y->problem, &memory);
 	if (r == 0)
+		r = unsupported_refuse(q->json, &y->problem);
+	if (r == 0)
 		r = sandbox_info(q->host, q->args[0], &y->problem, &info);
 	if (r < 0)
 		return r;
@@ -344,7 +443,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 		  : -ENOMEM;
 	all = r == 0 ? json_array() : NULL;
 	for (uint64_t i = 0; all && i < count; i++)
-		(void)json_array_append_new(all, describe_fork(&forks[i], info.template_id));
+		(void)json_array_append_new(all, describe_fork(q, &forks[i], info.template_id));
 	sandbox_info_deinit(&info);
 	return r < 0 ? r : reply_json(y, 201, all);
 }

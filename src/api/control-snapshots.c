@@ -147,6 +147,13 @@ static int compact_task(struct job *job, struct host *host, void *arg, struct pr
 			 "bytesWritten", (json_int_t)s.bytes_written, "bytesDropped",
 			 (json_int_t)s.bytes_dropped, "pagesMoved", (json_int_t)s.pages_moved,
 			 "snapshotID", id);
+	if (*ret && s.disk.layers_before)
+		(void)json_object_set_new(
+			*ret, "disk", /* short of memory: unsaid */
+			json_pack("{s:i, s:i, s:I, s:I}", "layersBefore", (int)s.disk.layers_before,
+				  "layersAfter", (int)s.disk.layers_after, "bytesWritten",
+				  (json_int_t)s.disk.bytes_written, "bytesDropped",
+				  (json_int_t)s.disk.bytes_dropped));
 	return *ret ? 0 : -ENOMEM;
 }
 

@@ -57,7 +57,7 @@ int control_template_list(struct request *q, struct reply *y)
 int control_template_new(struct request *q, struct reply *y)
 {
 	struct template_options o = {.cpus = 1};
-	uint64_t memory_mb = DEFAULT_MEMORY_MB, cpus = 1;
+	uint64_t memory_mb = DEFAULT_MEMORY_MB, cpus = 1, disk_mb = 0;
 	char template_id[ID_LEN + 1], build_id[ID_LEN + 1];
 	int r;
 
@@ -70,8 +70,11 @@ int control_template_new(struct request *q, struct reply *y)
 		r = fields_uint(q->json, "memoryMB", 0, 1u << 22, &y->problem, &memory_mb);
 	if (r == 0)
 		r = fields_uint(q->json, "cpuCount", 0, 1024, &y->problem, &cpus);
+	if (r == 0)
+		r = fields_uint(q->json, "diskSizeMB", 0, 1u << 24, &y->problem, &disk_mb);
 	if (r < 0)
 		return r;
+	o.disk_bytes = disk_mb << 20;
 	o.memory_bytes = memory_mb << 20;
 	o.cpus = (uint32_t)cpus;
 	r = template_build_new(q->host, &o, &y->problem, template_id, build_id);

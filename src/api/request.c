@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "api/peers.h"
 #include "base/mem.h"
 
 #define STREAM_CHUNK (256u << 10)
@@ -22,17 +23,51 @@ int reply_json(struct reply *y, int status, json_t *json)
 	return 0;
 }
 
+/* A body that is made as it is sent. Making a part may be long in coming, taking it may not. */
+struct paced {
+	MHD_ContentReaderCallback read;
+	void (*free_state)(void *state);
+	void *state;
+	struct peer *peer; /* of the connection; NULL until it is queued */
+};
+
+static ssize_t paced_read(void *cls, uint64_t pos, char *buf, size_t max)
+{
+	struct paced *p = cls;
+	ssize_t n;
+
+	peer_work(p->peer);
+	n = p->read(p->state, pos, buf, max);
+	peer_send(p->peer);
+	return n;
+}
+
+static void paced_free(void *cls)
+{
+	struct paced *p = cls;
+
+	p->free_state(p->state);
+	free(p);
+}
+
 int reply_stream(struct reply *y, const char *type, uint64_t bytes, MHD_ContentReaderCallback read,
 		 void *state, void (*free_state)(void *state))
 {
-	y->raw = MHD_create_response_from_callback(bytes, STREAM_CHUNK, read, state, free_state);
+	struct paced *p = calloc(1, sizeof(*p));
+
+	if (p) {
+		*p = (struct paced){.read = read, .free_state = free_state, .state = state};
+		y->raw = MHD_create_response_from_callback(bytes, STREAM_CHUNK, paced_read, p,
+							   paced_free);
+	}
 	if (!y->raw) {
+		free(p);
 		free_state(state);
 		return -ENOMEM;
 	}
+	y->paced = p;
 	(void)MHD_add_response_header(y->raw, "Content-Type", type);
 	y->status = 200;
-	y->unhurried = true;
 	return 0;
 }
 
@@ -58,7 +93,7 @@ static struct MHD_Response *make_response(struct reply *y)
 					    text ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
 	if (m && text)
 		(void)MHD_add_response_header(m, "Content-Type", "application/json");
-	if (m && y->status == 503) /* E2B clients retry with an integer */
+	if (m && (y->status == 503 || y->status == 429)) /* E2B clients retry with an integer */
 		(void)MHD_add_response_header(m, "Retry-After", "1");
 	if (m && y->next_token[0])
 		(void)MHD_add_response_header(m, "x-next-token", y->next_token);
@@ -74,8 +109,9 @@ enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y)
 	y->json = NULL;
 	if (!m)
 		return MHD_NO; /* closes the connection */
-	if (y->unhurried)
-		(void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+	if (y->paced)
+		y->paced->peer = peer_of(connection);
+	peer_send(peer_of(connection));
 	result = MHD_queue_response(connection, (unsigned)y->status, m);
 	MHD_destroy_response(m);
 	return result;

@@ -29,7 +29,7 @@ struct reply {
 	json_t *json;		  /* owned */
 	char next_token[64];	  /* x-next-token, if not empty */
 	struct MHD_Response *raw; /* instead of json */
-	bool unhurried;		  /* it may be long in coming: no limit for idle connections */
+	struct paced *paced;	  /* ... whose body is made as it is sent; owned by raw */
 	struct problem problem;
 };
 

@@ -8,7 +8,7 @@
 /* The first that matches counts: a word goes before {}. */
 static const struct route routes[] = {
 	{"POST", "/v2/sandboxes", control_sandbox_create},
-	{"POST", "/sandboxes", control_sandbox_create},
+	{"POST", "/sandboxes", control_sandbox_create_1},
 	{"GET", "/v2/sandboxes", control_sandbox_list},
 	{"GET", "/sandboxes", control_sandbox_list},
 	{"GET", "/sandboxes/{}", control_sandbox_get},
@@ -22,6 +22,8 @@ static const struct route routes[] = {
 	{"POST", "/sandboxes/{}/snapshots", control_sandbox_snapshot},
 	{"GET", "/sandboxes/{}/memory", control_sandbox_memory},
 	{"GET", "/sandboxes/{}/metrics", control_sandbox_metrics},
+	{"GET", "/sandboxes/{}/ports", control_port_list},
+	{"GET", "/sandboxes/{}/ports/{}", control_port_raw, .raw = true},
 	{"GET", "/snapshots", control_snapshot_list},
 	{"GET", "/snapshots/tree", control_snapshot_tree},
 	{"POST", "/snapshots/import", .upload = control_snapshot_import},

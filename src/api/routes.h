@@ -8,6 +8,7 @@ struct route {
 	const char *path; /* {} stands for one segment */
 	request_handler handler;
 	upload_handler upload; /* instead: its body is not JSON, and of any size */
+	bool raw;	       /* with "Upgrade: tcp" a connection to port {2} of sandbox {1} */
 };
 
 /**
@@ -19,6 +20,7 @@ const struct route *routes_find(const char *method, const char *path, struct req
 
 /* control-sandboxes.c */
 int control_sandbox_create(struct request *q, struct reply *y);
+int control_sandbox_create_1(struct request *q, struct reply *y); /* of the first version */
 int control_sandbox_list(struct request *q, struct reply *y);
 int control_sandbox_get(struct request *q, struct reply *y);
 int control_sandbox_delete(struct request *q, struct reply *y);
@@ -29,6 +31,10 @@ int control_sandbox_fork(struct request *q, struct reply *y);
 int control_sandbox_snapshot(struct request *q, struct reply *y);
 int control_sandbox_metrics(struct request *q, struct reply *y);
 int control_sandbox_memory(struct request *q, struct reply *y);
+
+/* control-ports.c */
+int control_port_list(struct request *q, struct reply *y);
+int control_port_raw(struct request *q, struct reply *y);
 
 /* control-snapshots.c */
 int control_snapshot_list(struct request *q, struct reply *y);

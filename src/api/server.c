@@ -16,29 +16,34 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "api/peers.h"
 #include "api/proxy.h"
 #include "api/routes.h"
+#include "api/signed-url.h"
 #include "base/error.h"
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/str.h"
 
-#define MAX_CONNECTIONS 512
-#define IDLE_SECONDS	60 /* headers, and between requests of one connection */
-#define MEMORY_LIMIT	(64u << 10)
-#define STACK_BYTES	(256u << 10)
-#define ANSWER_MS	5000
-#define DROP_MAX	(64ull << 20) /* of a body whose sender was told that it is refused */
+#define MEMORY_LIMIT (128u << 10) /* per connection: heads, and what is read ahead */
+#define STACK_BYTES  (256u << 10)
+#define ANSWER_MS    5000
+#define DROP_MAX     (64ull << 20) /* of a body whose sender was told that it is refused */
 
 struct server {
 	struct host *host;
 	const struct access *access; /* NULL: no key is asked for */
 	struct MHD_Daemon *daemon;
+	struct peers *peers;
 };
 
 struct exchange {
+	char *uri; /* as the client wrote it */
+	bool begun;
 	struct request q;
 	request_handler handler;
 	struct proxy *proxy;
+	struct target target; /* of the proxy; port 0: none */
 	struct upload upload; /* free is NULL without one */
 	struct reply early;   /* an error found before the body was read */
 	bool has_early;
@@ -56,49 +61,112 @@ static void fail_early(struct exchange *x, int r, const struct problem *problem)
 	x->has_early = true;
 }
 
+/*
+ * /files?...&signature=... without a sandbox in its headers is somebody's whom a client gave a URL.
+ * Return: 1 when it is one, and whose it is in @ret; 0: it is none; negative errno: nobody's
+ */
+static int find_signed(struct host *host, struct MHD_Connection *connection, const char *method,
+		       const char *url, struct problem *problem, struct target *ret)
+{
+	const struct signed_url u = {
+		.path = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "path"),
+		.user = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "username"),
+		.expiration = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND,
+							  "signature_expiration"),
+		.signature =
+			MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "signature"),
+		.write = !strcmp(method, "POST"),
+	};
+	int r;
+
+	if (strcmp(url, "/files") != 0 || !u.signature)
+		return 0;
+	r = signed_url_find(host, &u, ret->sandbox_id);
+	ret->port = TARGET_AGENT_PORT;
+	if (r == -ENOENT || r == -ENAMETOOLONG)
+		problem_set(problem, 401, "invalid signature");
+	return r < 0 ? r : 1;
+}
+
 /* Whether the daemon lives is everybody's business. */
 static bool is_allowed(const struct server *s, struct MHD_Connection *connection, const char *url)
 {
 	return !s->access || !strcmp(url, "/health") || !strcmp(url, "/healthz") ||
-	       access_allows(s->access, MHD_lookup_connection_value(connection, MHD_HEADER_KIND,
-								    "X-API-KEY"));
+	       access_allows(s->access,
+			     MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-API-KEY"));
 }
 
-static struct exchange *exchange_new(struct server *s, struct MHD_Connection *connection,
-				     const char *method, const char *url)
+static const char *header(struct exchange *x, const char *name)
 {
-	const char *id = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "E2b-Sandbox-Id");
-	const char *port =
-		MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "E2b-Sandbox-Port");
-	struct exchange *x = calloc(1, sizeof(*x));
+	return MHD_lookup_connection_value(x->q.connection, MHD_HEADER_KIND, name);
+}
+
+/* An error tells whose it is. */
+static void name_target(const struct exchange *x, json_t *error)
+{
+	if (!error || !x->target.port)
+		return;
+	(void)json_object_set_new(error, "sandboxId", json_string(x->target.sandbox_id));
+	if (x->target.port != TARGET_AGENT_PORT)
+		(void)json_object_set_new(error, "port", json_integer(x->target.port));
+}
+
+static void begin_proxy(struct exchange *x, const struct target *target, const char *method,
+			bool raw)
+{
+	const struct proxy_request q = {.host = x->q.host,
+					.connection = x->q.connection,
+					.target = *target,
+					.method = method,
+					.uri = x->uri,
+					.raw = raw};
+	struct problem p = PROBLEM_INIT;
+	int r = proxy_begin(&q, &p, &x->proxy);
+
+	x->target = *target;
+	if (r == 0)
+		return;
+	fail_early(x, r, &p);
+	name_target(x, x->early.json);
+}
+
+/* "Upgrade: tcp" to a route for raw connections. Return: was it one? */
+static bool begin_raw(struct exchange *x, const struct route *route, const char *method)
+{
+	const char *upgrade = header(x, "Upgrade");
+	struct problem p = PROBLEM_INIT;
+	struct target target;
+
+	if (!route->raw || !upgrade || strcasecmp(upgrade, "tcp") ||
+	    header(x, "Transfer-Encoding") || header(x, "Content-Length"))
+		return false;
+	str_copy(target.sandbox_id, sizeof(target.sandbox_id), x->q.args[0]);
+	if (target_port(x->q.args[1], &p, &target.port) < 0)
+		fail_early(x, -EINVAL, &p);
+	else
+		begin_proxy(x, &target, method, true);
+	return true;
+}
+
+static void begin_control(struct exchange *x, const struct server *s, const char *method,
+			  const char *url)
+{
 	const struct route *route;
 	struct problem p = PROBLEM_INIT;
-	int r = -ENOENT;
+	int r;
 
-	if (!x)
-		return NULL;
-	x->q.host = s->host;
-	x->q.connection = connection;
-	if (id || port) {
-		r = proxy_begin(s->host, connection, method, url, id, port, &p, &x->proxy);
-		if (r < 0) {
-			fail_early(x, r, &p);
-			if (id && x->early.json)
-				(void)json_object_set_new(x->early.json, "sandboxId",
-							  json_string(id));
-		}
-		return x;
-	}
-	if (!is_allowed(s, connection, url)) {
+	if (!is_allowed(s, x->q.connection, url)) {
 		problem_set(&p, 401, "the header X-API-KEY is missing or wrong");
 		fail_early(x, -EACCES, &p);
-		return x;
+		return;
 	}
 	route = routes_find(method, url, &x->q, &p);
 	if (!route) {
 		fail_early(x, -ENOENT, &p);
-		return x;
+		return;
 	}
+	if (begin_raw(x, route, method))
+		return;
 	x->handler = route->handler;
 	if (route->upload) {
 		r = route->upload(&x->q, &p, &x->upload);
@@ -106,6 +174,41 @@ static struct exchange *exchange_new(struct server *s, struct MHD_Connection *co
 		if (r < 0)
 			fail_early(x, r, &p);
 	}
+}
+
+/* The headers are there. */
+static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Connection *connection,
+			   const char *method, const char *url)
+{
+	struct problem p = PROBLEM_INIT;
+	struct target target;
+	int r;
+
+	x->begun = true;
+	x->q.host = s->host;
+	x->q.connection = connection;
+	r = target_find(header(x, "Host"), header(x, "E2b-Sandbox-Id"),
+			header(x, "E2b-Sandbox-Port"), &p, &target);
+	if (r == TARGET_CONTROL) {
+		r = find_signed(s->host, connection, method, url, &p, &target);
+		if (r == 0) {
+			begin_control(x, s, method, url);
+			return;
+		}
+	}
+	if (r < 0)
+		fail_early(x, r, &p);
+	else
+		begin_proxy(x, &target, method, false);
+}
+
+/* With the request's line; what is returned is kept as its state. NULL without memory */
+static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+	struct exchange *x = calloc(1, sizeof(*x));
+
+	if (x)
+		x->uri = strdup(uri);
 	return x;
 }
 
@@ -178,8 +281,6 @@ static enum MHD_Result finish_upload(struct exchange *x, struct MHD_Connection *
 	struct reply y = {0};
 	int r;
 
-	/* the last of it is verified and made durable; that is not being idle */
-	(void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
 	r = x->upload.finish(x->upload.state, &y);
 	if (r < 0)
 		reply_error(&y, r);
@@ -218,41 +319,63 @@ static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connect
 	if (x->is_upload)
 		return finish_upload(x, connection);
 	if (x->proxy) {
-		r = proxy_finish(take_ptr(x->proxy), connection, &y.problem);
+		r = proxy_finish(x->proxy, &y.problem);
 		if (r == 0)
 			return MHD_YES;
+		if (r == -ECANCELED) /* the client has gone */
+			return MHD_NO;
 	} else {
 		r = parse_body(x, &y.problem);
 		if (r == 0)
 			r = x->handler(&x->q, &y);
 	}
-	if (r < 0)
+	if (r < 0) {
 		reply_error(&y, r);
+		name_target(x, y.json);
+	}
 	return reply_send(connection, &y);
+}
+
+static enum MHD_Result take_part(struct exchange *x, struct MHD_Connection *connection,
+				 const char *data, size_t len)
+{
+	struct peer *peer = peer_of(connection);
+
+	if (!x->is_upload && !x->proxy) { /* of a megabyte at most: one time limit for all of it */
+		take_body(x, data, len);
+		return MHD_YES;
+	}
+	peer_work(peer);
+	if (!x->is_upload)
+		take_body(x, data, len);
+	else if (!take_upload(x, connection, data, len))
+		return MHD_NO;
+	peer_body(peer);
+	return MHD_YES;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url,
 				  const char *method, const char *version, const char *upload_data,
 				  size_t *upload_data_size, void **state)
 {
-	struct server *s = cls;
+	struct peer *peer = peer_of(connection);
 	struct exchange *x = *state;
+	enum MHD_Result result;
 
-	if (!x) {
-		*state = exchange_new(s, connection, method, url);
-		return *state ? MHD_YES : MHD_NO;
-	}
-	if (*upload_data_size && x->is_upload) {
-		if (!take_upload(x, connection, upload_data, *upload_data_size))
-			return MHD_NO;
-		*upload_data_size = 0;
+	if (!x || !x->uri || !peer)
+		return MHD_NO; /* no memory: closes the connection */
+	if (!x->begun) {
+		peer_work(peer);
+		exchange_begin(x, cls, connection, method, url);
+		peer_body(peer);
 		return MHD_YES;
 	}
 	if (*upload_data_size) {
-		take_body(x, upload_data, *upload_data_size);
+		result = take_part(x, connection, upload_data, *upload_data_size);
 		*upload_data_size = 0;
-		return MHD_YES;
+		return result;
 	}
+	peer_work(peer);
 	return answer(x, connection);
 }
 
@@ -263,23 +386,40 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
 
 	if (!x)
 		return;
-	/* a stream may have been without a limit; the wait for the next request is not */
-	(void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,
-					(unsigned)IDLE_SECONDS);
 	proxy_free(x->proxy);
 	if (x->upload.free)
 		x->upload.free(x->upload.state);
 	json_decref(x->q.json);
 	json_decref(x->early.json);
 	buf_deinit(&x->q.body);
+	free(x->uri);
 	free(x);
 	*state = NULL;
+	peer_head(peer_of(connection));
+}
+
+/* Connections are accepted by peers.c, and time limits are its business, too. */
+static int start(struct server *s)
+{
+	s->daemon = MHD_start_daemon(
+		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
+			MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_UPGRADE,
+		0, NULL, NULL, on_request, s, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s,
+		MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION,
+		peers_on_connection, s->peers, MHD_OPTION_CONNECTION_LIMIT,
+		(unsigned)(PEERS_MAX + PEERS_SPARE), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t)MEMORY_LIMIT, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
+		MHD_OPTION_END);
+	if (!s->daemon)
+		return errno ? -errno : -EIO;
+	return peers_start(s->peers, s->daemon);
 }
 
 int server_new(struct host *host, int listen_fd, const struct access *access,
 	       struct problem *problem, struct server **ret)
 {
 	struct server *s = calloc(1, sizeof(*s));
+	int r;
 
 	if (!s) {
 		fd_close(listen_fd);
@@ -287,20 +427,12 @@ int server_new(struct host *host, int listen_fd, const struct access *access,
 	}
 	s->host = host;
 	s->access = access;
-	s->daemon = MHD_start_daemon(
-		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
-			MHD_USE_ITC,
-		0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, listen_fd,
-		MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT,
-		(unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_LIMIT,
-		MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES, MHD_OPTION_END);
-	if (!s->daemon) {
-		int r = errno ? -errno : -EIO;
-
+	r = peers_new(listen_fd, &s->peers);
+	if (r == 0)
+		r = start(s);
+	if (r < 0) {
 		problem_errno(problem, r, "starting the HTTP server");
-		fd_close(listen_fd);
-		free(s);
+		server_free(s);
 		return error_trace(r);
 	}
 	*ret = s;
@@ -311,7 +443,11 @@ struct server *server_free(struct server *s)
 {
 	if (!s)
 		return NULL;
-	MHD_stop_daemon(s->daemon); /* closes the listening socket */
+	if (s->peers)
+		peers_stop(s->peers);
+	if (s->daemon)
+		MHD_stop_daemon(s->daemon);
+	peers_free(s->peers);
 	free(s);
 	return NULL;
 }

@@ -3,9 +3,10 @@
 /*
  * server.h - the HTTP API on a listening socket
  *
- * One thread per connection, so that handlers are straight-line blocking code; connections, header
- * and body sizes and idle time are bounded. A request with an E2b-Sandbox-Id header goes to the
- * agent in that sandbox, every other one to the control API (routes.c).
+ * One thread per connection, so that handlers are straight-line blocking code; the number of
+ * connections and what each may wait for are bounded (api/peers.h), as are the sizes of heads and
+ * bodies. A request for a sandbox (api/target.h) goes there (api/proxy.h), every other one to the
+ * control API (routes.c).
  */
 #include "api/access.h"
 #include "base/problem.h"

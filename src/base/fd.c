@@ -247,7 +247,7 @@ int fd_unix_listen(const char *path, int type, unsigned mode)
 		return error_errno();
 	(void)unlink(path); /* a dead predecessor's socket; absence is the normal case */
 	if (bind(s, (struct sockaddr *)&sa, sizeof(sa)) < 0 || chmod(path, mode) < 0 ||
-	    listen(s, 512) < 0)
+	    listen(s, SOMAXCONN) < 0)
 		return error_errno();
 	return take_fd(s);
 }
@@ -294,7 +294,7 @@ int fd_tcp_listen(const char *text)
 		return r;
 	s = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (s < 0 || setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
-	    bind(s, (struct sockaddr *)&sa, len) < 0 || listen(s, 512) < 0)
+	    bind(s, (struct sockaddr *)&sa, len) < 0 || listen(s, SOMAXCONN) < 0)
 		return -errno; /* an address that is taken is the caller's to tell */
 	return take_fd(s);
 }

@@ -24,6 +24,11 @@ void log_init(const char *name, enum log_level level)
 			log_max = (enum log_level)i;
 }
 
+bool log_wants(enum log_level level)
+{
+	return level <= log_max;
+}
+
 void log_write(enum log_level level, const char *fmt, ...)
 {
 	int saved = errno;
@@ -33,7 +38,7 @@ void log_write(enum log_level level, const char *fmt, ...)
 	va_list ap;
 	size_t n;
 
-	if (level > log_max)
+	if (!log_wants(level))
 		return;
 	(void)clock_gettime(CLOCK_REALTIME, &ts); /* cannot fail for this clock */
 	gmtime_r(&ts.tv_sec, &tm);

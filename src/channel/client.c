@@ -72,6 +72,7 @@ struct channel_stream {
 	bool head_done;
 	bool in_end; /* the whole body is in `in` */
 	bool closed; /* HTTP/2 is done with it: nothing more comes or goes */
+	bool cancelled;
 	struct header_list headers;
 	struct fifo in;
 	/* request: borrowed from a caller that is inside channel_stream_write() */
@@ -542,6 +543,19 @@ static int stream_wait(struct channel_stream *s, uint64_t deadline_ns)
 	return -pthread_cond_timedwait(&s->changed, &s->ch->lock, &ts);
 }
 
+static bool stream_is_over(const struct channel_stream *s)
+{
+	return s->closed || s->cancelled || s->ch->broken;
+}
+
+/* Why a wait has ended without what it waited for. @r: of stream_wait() */
+static int stream_error(const struct channel_stream *s, int r)
+{
+	if (s->ch->broken)
+		return -EPIPE;
+	return s->cancelled ? -ECANCELED : s->closed ? -ECONNRESET : error_trace(r);
+}
+
 static int stream_submit(struct channel_stream *s, const char *method, const char *path,
 			 const struct channel_header *headers, size_t n_headers, bool end)
 {
@@ -601,18 +615,20 @@ int channel_stream_write(struct channel_stream *s, const void *data, size_t len,
 		return -EPIPE;
 	if (s->closed)
 		return -ECONNRESET;
+	if (s->cancelled)
+		return -ECANCELED;
 	s->out = data;
 	s->out_len = len;
 	s->out_end = end;
 	(void)nghttp2_session_resume_data(ch->session, s->id); /* fails when it does not wait */
 	channel_pump(ch);
-	while (r == 0 && s->out_len && !s->closed && !ch->broken)
+	while (r == 0 && s->out_len && !stream_is_over(s))
 		r = stream_wait(s, deadline_ns);
 	if (s->out_len == 0)
 		return 0;
 	s->out_len = 0; /* the caller's memory is the caller's again */
 	s->out = NULL;
-	return ch->broken ? -EPIPE : s->closed ? -ECONNRESET : error_trace(r);
+	return stream_error(s, r);
 }
 
 int channel_stream_head(struct channel_stream *s, uint64_t deadline_ns, int *ret_status)
@@ -621,13 +637,13 @@ int channel_stream_head(struct channel_stream *s, uint64_t deadline_ns, int *ret
 	int r = 0;
 
 	LOCK_SCOPE(&ch->lock);
-	while (r == 0 && !s->head_done && !s->closed && !ch->broken)
+	while (r == 0 && !s->head_done && !stream_is_over(s))
 		r = stream_wait(s, deadline_ns);
 	if (s->head_done) {
 		*ret_status = s->status;
 		return 0;
 	}
-	return ch->broken ? -EPIPE : s->closed ? -ECONNRESET : error_trace(r);
+	return stream_error(s, r);
 }
 
 const char *channel_stream_header(struct channel_stream *s, const char *name)
@@ -653,19 +669,23 @@ ssize_t channel_stream_read(struct channel_stream *s, void *buf, size_t len, uin
 
 	assert(len > 0);
 	LOCK_SCOPE(&ch->lock);
-	while (r == 0 && s->in.len == 0 && !s->in_end && !s->closed && !ch->broken)
+	while (r == 0 && s->in.len == 0 && !s->in_end && !stream_is_over(s))
 		r = stream_wait(s, deadline_ns);
 	n = fifo_take(&s->in, buf, len);
 	if (n == 0)
-		return s->in_end    ? 0
-		       : ch->broken ? -EPIPE
-		       : s->closed  ? -ECONNRESET
-				    : error_trace(r);
+		return s->in_end ? 0 : stream_error(s, r);
 	if (!ch->broken) {
 		(void)nghttp2_session_consume(ch->session, s->id, n); /* fails for what is gone */
 		channel_pump(ch);
 	}
 	return (ssize_t)n;
+}
+
+void channel_stream_cancel(struct channel_stream *s)
+{
+	LOCK_SCOPE(&s->ch->lock);
+	s->cancelled = true;
+	pthread_cond_broadcast(&s->changed);
 }
 
 struct channel_stream *channel_stream_close(struct channel_stream *s)

@@ -5,8 +5,9 @@
  *
  * channel_connect() connects to the VMM's socket, opens a session with a fresh nonce (everything that
  * was in the pipe before is discarded by both ends: docs/format-channel.md) and starts one thread for
- * its I/O. Streams are then used from any thread, each by one thread at a time, with blocking calls
- * that take deadlines; flow control is end to end, memory per stream is bounded.
+ * its I/O. Streams are then used from any thread, each by one that writes and one that reads at a
+ * time (which may be the same), with blocking calls that take deadlines; flow control is end to end,
+ * memory per stream is bounded.
  *
  * When the connection breaks every call gives -EPIPE; make a new channel.
  */
@@ -101,6 +102,12 @@ void channel_stream_each_header(struct channel_stream *s,
  * Return: bytes (> 0); 0 at the end; -ETIMEDOUT; -EPIPE; -ECONNRESET when the guest reset the stream
  */
 ssize_t channel_stream_read(struct channel_stream *s, void *buf, size_t len, uint64_t deadline_ns);
+
+/**
+ * channel_stream_cancel() - from any thread: whoever waits on the stream, now or later, gets
+ * -ECANCELED; what has arrived can still be read. It still has to be closed
+ */
+void channel_stream_cancel(struct channel_stream *s);
 
 /** channel_stream_close() - done; resets the stream when it had not ended */
 struct channel_stream *channel_stream_close(struct channel_stream *s);

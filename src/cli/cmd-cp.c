@@ -86,6 +86,7 @@ static int get_into(struct copy *c, const char *from, int fd, struct problem *pr
 	c->files.progress = &progress;
 	r = sandbox_files_get(&c->files, from, fd, problem);
 	progress_end(&progress);
+	c->files.progress = NULL;
 	return r;
 }
 
@@ -235,6 +236,7 @@ static int put_from(struct copy *c, int fd, int64_t len, const char *shown, cons
 	c->files.progress = &progress;
 	r = sandbox_files_put(&c->files, to, fd, len, mode, problem);
 	progress_end(&progress);
+	c->files.progress = NULL;
 	return r;
 }
 
@@ -372,6 +374,7 @@ static char *remote_path(char *arg)
 static int copy_run(struct copy *c, const struct command *command, char *from, char *to)
 {
 	char *from_path = remote_path(from), *to_path = remote_path(to);
+	struct problem problem = PROBLEM_INIT;
 
 	if (!from_path == !to_path)
 		return options_usage(command,
@@ -385,7 +388,9 @@ static int copy_run(struct copy *c, const struct command *command, char *from, c
 		return options_usage(command,
 				     "what stands before the colon is no sandbox's id; a path "
 				     "here with a colon in it is written ./PATH");
-	if (from_path && !strcmp(to, "-"))
+	if (sandbox_files_open(&c->files, &problem))
+		complain(c, &problem);
+	else if (from_path && !strcmp(to, "-"))
 		get_to_output(c, from_path);
 	else if (from_path)
 		get(c, from_path, to);
@@ -407,7 +412,9 @@ static int run_cp(struct cli *cli, const struct command *command, int argc, char
 	struct args args;
 	int r = options_parse(cli, command, specs, ARRAY_SIZE(specs), argc, argv, &args);
 
-	return r ? options_exit(r) : copy_run(&c, command, args.pos[0], args.pos[1]);
+	r = r ? options_exit(r) : copy_run(&c, command, args.pos[0], args.pos[1]);
+	sandbox_files_close(&c.files);
+	return r;
 }
 
 const struct command cmd_cp = {

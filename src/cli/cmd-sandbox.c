@@ -487,7 +487,7 @@ static int show(struct cli *cli, const struct command *command, int argc, char *
 
 static int run_inspect(struct cli *cli, const struct command *command, int argc, char **argv)
 {
-	return show(cli, command, argc, argv, "");
+	return show(cli, command, argc, argv, "?repair=1");
 }
 
 const struct command cmd_inspect = {

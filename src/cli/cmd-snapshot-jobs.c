@@ -63,6 +63,7 @@ const struct command cmd_snapshot_verify = {
 static void print_compacted(const char *id, const json_t *result)
 {
 	char written[16], dropped[16];
+	const json_t *disk;
 
 	if (!json_is_true(json_object_get(result, "compacted"))) {
 		(void)printf("%s: nothing to merge; layers that others share are left alone\n", id);
@@ -73,6 +74,14 @@ static void print_compacted(const char *id, const json_t *result)
 		     output_field_number(result, "layersAfter"),
 		     str_format_bytes(output_field_number(result, "bytesWritten"), written),
 		     str_format_bytes(output_field_number(result, "bytesDropped"), dropped));
+	disk = json_object_get(result, "disk");
+	if (output_field_number(disk, "layersAfter") < output_field_number(disk, "layersBefore"))
+		(void)printf("%s: its disk: %" PRIu64 " layers became %" PRIu64
+			     "; %s written, %s dropped\n",
+			     id, output_field_number(disk, "layersBefore"),
+			     output_field_number(disk, "layersAfter"),
+			     str_format_bytes(output_field_number(disk, "bytesWritten"), written),
+			     str_format_bytes(output_field_number(disk, "bytesDropped"), dropped));
 }
 
 /* Return: 0; -1 after printing why. Adds the last line to @results, which is NULL without --json */

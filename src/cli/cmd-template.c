@@ -32,13 +32,16 @@ struct build {
 /* ---- build
  * --------------------------------------------------------------------------------------- */
 
-static int ask_template(struct build *b, uint64_t memory_mb, uint64_t cpus, struct problem *problem)
+static int ask_template(struct build *b, uint64_t memory_mb, uint64_t cpus, uint64_t disk_mb,
+			struct problem *problem)
 {
 	_cleanup_reply_ struct http_reply reply = {0};
 	json_t *body = json_pack("{s:s, s:I, s:I}", "name", b->name, "memoryMB",
 				 (json_int_t)memory_mb, "cpuCount", (json_int_t)cpus);
 	int r;
 
+	if (body && disk_mb)
+		(void)json_object_set_new(body, "diskSizeMB", json_integer((json_int_t)disk_mb));
 	if (!body) {
 		problem_set(problem, 400, "'%s' is not a name: not valid UTF-8", b->name);
 		return -EILSEQ;
@@ -170,13 +173,16 @@ static int watch_build(struct build *b, struct http_reply *reply, struct problem
 static int run_template_build(struct cli *cli, const struct command *command, int argc, char **argv)
 {
 	const char *start_cmd = NULL, *ready_cmd = NULL;
-	uint64_t memory_mb = DEFAULT_MEMORY, cpus = 1;
+	uint64_t memory_mb = DEFAULT_MEMORY, cpus = 1, disk_mb = 0;
 	bool no_working_set = false;
 	const struct option_spec specs[] = {
 		{'m', "memory", OPTION_MIB, &memory_mb, "SIZE",
 		 "memory of its sandboxes (default: 512M)", 1, 0},
 		{'c', "cpus", OPTION_NUMBER, &cpus, "N", "processors of its sandboxes (default: 1)",
 		 1, 255},
+		{'d', "disk", OPTION_MIB, &disk_mb, "SIZE",
+		 "a disk that its sandboxes write to (default: none, they write to memory)", 64,
+		 1 << 20},
 		{0, "start-cmd", OPTION_TEXT, &start_cmd, "COMMAND",
 		 "started before the snapshot; every sandbox wakes with it running"},
 		{0, "ready-cmd", OPTION_TEXT, &ready_cmd, "COMMAND",
@@ -199,7 +205,7 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 	progress_start(&b.progress, cli, "building %s", b.name);
 	r = http_new(cli->socket, &problem, &http);
 	b.http = http;
-	r = r ? r : ask_template(&b, memory_mb, cpus, &problem);
+	r = r ? r : ask_template(&b, memory_mb, cpus, disk_mb, &problem);
 	r = r ? r : start_build(&b, start_cmd, ready_cmd, no_working_set, &problem);
 	r = r ? r : watch_build(&b, &reply, &problem);
 	progress_end(&b.progress);
@@ -226,7 +232,7 @@ const struct command cmd_template_build = {
 		"standard error. Ctrl-C stops watching, not the build. At its end the template is\n"
 		"restored once, to record its working set: what is loaded first from then on.\n",
 	.examples = "  dorm template build\n"
-		    "  dorm template build --memory 1G --cpus 2 big\n"
+		    "  dorm template build --memory 1G --cpus 2 --disk 4G big\n"
 		    "  dorm template build --start-cmd 'python3 -m http.server' "
 		    "--ready-cmd 'nc -z 127.0.0.1 8000' web\n",
 	.max_args = 1,

@@ -51,6 +51,7 @@
 #define END_OF_INPUT	 "\x04" /* Ctrl-D: what a terminal has instead of an end of file */
 
 struct exec_session {
+	const struct cli *cli;
 	const struct exec_options *o;
 	struct http_loop *loop;
 	struct http_loop_handle *answer;
@@ -466,7 +467,8 @@ static json_t *start_message(const struct exec_session *s)
 /* Who and where, for every request of the session; those of Start alone are harmless elsewhere. */
 static int make_headers(struct exec_session *s)
 {
-	int r = sandbox_headers_init(&s->headers, s->o->sandbox_id, s->o->user);
+	int r = sandbox_headers_init(s->cli->socket, s->o->sandbox_id, s->o->user, &s->problem,
+				     &s->headers);
 
 	return r ? r
 		 : sandbox_headers_add(&s->headers,
@@ -675,7 +677,8 @@ static void deinit(struct exec_session *s)
 
 int exec_session_run(const struct cli *cli, const struct exec_options *options)
 {
-	struct exec_session s = {.o = options,
+	struct exec_session s = {.cli = cli,
+				 .o = options,
 				 .exit_code = -1,
 				 .signal_fd = -1,
 				 .what = options->attach ? options->attach : options->argv[0],

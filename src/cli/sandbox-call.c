@@ -10,10 +10,10 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/str.h"
+#include "cli/access.h"
 #include "cli/http-loop.h"
 #include "cli/http.h"
 
-#define AGENT_PORT "49983"
 #define CALL_MS	   30000
 #define ANSWER_MAX (16u << 20)
 
@@ -52,18 +52,22 @@ static char *basic(const char *user)
 	return str_printf("Authorization: Basic %s", coded);
 }
 
-int sandbox_headers_init(struct sandbox_headers *h, const char *id, const char *user)
+int sandbox_headers_init(const char *socket, const char *id, const char *user,
+			 struct problem *problem, struct sandbox_headers *ret)
 {
-	int r;
+	_cleanup_access_ struct access access = {0};
+	struct sandbox_headers h = {0};
+	int r = access_get(socket, id, problem, &access);
 
-	*h = (struct sandbox_headers){0};
-	r = sandbox_headers_add(h, str_printf("E2b-Sandbox-Id: %s", id));
-	r = r ? r : sandbox_headers_add(h, str_printf("E2b-Sandbox-Port: %s", AGENT_PORT));
-	r = r ? r : sandbox_headers_add(h, str_printf("Connect-Protocol-Version: 1"));
+	for (size_t i = 0; !r && access.headers[i]; i++)
+		r = sandbox_headers_add(&h, take_ptr(access.headers[i]));
+	r = r ? r : sandbox_headers_add(&h, str_printf("Connect-Protocol-Version: 1"));
 	if (!r && user)
-		r = sandbox_headers_add(h, basic(user));
+		r = sandbox_headers_add(&h, basic(user));
 	if (r)
-		sandbox_headers_deinit(h);
+		sandbox_headers_deinit(&h);
+	else
+		*ret = h;
 	return r;
 }
 
@@ -150,7 +154,7 @@ int sandbox_call(struct cli *cli, const char *id, const char *path, json_t *body
 					    .on_data = on_data,
 					    .on_done = on_done,
 					    .userdata = &c};
-	int r = text ? sandbox_headers_init(&headers, id, NULL) : -ENOMEM;
+	int r = text ? sandbox_headers_init(cli->socket, id, NULL, problem, &headers) : -ENOMEM;
 
 	json_decref(body);
 	if (!r) {

@@ -19,11 +19,14 @@ struct sandbox_headers {
 };
 
 /**
- * sandbox_headers_init() - for requests to the agent of sandbox @id
+ * sandbox_headers_init() - for requests to the agent of sandbox @id; asks dormd for its access token
+ * @socket: of dormd
  * @user: whom to act as there; NULL: its default user
- * Return: 0; -ENOMEM, with nothing to release
+ * Return: 0; HTTP_E_STATUS (there is no such sandbox) or negative errno, with the reason in @problem
+ *         and nothing to release
  */
-int sandbox_headers_init(struct sandbox_headers *h, const char *id, const char *user);
+int sandbox_headers_init(const char *socket, const char *id, const char *user,
+			 struct problem *problem, struct sandbox_headers *ret);
 
 /** sandbox_headers_add() - @header: consumed; NULL is out of memory. Return: 0; -ENOMEM */
 int sandbox_headers_add(struct sandbox_headers *h, char *header);

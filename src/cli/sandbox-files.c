@@ -16,19 +16,28 @@
 
 #define MAX_ANSWER (64u << 20)
 
+int sandbox_files_open(struct sandbox_files *f, struct problem *problem)
+{
+	return sandbox_headers_init(f->socket, f->id, f->user, problem, &f->headers);
+}
+
+void sandbox_files_close(struct sandbox_files *f)
+{
+	sandbox_headers_deinit(&f->headers);
+}
+
 static int transfer(const struct sandbox_files *f, struct http_transfer *t, json_t **ret,
 		    struct problem *problem)
 {
-	_cleanup_(sandbox_headers_deinit) struct sandbox_headers h = {0};
 	_cleanup_reply_ struct http_reply reply = {0};
-	int r = t->path ? sandbox_headers_init(&h, f->id, f->user) : -ENOMEM;
+	int r;
 
-	if (r < 0) {
+	if (!t->path) {
 		problem_set(problem, 503, "out of memory");
-		return error_trace(r);
+		return error_trace(-ENOMEM);
 	}
 	t->socket = f->socket;
-	t->headers = (const char *const *)h.list;
+	t->headers = (const char *const *)f->headers.list;
 	t->progress = f->progress;
 	r = http_transfer(t, &reply, problem);
 	if (r == 0 && ret)

@@ -12,13 +12,19 @@
 
 #include "base/problem.h"
 #include "cli/progress.h"
+#include "cli/sandbox-call.h"
 
 struct sandbox_files {
 	const char *socket;
 	const char *id;
 	const char *user; /* NULL: the sandbox's default */
 	struct progress *progress;
+	struct sandbox_headers headers; /* of sandbox_files_open() */
 };
+
+/** sandbox_files_open() - when the fields above are set: learn how to be let in */
+int sandbox_files_open(struct sandbox_files *f, struct problem *problem);
+void sandbox_files_close(struct sandbox_files *f);
 
 /** sandbox_files_get() - the content of @path, into @fd */
 int sandbox_files_get(const struct sandbox_files *f, const char *path, int fd,

@@ -563,7 +563,7 @@ static void test_rm(void **state)
 static void test_describe(void **state)
 {
 	static const struct line lines[] = {
-		{"GET", "/sandboxes/i1", 200,
+		{"GET", "/sandboxes/i1?repair=1", 200,
 		 "{\"sandboxID\":\"i1\",\"memoryMB\":512,\"metadata\":{\"jobName\":\"x\\u001b\"}}"},
 		{"GET", "/sandboxes/i1/memory", 200,
 		 "{\"sharedBytes\":1048576,\"faults\":{\"missing\":3,\"deep\":{\"a\":1}},\"empty\":"

@@ -122,16 +122,29 @@ static void live(struct sandbox *b, int fd)
 		end_frames(fd, 7, "exit status 7");
 }
 
+/* What every session begins with. Return: was it that? */
+static bool answer_access(const struct test_request *rq, int fd)
+{
+	if (!test_is(rq, "GET", "/sandboxes/i1"))
+		return false;
+	test_reply_json(fd, 200, "{\"sandboxID\":\"i1\",\"envdAccessToken\":\"secret\"}");
+	return true;
+}
+
 static void handle(struct test_server *s, const struct test_request *rq, int fd)
 {
 	struct sandbox *b = test_server_userdata(s);
+
+	if (answer_access(rq, fd))
+		return;
 
 	if (test_is(rq, "POST", "/v2/sandboxes")) {
 		test_reply_json(fd, 201, "{\"sandboxID\":\"i1\"}");
 	} else if (test_is(rq, "DELETE", "/sandboxes/i1")) {
 		test_reply_json(fd, 204, "");
 	} else if (!strstr(rq->head, "E2b-Sandbox-Id: i1\r\n") ||
-		   !strstr(rq->head, "E2b-Sandbox-Port: 49983\r\n")) {
+		   !strstr(rq->head, "E2b-Sandbox-Port: 49983\r\n") ||
+		   !strstr(rq->head, "X-Access-Token: secret\r\n")) {
 		test_reply_json(fd, 400,
 				"{\"code\":400,\"message\":\"no sandbox in the headers\"}");
 	} else if (test_is(rq, "POST", "/process.Process/SendInput")) {
@@ -272,6 +285,8 @@ static void raw(struct test_server *s, const struct test_request *rq, int fd)
 {
 	struct sandbox *b = test_server_userdata(s);
 
+	if (answer_access(rq, fd))
+		return;
 	test_stream_begin(fd, CONNECT);
 	for (size_t i = 0; i < b->n_frames; i++)
 		test_stream(fd, b->frames + i, 1); /* every byte by itself */
@@ -348,7 +363,11 @@ static void gone(struct test_server *s, const struct test_request *rq, int fd)
 {
 	int *variant = test_server_userdata(s);
 
-	if (*variant == 0)
+	if (*variant == 3)
+		test_reply_json(fd, 404, "{\"code\":404,\"message\":\"there is no sandbox i1\"}");
+	else if (answer_access(rq, fd))
+		return;
+	else if (*variant == 0)
 		test_reply_json(fd, 502,
 				"{\"sandboxId\":\"i1\",\"message\":\"The sandbox was not "
 				"found\",\"code\":502}");
@@ -361,9 +380,10 @@ static void gone(struct test_server *s, const struct test_request *rq, int fd)
 static void test_http_errors(void **state)
 {
 	static const char *const errors[] = {"hint: see what state it is in",
-					     "answered with text/html", "closed the connection"};
+					     "answered with text/html", "closed the connection",
+					     "dorm: there is no sandbox i1\nhint: see what state"};
 
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		struct test_server *s = test_server_start(gone, &i);
 		struct test_outcome o = test_dorm(s, "", "exec", "i1", "--", "prog", NULL);
 
@@ -382,6 +402,8 @@ static void flood(struct test_server *s, const struct test_request *rq, int fd)
 	struct sandbox *b = test_server_userdata(s);
 	char kib[1024];
 
+	if (answer_access(rq, fd))
+		return;
 	if (strcmp(rq->target, START_PATH) != 0) {
 		flip(b, &b->signalled);
 		test_reply_json(fd, 200, "{}");

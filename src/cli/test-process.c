@@ -64,8 +64,11 @@ static void handle(struct test_server *s, const struct test_request *rq, int fd)
 {
 	struct sandbox *b = test_server_userdata(s);
 
-	if (!strstr(rq->head, "E2b-Sandbox-Id: i1\r\n") ||
-	    !strstr(rq->head, "E2b-Sandbox-Port: 49983\r\n")) {
+	if (test_is(rq, "GET", "/sandboxes/i1")) {
+		test_reply_json(fd, 200, "{\"envdAccessToken\":\"secret\"}");
+	} else if (!strstr(rq->head, "E2b-Sandbox-Id: i1\r\n") ||
+		   !strstr(rq->head, "X-Access-Token: secret\r\n") ||
+		   !strstr(rq->head, "E2b-Sandbox-Port: 49983\r\n")) {
 		test_reply_json(fd, 400, "{\"code\":400,\"message\":\"whose?\"}");
 	} else if (test_is(rq, "POST", "/process.Process/List")) {
 		test_reply_json(fd, 200,

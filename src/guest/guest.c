@@ -182,7 +182,7 @@ int guest_prepare(const char *cache_dir, const char *agent, guest_progress progr
  * Every option has a reason; those without a comment are needed in any case.
  * Left out on purpose: init_on_free=1, which would write all of the memory at boot (1.2 s).
  */
-char *guest_cmdline(uint64_t tsc_khz)
+char *guest_cmdline(uint64_t tsc_khz, bool emulated)
 {
 	static const char common[] =
 		"console=ttyS0 quiet panic=-1"
@@ -199,10 +199,17 @@ char *guest_cmdline(uint64_t tsc_khz)
 		" i8042.noaux i8042.nokbd"; /* nor for a mouse and a keyboard */
 
 	/*
+	 * String instructions are emulated a step at a time: a page is cleared in 8-byte steps
+	 * instead of bytes, which makes that three times as fast.
+	 */
+	const char *emulation = emulated ? " clearcpuid=erms,fsrm" : "";
+
+	/*
 	 * Measuring the TSC against the PIT fails under load, and then the delay calibration waits
 	 * for a PIT interrupt that hardware-reduced ACPI does not have: the boot hangs for ever.
 	 */
 	if (tsc_khz)
-		return str_printf("%s tsc_early_khz=%" PRIu64 " tsc=reliable", common, tsc_khz);
-	return str_printf("%s", common);
+		return str_printf("%s%s tsc_early_khz=%" PRIu64 " tsc=reliable", common, emulation,
+				  tsc_khz);
+	return str_printf("%s%s", common, emulation);
 }

@@ -8,6 +8,7 @@
  * lies in a directory named by a digest of its inputs, and appears there by rename. Any thread;
  * concurrent calls on one cache wait for each other (a lock file).
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/problem.h"
@@ -31,5 +32,6 @@ typedef void (*guest_progress)(void *userdata, const char *text);
 int guest_prepare(const char *cache_dir, const char *agent, guest_progress progress, void *userdata,
 		  struct problem *problem, struct guest *ret);
 
-/** guest_cmdline() - the kernel's command line for a boot on this host; fresh memory */
-char *guest_cmdline(uint64_t tsc_khz);
+/** guest_cmdline() - the kernel's command line for a boot on this host; @emulated: without KVM.
+ *  Fresh memory */
+char *guest_cmdline(uint64_t tsc_khz, bool emulated);

@@ -151,7 +151,7 @@ static void test_bad_agent(void **state)
 static void test_boot(void **state)
 {
 	const char *qemu = getenv("DORM_QEMU") ? getenv("DORM_QEMU") : "qemu-system-x86_64";
-	_cleanup_free_ char *cmdline = guest_cmdline(2000000);
+	_cleanup_free_ char *cmdline = guest_cmdline(2000000, true);
 	_cleanup_buf_ struct buf out = {0};
 	struct guest g = {0};
 	unsigned steps;

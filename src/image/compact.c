@@ -20,6 +20,9 @@
  *     fsync of both parents            (only now may the old one be taken apart)
  *     tmp/c1 is removed     path: new
  *
+ * The layers of its writable disk are merged along with it (image/disk-merge.c), and on their own
+ * when only their chain is too long.
+ *
  * The base of the snapshot (image/image-base.h) goes along while enough is left to share. Layers of
  * the base are linked by whoever else has it, so they are no own ones and not merged; where they
  * are own, nobody is left to share with.
@@ -40,6 +43,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "image/compact-internal.h"
+#include "image/disk-merge.h"
 #include "image/image-base.h"
 #include "image/outcome.h"
 #include "image/snapshot-files.h"
@@ -168,14 +172,27 @@ static int open_source(struct compaction *c, struct problem *problem)
 	return r ? r : open_set(c, problem);
 }
 
+static bool disks_are_due(const struct compaction *c)
+{
+	if (c->options->policy.off && !c->options->force)
+		return false;
+	return c->options->force ? disk_chain_has_own(c->src_dirfd, &c->manifest)
+				 : disk_chain_is_long(&c->manifest);
+}
+
 static int choose(struct compaction *c)
 {
 	const struct compact_options *o = c->options;
 	const uint32_t n = image_n_layers(c->image);
 
-	if (!o->force && !compact_due(c->layers, n, &o->policy))
-		return COMPACT_E_NOT_DUE;
-	return compact_choose(c->layers, n, &o->policy, o->force) ? 0 : COMPACT_E_NOT_DUE;
+	uint32_t n_chosen = 0;
+
+	if (o->force || compact_due(c->layers, n, &o->policy))
+		n_chosen = compact_choose(c->layers, n, &o->policy, o->force);
+	if (n_chosen)
+		return 0;
+	/* the disks alone: the same map is written again */
+	return disks_are_due(c) ? 0 : COMPACT_E_NOT_DUE;
 }
 
 /* The device state of a sealed snapshot is encrypted anew by snapshot_commit(). */
@@ -195,6 +212,20 @@ static int copy_device(const struct compaction *c, int dirfd, struct problem *pr
 	return error_trace(r);
 }
 
+/* All are linked in @dirfd: what the source alone has, has two names now. */
+static int merge_disks(struct compaction *c, int dirfd, struct problem *problem)
+{
+	const struct disk_merge_options o = {.max_layers = DISK_CHAIN_MAX,
+					     .own_links = 2,
+					     .force = c->options->force,
+					     .cancelled = c->options->cancelled,
+					     .userdata = c->options->userdata};
+	_cleanup_fd_ int disks = -1;
+	int r = c->manifest.n_disks ? plain_dir_open(dirfd, "disks", problem, &disks) : 0;
+
+	return r || disks < 0 ? r : disk_merge(disks, &c->manifest, &o, problem, &c->stats.disk);
+}
+
 static int fill(struct compaction *c, int dirfd, struct problem *problem)
 {
 	struct manifest *m = &c->manifest;
@@ -206,8 +237,10 @@ static int fill(struct compaction *c, int dirfd, struct problem *problem)
 	if (r == 0)
 		r = snapshot_link_disks(c->src_dirfd, dirfd, m, problem);
 	if (r == 0)
+		r = merge_disks(c, dirfd, problem);
+	if (r == 0)
 		r = image_base_put(dirfd, c->src_dirfd, m, false, problem, m->base_image_id);
-	m->lineage_compacted += c->stats.bytes_written;
+	m->lineage_compacted += c->stats.bytes_written + c->stats.disk.bytes_written;
 	return r;
 }
 

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/problem.h"
+#include "image/disk-merge.h"
 #include "image/image.h"
 
 struct compact_policy {
@@ -64,6 +65,7 @@ struct compact_stats {
 	uint64_t bytes_read;	/* decoded */
 	uint64_t bytes_written; /* of the new layer */
 	uint64_t bytes_dropped; /* of the layers it stands for */
+	struct disk_merge_stats disk;
 };
 
 /* outcomes */

@@ -225,6 +225,17 @@ static json_t *disks_to_json(const struct manifest *m)
 			json_pack("{s:s, s:s, s:b, s:I}", "name", d->name, "format", d->format,
 				  "read_only", d->read_only, "bytes", (json_int_t)d->size);
 
+		if (disk && ((d->backing[0] &&
+			      json_object_set_new(disk, "backing", json_string(d->backing)) < 0) ||
+			     (d->virtual_bytes &&
+			      json_object_set_new(disk, "virtual_bytes",
+						  json_integer((json_int_t)d->virtual_bytes)) <
+				      0) ||
+			     (d->digest[0] &&
+			      json_object_set_new(disk, "digest", json_string(d->digest)) < 0))) {
+			json_decref(disk);
+			return NULL;
+		}
 		if (json_array_append_new(list, disk) < 0)
 			return NULL;
 	}
@@ -430,6 +441,13 @@ static int get_disk(const json_t *disk, const char *name, struct manifest *m,
 		r = get_member(disk, "read_only", JSON_TRUE, &v, problem);
 	if (r == 0)
 		r = get_number(disk, "bytes", MAX_NUMBER, &d->size, problem);
+	if (r == 0 && json_object_get(disk, "backing"))
+		r = get_text(disk, "backing", sizeof(d->backing), is_disk_name, d->backing,
+			     problem);
+	if (r == 0 && json_object_get(disk, "virtual_bytes"))
+		r = get_number(disk, "virtual_bytes", MAX_NUMBER, &d->virtual_bytes, problem);
+	if (r == 0 && json_object_get(disk, "digest"))
+		r = get_text(disk, "digest", sizeof(d->digest), is_digest, d->digest, problem);
 	if (r)
 		return r;
 	d->read_only = json_is_true(v);

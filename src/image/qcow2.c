@@ -339,8 +339,11 @@ int disk_check_chain(int disks_dirfd, const struct snapshot_disk *disks, size_t 
 		struct qcow2_info info;
 
 		next[i] = -1;
-		if (!strcmp(disks[i].format, "raw"))
+		if (!strcmp(disks[i].format, "raw") && !disks[i].backing[0])
 			continue;
+		if (!strcmp(disks[i].format, "raw"))
+			return refuse(problem, "disks/%s: a raw disk with a backing file",
+				      disks[i].name);
 		if (strcmp(disks[i].format, "qcow2")) {
 			problem_set(problem, 500,
 				    "disks/%s: format \"%s\", known are raw and qcow2",
@@ -348,6 +351,13 @@ int disk_check_chain(int disks_dirfd, const struct snapshot_disk *disks, size_t 
 			return DISK_E_CORRUPT;
 		}
 		r = read_disk(disks_dirfd, &disks[i], problem, &info);
+		if (r == 0 && disks[i].backing[0] && strcmp(disks[i].backing, info.backing)) {
+			problem_set(problem, 500,
+				    "disks/%s: its backing file is %s, the manifest says %s",
+				    disks[i].name, info.backing[0] ? info.backing : "none",
+				    disks[i].backing);
+			return DISK_E_CORRUPT;
+		}
 		if (r == 0 && info.backing[0]) {
 			next[i] = find_backing(disks, n, i, &info, problem);
 			r = next[i] < 0 ? DISK_E_CORRUPT : 0;

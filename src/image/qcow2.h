@@ -5,7 +5,8 @@
  *
  * A qcow2 overlay names its backing file, and QEMU opens whatever is named there. So before an
  * overlay becomes part of a snapshot, or one from a snapshot is handed to QEMU, that name must be
- * one of the snapshot's own disks. Only headers are read, nothing is ever written. Any thread.
+ * one of the snapshot's own disks. Only headers are read. The empty overlay that a running sandbox
+ * writes into is made here too. Any thread.
  *
  * Source: QEMU docs/interop/qcow2.txt
  */
@@ -36,11 +37,30 @@ struct qcow2_info {
  */
 int qcow2_read_info(int fd, struct problem *problem, struct qcow2_info *ret);
 
+/**
+ * qcow2_create() - make the empty file @fd an overlay in which nothing is written yet
+ * @virtual_bytes:  a multiple of 512; that of the backing file, if there is one
+ * @backing:        name of the file beside it, at most 63 bytes; NULL without
+ * @backing_format: "raw" or "qcow2"
+ * Not fsynced. Takes 12 KiB and no program. Return: 0; negative errno
+ */
+int qcow2_create(int fd, uint64_t virtual_bytes, const char *backing, const char *backing_format);
+
+/** qcow2_empty_bytes() - size of the file that qcow2_create() makes; what was written to is larger */
+uint64_t qcow2_empty_bytes(uint64_t virtual_bytes);
+
+/**
+ * qcow2_set_backing() - write another name of a backing file into the header
+ * @fd: opened for writing; a file that names one already, of the same format
+ * Return: 0; DISK_E_CORRUPT; negative errno
+ */
+int qcow2_set_backing(int fd, const char *backing, struct problem *problem);
+
 struct snapshot_disk;
 /**
  * disk_check_chain() - every qcow2 disk of the list is one, its size is believable, its backing
- * file is another disk of the list, in the format that the list says, and no chain comes back to
- * itself
+ * file is another disk of the list, in the format that the list says and the one that the list
+ * names if it names one, and no chain comes back to itself
  * @disks_dirfd: the directory with the files
  * One header is read per qcow2 disk; without such disks @disks_dirfd is not looked at.
  * Return: 0; DISK_E_CORRUPT; negative errno

@@ -205,6 +205,36 @@ static int describe_device(int dirfd, struct manifest *m, struct problem *proble
 	return error_trace(r);
 }
 
+static int describe_disk(int disks_dirfd, struct snapshot_disk *d, struct problem *problem)
+{
+	_cleanup_fd_ int fd = -1;
+	struct qcow2_info info;
+	int r = plain_file_open(disks_dirfd, d->name, d->name, problem, &fd, NULL);
+
+	if (r == 0 && !strcmp(d->format, "qcow2")) {
+		/* what is wrong with a header is told by the check of all files */
+		if (qcow2_read_info(fd, NULL, &info) == 0)
+			d->virtual_bytes = info.virtual_bytes;
+	}
+	if (r == 0)
+		r = plain_file_digest(fd, d->digest);
+	if (r < 0)
+		problem_errno(problem, r, "disks/%s: reading it", d->name);
+	return error_trace(r);
+}
+
+/* Of the disks that have no digest yet: of what the guest wrote since the last time. */
+static int describe_disks(int dirfd, struct manifest *m, struct problem *problem)
+{
+	_cleanup_fd_ int disks = -1;
+	int r = m->n_disks ? plain_dir_open(dirfd, "disks", problem, &disks) : 0;
+
+	for (uint32_t i = 0; r == 0 && i < m->n_disks; i++)
+		if (!m->disks[i].digest[0])
+			r = describe_disk(disks, &m->disks[i], problem);
+	return r;
+}
+
 static int describe_image(const struct image *image, struct manifest_files *ret)
 {
 	struct manifest_files files = {.map_bytes = image_map_bytes(image)};
@@ -279,6 +309,8 @@ static int describe(const struct snapshot_tmp *tmp, const struct keyring *keys, 
 		r = encrypt_device(tmp, keys, problem);
 	if (r == 0)
 		r = describe_device(dirfd, m, problem);
+	if (r == 0)
+		r = describe_disks(dirfd, m, problem);
 	if (r == 0)
 		r = describe_image(image, ret);
 	return error_trace(r);

@@ -22,12 +22,21 @@
 
 #define SNAPSHOT_MAX_DISKS  16
 #define SNAPSHOT_MAX_LAYERS 4096
+#define DIGEST_HEX	    32
 
+/*
+ * A file below disks/. Those that no other one names as its backing file are the guest's devices,
+ * in the order of the list; under each lies its chain.
+ */
 struct snapshot_disk {
-	char name[32];	/* file below disks/ */
+	char name[32];
 	char format[8]; /* "raw" or "qcow2" (whose backing file is another disk of the list) */
-	bool read_only;
-	uint64_t size; /* bytes */
+	bool read_only; /* of a device: false: each sandbox has an overlay of its own over it */
+	uint64_t size;	/* bytes */
+	uint64_t virtual_bytes;	      /* what the guest sees; set by snapshot_commit(); 0: not known */
+	char backing[32];	      /* the disk below it; "": none, or only its header says so */
+	char digest[DIGEST_HEX + 1]; /* XXH3-128 of the file, set by snapshot_commit(); "": not
+					known */
 };
 
 /* What manifest.json says. Fixed-size text is cut never: too long is refused when reading. */

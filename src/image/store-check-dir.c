@@ -214,7 +214,9 @@ static int check_disks(const struct visit *v)
 		char name[sizeof(v->m.disks[i].name) + 8];
 
 		(void)snprintf(name, sizeof(name), "disks/%s", v->m.disks[i].name);
-		r = check_file(v, name, v->m.disks[i].size, NULL);
+		r = check_file(v, name, v->m.disks[i].size,
+			       v->c->options->data && v->m.disks[i].digest[0] ? v->m.disks[i].digest
+									      : NULL);
 	}
 	return r;
 }

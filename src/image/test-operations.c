@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "image/compact.h"
 #include "image/disk.h"
+#include "image/qcow2-layout.h"
 #include "image/image-base.h"
 #include "image/layer-format.h"
 #include "image/le.h"
@@ -124,6 +125,48 @@ static int put_disk(struct snapshot_tmp *tmp, int parent_dirfd, struct manifest 
 	return r;
 }
 
+static int make_layer(int disks, const char *name, const char *backing, const char *format,
+		      bool written)
+{
+	_cleanup_fd_ int fd = openat(disks, name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	uint8_t page[DORM_PAGE_SIZE], l1[8] = {0x80, 0, 0, 0, 0, 4}, l2[8] = {0x80, 0, 0, 0, 0, 5};
+	int r = fd < 0 ? -errno : qcow2_create(fd, QCOW2_CLUSTER, backing, format);
+
+	memset(page, 'c', sizeof(page));
+	if (r < 0 || !written)
+		return r;
+	if (ftruncate(fd, 6 * (off_t)QCOW2_CLUSTER) < 0)
+		return -errno;
+	r = qcow2_write_counts(fd, 6, 6);
+	if (r == 0)
+		r = qcow2_write_at(fd, l1, sizeof(l1), 3 * QCOW2_CLUSTER);
+	if (r == 0)
+		r = qcow2_write_at(fd, l2, sizeof(l2), 4 * QCOW2_CLUSTER);
+	return r ? r : qcow2_write_at(fd, page, sizeof(page), 5 * QCOW2_CLUSTER);
+}
+
+/* A disk that is written: raw below, and two layers that a compaction makes one. */
+static int put_chain(struct snapshot_tmp *tmp, struct manifest *m, struct problem *problem)
+{
+	_cleanup_fd_ int disks = file_open_dir(tmp->dirfd, "disks"), raw = -1;
+	struct snapshot_disk *d = &m->disks[m->n_disks];
+	int r;
+
+	raw = openat(disks, "c0", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	r = raw < 0 || ftruncate(raw, QCOW2_CLUSTER) < 0 ? -errno : 0;
+	if (r == 0)
+		r = make_layer(disks, "c1", "c0", "raw", false);
+	if (r == 0)
+		r = make_layer(disks, "c2", "c1", "qcow2", true);
+	if (r < 0)
+		problem_errno(problem, r, "disks/c0 to c2");
+	d[0] = (struct snapshot_disk){"c0", "raw", true, QCOW2_CLUSTER};
+	d[1] = (struct snapshot_disk){"c1", "qcow2", true, 4 * QCOW2_CLUSTER, .backing = "c0"};
+	d[2] = (struct snapshot_disk){"c2", "qcow2", false, 6 * QCOW2_CLUSTER, .backing = "c1"};
+	m->n_disks += 3;
+	return r;
+}
+
 /* As of a snapshot of a sandbox that was created from the parent. */
 static int put_base(const struct snapshot_tmp *tmp, int parent_dirfd, const struct keyring *keys,
 		    struct manifest *m, struct problem *problem)
@@ -154,6 +197,8 @@ static int take(struct store *s, struct image *parent, int parent_dirfd, const c
 		problem_errno(problem, r, "device");
 	if (r == 0)
 		r = put_disk(&tmp, parent_dirfd, &m, problem);
+	if (r == 0 && !strcmp(id, OLD)) /* that one is compacted, and a few are slow enough */
+		r = put_chain(&tmp, &m, problem);
 	if (r == 0)
 		r = write_image(&tmp, parent, parent_dirfd, scene_memory(memory), keys, &m,
 				problem);

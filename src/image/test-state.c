@@ -17,6 +17,7 @@
 #include "image/snapshot.h"
 #include "image/store.h"
 #include "image/test-fixture.h"
+#include "image/plain-file.h"
 #include "image/test-operations.h"
 #include "image/working-set.h"
 
@@ -98,6 +99,24 @@ static void check_layer(FILE *out, int dirfd, const char *path, const char *name
 	stray(out, dirfd, path, name, NULL);
 }
 
+/* Another disk than the first: what the manifest says of it must be true. */
+static void check_chain_file(FILE *out, int dirfd, const char *path, const char *name,
+			     const struct manifest *m)
+{
+	char below[512], digest[DIGEST_LEN + 1];
+	_cleanup_fd_ int fd = -1;
+
+	(void)snprintf(below, sizeof(below), "%s/%s", path, name);
+	fd = openat(dirfd, below, O_RDONLY | O_CLOEXEC);
+	for (uint32_t i = 1; i < m->n_disks; i++)
+		if (!strcmp(m->disks[i].name, name)) {
+			if (plain_file_digest(fd, digest) < 0 || strcmp(digest, m->disks[i].digest))
+				(void)fprintf(out, "damaged: %s\n", below);
+			return;
+		}
+	stray(out, dirfd, path, name, NULL);
+}
+
 static void check_disk(FILE *out, int dirfd, const char *path, const char *name, const void *arg)
 {
 	const struct seen *s = arg;
@@ -106,8 +125,8 @@ static void check_disk(FILE *out, int dirfd, const char *path, const char *name,
 	size_t len, start = 50 * DORM_PAGE_SIZE;
 
 	(void)snprintf(below, sizeof(below), "%s/%s", path, name);
-	if (s->m->n_disks != 1 || strcmp(s->m->disks[0].name, name)) {
-		stray(out, dirfd, path, name, NULL);
+	if (!s->m->n_disks || strcmp(s->m->disks[0].name, name)) {
+		check_chain_file(out, dirfd, path, name, s->m);
 		return;
 	}
 	if (file_read(dirfd, below, MAX_BYTES, &data, &len) < 0 || len != s->m->disks[0].size) {

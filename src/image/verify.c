@@ -7,6 +7,7 @@
  * compared, so that a store can be checked by who may not read it.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,6 +129,34 @@ static int verify_device(int dirfd, const struct manifest *m, const struct keyri
 		    : open_stored_device(dirfd, m, problem, &fd, &bytes);
 }
 
+static int verify_disk(int disks_dirfd, const struct snapshot_disk *d, struct problem *problem)
+{
+	_cleanup_fd_ int fd = -1;
+	char what[sizeof(d->name) + 8], digest[DIGEST_LEN + 1];
+	int r;
+
+	(void)snprintf(what, sizeof(what), "disks/%s", d->name);
+	r = plain_file_open(disks_dirfd, d->name, what, problem, &fd, NULL);
+	if (r == 0)
+		r = plain_file_digest(fd, digest);
+	if (r == 0 && strcmp(digest, d->digest))
+		r = image_corrupt(problem, "%s: checksum mismatch (stored 0x%s, read 0x%s)", what,
+				  d->digest, digest);
+	return r;
+}
+
+/* Snapshots of an earlier day say nothing of what is in their disks. */
+static int verify_disks(int dirfd, const struct manifest *m, struct problem *problem)
+{
+	_cleanup_fd_ int disks = -1;
+	int r = m->n_disks ? plain_dir_open(dirfd, "disks", problem, &disks) : 0;
+
+	for (uint32_t i = 0; r == 0 && i < m->n_disks; i++)
+		if (m->disks[i].digest[0])
+			r = verify_disk(disks, &m->disks[i], problem);
+	return error_trace(r);
+}
+
 static int verify_layers(const struct image *image, const struct manifest_files *files,
 			 struct problem *problem)
 {
@@ -184,6 +213,8 @@ int snapshot_verify(int dirfd, const struct keyring *keys, snapshot_progress pro
 	for (uint32_t i = 0; i < image_n_layers(image); i++)
 		v.total += image_layer_frames(image, i);
 	r = verify_frames(&v, problem);
+	if (r == 0)
+		r = verify_disks(dirfd, &m, problem);
 	if (r == 0) /* last: what is said of it means that all else is whole */
 		r = working_set_check(dirfd, image, problem);
 	if (r == 0)

@@ -2,61 +2,143 @@
 #include "sandbox/agent-client.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/base64.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/id.h"
+#include "base/str.h"
+#include "base/utf8.h"
 
 #define ENTROPY_BYTES 48
 #define OUTPUT_MAX    (64u << 10)
 #define MESSAGE_MAX   (1u << 20)
+#define REASON_MAX    400	   /* of a guest: what a problem holds */
+#define REPLY_MAX     (128u << 10) /* reports of hooks are in it; ends up in manifests */
 
-static int post(struct channel *ch, const char *path, json_t *body, uint64_t deadline_ns,
+/* A head that announces that the guest's hooks run first: by how much is the deadline later? */
+static uint64_t hooks_ms(struct channel_stream *s)
+{
+	const char *text = channel_stream_header(s, "x-dorm-hooks-ms");
+	uint64_t ms;
+
+	return text && str_to_u64(text, &ms) == 0 ? MIN(ms, (uint64_t)AGENT_HOOKS_MAX_MS) : 0;
+}
+
+static int read_all(struct channel_stream *s, uint64_t deadline_ns, struct buf *out)
+{
+	for (;;) {
+		char chunk[4096];
+		ssize_t n = channel_stream_read(s, chunk, sizeof(chunk), deadline_ns);
+
+		if (n <= 0)
+			return (int)n;
+		if (out->len + (size_t)n > REPLY_MAX)
+			return -EFBIG;
+		if (buf_append(out, chunk, (size_t)n) < 0)
+			return -ENOMEM;
+	}
+}
+
+static int post(struct channel *ch, const char *path, json_t *body, unsigned patience_ms,
 		int *ret_status, json_t **ret)
 {
+	static const struct channel_header type = {"content-type", "application/json"};
+	_cleanup_(channel_stream_closep) struct channel_stream *s = NULL;
 	_cleanup_free_ char *text = json_dumps(body, JSON_COMPACT);
 	_cleanup_buf_ struct buf reply = {0};
-	int r;
+	uint64_t deadline_ns = deadline_after_ms(patience_ms);
+	size_t len = text ? strlen(text) : 0;
+	int r = text ? 0 : -ENOMEM;
 
-	if (!text)
-		return -ENOMEM;
-	r = channel_call(ch, "POST", path, "application/json", text, strlen(text), deadline_ns,
-			 ret_status, &reply);
+	if (r == 0)
+		r = channel_stream_open(ch, "POST", path, &type, 1, false, &s);
+	if (r == 0)
+		r = channel_stream_write(s, text, len, true, deadline_ns);
+	if (r == 0)
+		r = channel_stream_head(s, deadline_ns, ret_status);
+	if (r == 0)
+		r = read_all(s, deadline_ns + hooks_ms(s) * NSEC_PER_MSEC, &reply);
+	if (text)
+		explicit_bzero(text, len);
 	if (r < 0)
 		return r;
 	*ret = json_loadb(reply.data ? reply.data : "", reply.len, 0, NULL);
 	return *ret ? 0 : -EBADMSG;
 }
 
-int agent_init(struct channel *ch, const char *sandbox_id, json_t *envs, uint64_t deadline_ns,
-	       struct problem *problem)
+/*
+ * /etc/machine-id: as lasting and as much its own as the sandbox's id, and no secret. Two FNV-1a
+ * hashes of the id with different beginnings; what must differ is what they are made from.
+ */
+static void machine_id(const char *sandbox_id, char out[33])
 {
+	uint64_t h[2] = {0xcbf29ce484222325ull, 0x9ae16a3b2f90404full};
+
+	for (int i = 0; i < 2; i++)
+		for (const char *p = sandbox_id; *p; p++)
+			h[i] = (h[i] ^ (unsigned char)*p) * 0x100000001b3ull;
+	(void)snprintf(out, 33, "%016" PRIx64 "%016" PRIx64, h[0], h[1]); /* fits */
+}
+
+static const char *or_null(const char *text)
+{
+	return text && text[0] ? text : NULL;
+}
+
+static json_t *init_body(const struct agent_identity *id)
+{
+	static const char *const kinds[] = {"boot", "wake", "fork", "resume"};
 	unsigned char entropy[ENTROPY_BYTES];
-	char coded[ENTROPY_BYTES / 3 * 4 + 1];
-	json_t *body, *reply = NULL;
-	const char *message;
-	int r, status;
+	char coded[ENTROPY_BYTES / 3 * 4 + 1], machine[33];
+	json_t *body;
 
 	id_random(entropy, sizeof(entropy));
 	base64_encode(entropy, sizeof(entropy), coded);
-	body = json_pack("{s:s, s:s, s:I, s:s, s:O*}", "sandboxID", sandbox_id, "hostname",
-			 sandbox_id, "timestampNs", (json_int_t)clock_real_ns(), "entropy", coded,
-			 "envVars", envs);
+	machine_id(id->sandbox_id, machine);
+	body = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:O*, s:s*, s:s*, s:s*, s:s*}", "kind",
+			 kinds[id->kind], "sandboxID", id->sandbox_id, "hostname", id->sandbox_id,
+			 "machineID", machine, "timestampNs", (json_int_t)clock_real_ns(),
+			 "entropy", coded, "envVars", id->envs, "templateID",
+			 or_null(id->template_id), "accessToken", or_null(id->token), "defaultUser",
+			 or_null(id->default_user), "defaultWorkdir", or_null(id->default_workdir));
 	explicit_bzero(entropy, sizeof(entropy));
+	explicit_bzero(coded, sizeof(coded));
+	return body;
+}
+
+/* In the guest's words, as far as a problem has room for them; they go into JSON. */
+static void describe_failure(const char *message, struct problem *problem)
+{
+	_cleanup_free_ char *text = message ? utf8_from(message) : NULL;
+	const char *why = text ? text : "no reason given";
+	size_t len = 0, more;
+
+	while ((more = utf8_len(why + len)) && len + more <= REASON_MAX)
+		len += more;
+	problem_set(problem, 500, "the guest's agent could not repair the sandbox: %.*s", (int)len,
+		    why);
+}
+
+int agent_init(struct channel *ch, const struct agent_identity *identity, unsigned patience_ms,
+	       struct problem *problem)
+{
+	json_t *body = init_body(identity), *reply = NULL;
+	int r, status;
+
 	if (!body)
 		return -ENOMEM;
-	r = post(ch, "/init", body, deadline_ns, &status, &reply);
+	r = post(ch, "/init", body, patience_ms, &status, &reply);
 	json_decref(body);
 	if (r < 0) {
 		problem_errno(problem, r, "the guest's agent did not answer its repair");
 		return r;
 	}
-	if (status != 200) {
-		message = json_string_value(json_object_get(reply, "message"));
-		problem_set(problem, 500, "the guest's agent could not repair the sandbox: %.300s",
-			    message ? message : "no reason given");
+	if (status != 200 || !json_is_true(json_object_get(reply, "ok"))) {
+		describe_failure(json_string_value(json_object_get(reply, "message")), problem);
 		r = -EIO;
 	}
 	json_decref(reply);
@@ -77,22 +159,42 @@ int agent_metrics(struct channel *ch, uint64_t deadline_ns, json_t **ret)
 	return *ret ? 0 : -EBADMSG;
 }
 
-int agent_prepare(struct channel *ch, uint64_t deadline_ns, json_t **ret_steps)
+/* The array in a reply; new reference. */
+static int take_steps(json_t *reply, int status, json_t **ret)
 {
-	json_t *body = json_object(), *reply = NULL, *steps;
+	json_t *steps = json_object_get(reply, "steps");
+
+	if (status != 200 || !json_is_array(steps))
+		return -EBADMSG;
+	*ret = json_incref(steps);
+	return 0;
+}
+
+int agent_prepare(struct channel *ch, unsigned patience_ms, json_t **ret_steps)
+{
+	json_t *body = json_object(), *reply = NULL;
 	int r, status;
 
-	r = body ? post(ch, "/prepare", body, deadline_ns, &status, &reply) : -ENOMEM;
+	r = body ? post(ch, "/prepare", body, patience_ms, &status, &reply) : -ENOMEM;
 	json_decref(body);
-	if (r < 0)
-		return r;
-	steps = json_object_get(reply, "steps");
-	if (status == 200 && json_is_array(steps))
-		*ret_steps = json_incref(steps);
-	else
-		r = -EBADMSG;
+	if (r == 0)
+		r = take_steps(reply, status, ret_steps);
 	json_decref(reply);
 	return r;
+}
+
+json_t *agent_last_repair(struct channel *ch, uint64_t deadline_ns)
+{
+	_cleanup_buf_ struct buf text = {0};
+	json_t *reply = NULL, *steps = NULL;
+	int status = 0;
+
+	if (channel_call(ch, "GET", "/repair", NULL, NULL, 0, deadline_ns, &status, &text) == 0)
+		reply = json_loadb(text.data ? text.data : "", text.len, 0, NULL);
+	if (take_steps(reply, status, &steps) < 0)
+		steps = NULL;
+	json_decref(reply);
+	return steps;
 }
 
 /* One message of a Connect stream: 1 byte of flags, 4 bytes of length (big endian), JSON. */

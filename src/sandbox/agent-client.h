@@ -7,15 +7,44 @@
 #include "base/problem.h"
 #include "channel/client.h"
 
+/* Why a guest is repaired: has it just booted, woken as itself, become another sandbox, or does it
+ * only go on where it was? */
+enum agent_kind { AGENT_BOOT, AGENT_WAKE, AGENT_FORK, AGENT_RESUME };
+
+/* What a sandbox is from now on. All borrowed; NULL or "": none. */
+struct agent_identity {
+	enum agent_kind kind;
+	const char *sandbox_id; /* also its host name */
+	const char *template_id;
+	const char *token; /* of clients */
+	const char *default_user;
+	const char *default_workdir;
+	json_t *envs;
+};
+
 /**
- * agent_init() - repair after a boot, wake or fork: identity, clock, random numbers, thaw
+ * agent_init() - repair after a boot, wake or fork: identity, token, clock, random numbers,
+ *                connections, the guest's own hooks, thaw
+ * @patience_ms: for the answer; for as long as the guest's hooks may take beyond that, it says how
+ *               long, and is believed up to AGENT_HOOKS_MAX_MS
  * Fails closed: anything but a complete repair is an error, and the VM must not be handed out.
  */
-int agent_init(struct channel *ch, const char *sandbox_id, json_t *envs, uint64_t deadline_ns,
+int agent_init(struct channel *ch, const struct agent_identity *identity, unsigned patience_ms,
 	       struct problem *problem);
 
-/** agent_prepare() - before a snapshot; @ret_steps: what it did, new reference */
-int agent_prepare(struct channel *ch, uint64_t deadline_ns, json_t **ret_steps);
+#define AGENT_HOOKS_MAX_MS 120000u
+
+/**
+ * agent_prepare() - before a snapshot
+ * @patience_ms: as with agent_init()
+ * @ret_steps:   what it did, as the snapshot's manifest keeps it: an array of {"name", "ok", "ms",
+ *               "error"?, "hooks"?}; new reference
+ */
+int agent_prepare(struct channel *ch, unsigned patience_ms, json_t **ret_steps);
+
+/** agent_last_repair() - what the guest's last repair did, in the same form; new reference, or NULL
+ *  when it does not say so before @deadline_ns */
+json_t *agent_last_repair(struct channel *ch, uint64_t deadline_ns);
 
 /** agent_metrics() - GET /metrics of the guest. @ret: new reference. Return: 0; -EBADMSG; negative
  *  errno */

@@ -24,33 +24,13 @@
 
 #define SESSION_MS	   10000
 #define KILL_MS		   10000
+#define REPORT_MS	   1000
 #define DEATH_WAIT_MS	   500 /* a socket hangs up before its process has ended */
 #define BOOT_TRIES	   3
 
 #define RECONNECT_TRY_MS   2000
 #define RECONNECT_PAUSE_MS 500
 #define RECONNECT_MS	   60000
-
-static int fill_disks(struct sandbox *sb, const struct guest *boot, char paths[][4200],
-		      struct vmm_config *config)
-{
-	char memory[32];
-
-	if (boot) {
-		config->disks[0] = (struct vmm_disk){.path = boot->rootfs, .read_only = true};
-		config->n_disks = 1;
-		return 0;
-	}
-	sandbox_memory_name(sb->record.generation, memory);
-	for (uint32_t i = 0; i < sb->manifest.n_disks; i++) {
-		(void)snprintf(paths[i], 4200, "%s/%s/disks/%s", sb->path, memory,
-			       sb->manifest.disks[i].name); /* bounded by sandbox_new() */
-		config->disks[i] = (struct vmm_disk){.path = paths[i],
-						     .read_only = sb->manifest.disks[i].read_only};
-	}
-	config->n_disks = sb->manifest.n_disks;
-	return 0;
-}
 
 /* What the pager said, in the words of the VMM. */
 static enum vmm_register how_to_register(const struct pager_session *session)
@@ -70,7 +50,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 		     struct problem *problem)
 {
 	_cleanup_free_ char *cmdline = NULL;
-	char paths[VMM_MAX_DISKS][4200];
+	_cleanup_(sandbox_disk_paths_deinit) struct sandbox_disk_paths paths = {0};
 	struct vmm_config config = {
 		.work_dir = sb->path,
 		.preload = sb->host->preload,
@@ -81,12 +61,14 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 		.cpus = cpus,
 		.accel = boot ? sb->host->accel : sb->manifest.accel,
 	};
-	int r = fill_disks(sb, boot, paths, &config);
+	int r = sandbox_make_disk(sb, problem);
 
+	if (r == 0)
+		r = sandbox_fill_disks(sb, &paths, &config, problem);
 	if (r < 0)
 		return r;
 	if (boot) {
-		cmdline = guest_cmdline(sb->host->tsc_khz);
+		cmdline = guest_cmdline(sb->host->tsc_khz, !strcmp(config.accel, "tcg"));
 		if (!cmdline)
 			return -ENOMEM;
 		config.kernel = boot->kernel;
@@ -132,18 +114,47 @@ static void say_ended(struct sandbox *sb, struct problem *problem)
 	problem_set(problem, 500, "the VM of sandbox %s ended: %s", sb->record.id, why);
 }
 
+/* What the repair is told: a sandbox that is being made and has no memory yet, boots. */
+static enum agent_kind kind_of(const struct sandbox *sb)
+{
+	if (sb->record.state == SANDBOX_CREATING)
+		return sb->manifest.id[0] ? AGENT_FORK : AGENT_BOOT;
+	return sb->record.state == SANDBOX_WAKING ? AGENT_WAKE : AGENT_RESUME;
+}
+
 /* A VM that dies now takes the connection with it: then its end is the cause, not the hang-up. */
 static int repair(struct sandbox *sb, struct channel *ch, struct problem *problem)
 {
+	const struct agent_identity identity = {.kind = kind_of(sb),
+						.sandbox_id = sb->record.id,
+						.template_id = sb->record.template_id,
+						.token = sb->record.token,
+						.envs = sb->record.envs};
 	struct problem local = PROBLEM_INIT;
-	int r = agent_init(ch, sb->record.id, sb->record.envs,
-			   deadline_after_ms(sb->host->limits.repair_ms), &local);
+	int r = agent_init(ch, &identity, sb->host->limits.repair_ms, &local);
 
 	if (r == -EPIPE && pidfd_wait(vmm_pidfd(sb->vmm), deadline_after_ms(DEATH_WAIT_MS)) == 0)
 		say_ended(sb, problem);
 	else if (r < 0 && problem && !problem_is_set(problem))
 		*problem = local;
 	return error_trace(r);
+}
+
+/* What the repair did, step by step: only asked for when somebody wants to read it. */
+static void log_repair(const struct sandbox *sb, struct channel *ch)
+{
+	json_t *steps, *step;
+	size_t i;
+
+	if (!log_wants(LOG_LEVEL_DEBUG))
+		return;
+	steps = agent_last_repair(ch, deadline_after_ms(REPORT_MS));
+	json_array_foreach (steps, i, step) {
+		_cleanup_free_ char *text = json_dumps(step, JSON_COMPACT);
+
+		log_debug("sandbox=%s repair %s", sb->record.id, text ? text : "?");
+	}
+	json_decref(steps);
 }
 
 int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct problem *problem,
@@ -171,6 +182,7 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 	if (r < 0)
 		return error_trace(r);
 	timings->repair_ns += clock_now_ns() - t1;
+	log_repair(sb, ch);
 	pthread_mutex_lock(&sb->info);
 	sb->channel = take_ptr(ch);
 	pthread_mutex_unlock(&sb->info);
@@ -397,6 +409,7 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 			break;
 		}
 	}
+	sandbox_forget_disks(sb);
 	problem_errno(&local, r, "starting sandbox %s", sb->record.id);
 	if (problem && !problem_is_set(problem))
 		*problem = local;

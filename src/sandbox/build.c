@@ -23,6 +23,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "guest/disk.h"
 #include "sandbox/agent-client.h"
 
 #define MAX_LOG_LINES  256
@@ -43,6 +44,7 @@ struct build {
 	char name[64];
 	uint64_t memory_bytes;
 	uint32_t cpus;
+	uint64_t disk_bytes;
 	char *start_cmd, *ready_cmd;
 	bool working_set;
 	/* host.lock */
@@ -111,28 +113,60 @@ static int link_or_copy(struct build *b, const char *from, int dirfd, const char
 	return error_trace(r);
 }
 
-/* memory-0 holds only the disk until the guest is saved; the manifest describes what is booted. */
-static int place_disk(struct build *b, struct sandbox *sb, const struct guest *guest,
-		      struct problem *problem)
+/* The file @from as the disk @name of memory-0. */
+static int add_disk(struct build *b, struct sandbox *sb, const char *from, const char *name,
+		    const char *format, struct manifest *m, struct problem *problem)
 {
-	struct manifest m = {.memory_bytes = b->memory_bytes, .cpus = b->cpus, .n_disks = 1};
+	struct snapshot_disk *d = &m->disks[m->n_disks];
+	char path[64];
 	struct stat st;
+	int r;
+
+	(void)snprintf(path, sizeof(path), "memory-0/disks/%s", name); /* short names */
+	r = link_or_copy(b, from, sb->dirfd, path, problem);
+	if (r < 0)
+		return r;
+	if (fstatat(sb->dirfd, path, &st, 0) < 0)
+		return error_errno();
+	str_copy(d->name, sizeof(d->name), name);
+	str_copy(d->format, sizeof(d->format), format);
+	d->size = (uint64_t)st.st_size;
+	m->n_disks++;
+	return 0;
+}
+
+static int add_writable_disk(struct build *b, struct sandbox *sb, struct manifest *m,
+			     struct problem *problem)
+{
+	char empty[4096], name[ID_LEN + 1];
+	int r;
+
+	if (!b->disk_bytes)
+		return 0;
+	r = guest_disk_prepare(b->host->guest_cache, b->disk_bytes, say_progress, b, problem,
+			       empty);
+	id_new('d', name);
+	return r < 0 ? error_trace(r) : add_disk(b, sb, empty, name, "qcow2", m, problem);
+}
+
+/* memory-0 holds only the disks until the guest is saved; the manifest describes what is booted. */
+static int place_disks(struct build *b, struct sandbox *sb, const struct guest *guest,
+		       struct problem *problem)
+{
+	struct manifest m = {.memory_bytes = b->memory_bytes, .cpus = b->cpus};
 	int r;
 
 	if (mkdirat(sb->dirfd, "memory-0", 0700) < 0 ||
 	    mkdirat(sb->dirfd, "memory-0/disks", 0700) < 0)
 		return error_errno();
-	r = link_or_copy(b, guest->rootfs, sb->dirfd, "memory-0/disks/root", problem);
+	r = add_disk(b, sb, guest->rootfs, "root", "raw", &m, problem);
+	m.disks[0].read_only = true;
+	if (r == 0)
+		r = add_writable_disk(b, sb, &m, problem);
 	if (r < 0)
 		return r;
-	if (fstatat(sb->dirfd, "memory-0/disks/root", &st, 0) < 0)
-		return error_errno();
 	str_copy(m.accel, sizeof(m.accel), b->host->accel);
 	str_copy(m.kernel_version, sizeof(m.kernel_version), guest->kernel_version);
-	str_copy(m.disks[0].name, sizeof(m.disks[0].name), "root");
-	str_copy(m.disks[0].format, sizeof(m.disks[0].format), "raw");
-	m.disks[0].read_only = true;
-	m.disks[0].size = (uint64_t)st.st_size;
 	sandbox_set_manifest(sb, &m);
 	return 0;
 }
@@ -215,7 +249,7 @@ static int boot_and_save(struct build *b, struct sandbox *sb, const struct guest
 	struct sandbox_timings t;
 	int r;
 
-	r = place_disk(b, sb, guest, problem);
+	r = place_disks(b, sb, guest, problem);
 	if (r < 0)
 		return error_trace(r);
 	say(b, "booting Linux %s with %llu MiB under %s", guest->kernel_version,
@@ -325,6 +359,14 @@ static int check_options(const struct template_options *o, struct problem *probl
 			    MAX_CPUS);
 		return -EINVAL;
 	}
+	if (o->disk_bytes && (o->disk_bytes < GUEST_DISK_MIN_BYTES ||
+			      o->disk_bytes > GUEST_DISK_MAX_BYTES || o->disk_bytes % (1u << 20))) {
+		problem_set(problem, 400, "diskSizeMB: %llu is neither 0 nor between %llu and %llu",
+			    (unsigned long long)(o->disk_bytes >> 20), GUEST_DISK_MIN_BYTES >> 20,
+			    GUEST_DISK_MAX_BYTES >> 20);
+		problem_hint(problem, "0 is a guest without a disk, which writes to its memory");
+		return -EINVAL;
+	}
 	return 0;
 }
 
@@ -367,6 +409,7 @@ int template_build_new(struct host *host, const struct template_options *options
 	str_copy(b->name, sizeof(b->name), options->name);
 	b->memory_bytes = options->memory_bytes;
 	b->cpus = options->cpus;
+	b->disk_bytes = options->disk_bytes;
 	memcpy(ret_template_id, b->template_id, sizeof(b->template_id));
 	memcpy(ret_build_id, b->build_id, sizeof(b->build_id));
 	LOCK_SCOPE(&host->lock);

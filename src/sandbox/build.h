@@ -15,6 +15,7 @@ struct template_options {
 	const char *name;
 	uint64_t memory_bytes;
 	uint32_t cpus;
+	uint64_t disk_bytes; /* of a disk of its own that it writes to; 0: it writes to memory */
 };
 
 /**

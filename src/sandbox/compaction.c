@@ -173,6 +173,11 @@ static void report(struct compaction *c, int r)
 			 c->sb->record.id, s->layers_before, s->layers_after,
 			 (unsigned long long)s->bytes_written,
 			 (unsigned long long)s->bytes_dropped);
+		if (s->disk.layers_after < s->disk.layers_before)
+			log_info("sandbox=%s disk layers=%u->%u written=%llu dropped=%llu",
+				 c->sb->record.id, s->disk.layers_before, s->disk.layers_after,
+				 (unsigned long long)s->disk.bytes_written,
+				 (unsigned long long)s->disk.bytes_dropped);
 	} else if (r < 0 && !is_cancelled(c)) {
 		problem_errno(&c->problem, r, "compacting it");
 		log_warn("sandbox=%s its layers could not be merged: %s", c->sb->record.id,

@@ -105,8 +105,13 @@ static void *fork_worker(void *arg)
 	while ((i = atomic_fetch_add(&job->next, 1)) < job->count) {
 		struct sandbox_fork *f = &job->forks[i];
 
+		struct record like = job->like; /* metadata and envs stay the job's */
+
 		f->problem = PROBLEM_INIT;
-		f->result = sandbox_create_from(job->host, job->from, &job->like, job->memory,
+		if (like.token[0])
+			record_new_token(&like); /* the source's would open it to others */
+		memcpy(f->token, like.token, sizeof(f->token));
+		f->result = sandbox_create_from(job->host, job->from, &like, job->memory,
 						&f->problem, f->id, &f->timings);
 	}
 	return NULL;
@@ -171,9 +176,12 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	(void)snprintf(point, sizeof(point), "tmp/fork-%s", fork_id); /* fixed length */
 	r = copy_out(sb, "forked", point, fork_id, NULL, problem, &timings);
 	memcpy(job.like.template_id, sb->record.template_id, sizeof(job.like.template_id));
+	memcpy(job.like.token, sb->record.token, sizeof(job.like.token));
 	job.like.metadata = json_incref(sb->record.metadata);
 	job.like.envs = json_incref(sb->record.envs);
 	job.like.auto_pause = sb->record.auto_pause;
+	memcpy(job.like.traffic_token, sb->record.traffic_token, sizeof(job.like.traffic_token));
+	memcpy(job.like.mask_host, sb->record.mask_host, sizeof(job.like.mask_host));
 	job.like.end_ns = sandbox_end_after(timeout_s);
 	sandbox_op_endp(&sb);
 	if (r == 0) {

@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "sandbox/agent-client.h"
+
+#define REPAIR_ASK_MS 1000
 
 /* ---- looking ----------------------------------------------------------------------------------
  */
@@ -13,7 +16,21 @@
 void sandbox_info_deinit(struct sandbox_info *info)
 {
 	json_decref(info->metadata);
+	explicit_bzero(info->token, sizeof(info->token));
 	*info = (struct sandbox_info){0};
+}
+
+/* What the guest can write to; without a disk for that, what it can read. */
+static uint64_t disk_bytes(const struct manifest *m)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < m->n_disks; i++)
+		if (!m->disks[i].read_only && m->disks[i].virtual_bytes)
+			return m->disks[i].virtual_bytes;
+	for (uint32_t i = 0; i < m->n_disks; i++)
+		bytes += m->disks[i].size;
+	return bytes;
 }
 
 static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
@@ -31,9 +48,12 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 	};
 	memcpy(ret->id, sb->record.id, sizeof(ret->id));
 	memcpy(ret->template_id, sb->record.template_id, sizeof(ret->template_id));
+	memcpy(ret->token, sb->record.token, sizeof(ret->token));
 	memcpy(ret->failure, sb->record.failure, sizeof(ret->failure));
-	for (uint32_t i = 0; i < sb->manifest.n_disks; i++)
-		ret->disk_bytes += sb->manifest.disks[i].size;
+	memcpy(ret->traffic_token, sb->record.traffic_token, sizeof(ret->traffic_token));
+	memcpy(ret->mask_host, sb->record.mask_host, sizeof(ret->mask_host));
+	ret->disk_bytes = disk_bytes(&sb->manifest);
+	ret->stalled = sb->stalled;
 }
 
 int sandbox_info(struct host *host, const char *id, struct problem *problem,
@@ -105,7 +125,7 @@ static json_t *describe_memory(struct sandbox *sb)
 						 deadline_after_ms(1000), &pager); /* null then */
 	own = (json_int_t)use.private_pages * (json_int_t)DORM_PAGE_SIZE;
 	shared = (json_int_t)use.shared_pages * (json_int_t)DORM_PAGE_SIZE;
-	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:I, s:I, s:I}, s:o}",
+	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:I, s:I, s:I}, s:o, s:o}",
 		      "sandboxID", sb->record.id, "status", sandbox_state_name(sb->record.state),
 		      "memoryBytes", (json_int_t)sb->manifest.memory_bytes, "ownBytes", own,
 		      "sharedBytes", shared, "vmmRssBytes", (json_int_t)use.rss_bytes,
@@ -113,7 +133,8 @@ static json_t *describe_memory(struct sandbox *sb)
 		      (json_int_t)use.private_bytes, "stored", "imageID", sb->manifest.image_id,
 		      "baseImageID", sb->manifest.base_image_id, "layerBytes",
 		      (json_int_t)st->bytes_stored, "layerPages", (json_int_t)st->pages_stored,
-		      "mapBytes", (json_int_t)st->map_bytes, "pager", pager ? pager : json_null());
+		      "mapBytes", (json_int_t)st->map_bytes, "disk",
+		      sandbox_describe_disk(sb), "pager", pager ? pager : json_null());
 	return o;
 }
 
@@ -140,16 +161,21 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, NULL);
 	enum sandbox_state state = SANDBOX_FAILED;
 	struct channel *channel = NULL;
+	bool stalled = false;
 
 	if (sb) {
 		LOCK_SCOPE(&sb->info);
 		state = sb->record.state;
+		stalled = sb->stalled;
 		if (sb->channel && channel_is_open(sb->channel))
 			channel = channel_ref(sb->channel);
-	}
-	if (channel) {
-		*ret = (struct sandbox_lease){.channel = channel};
-		return 0;
+		if (channel) {
+			*ret = (struct sandbox_lease){.channel = channel};
+			memcpy(ret->traffic_token, sb->record.traffic_token,
+			       sizeof(ret->traffic_token));
+			memcpy(ret->mask_host, sb->record.mask_host, sizeof(ret->mask_host));
+			return 0;
+		}
 	}
 	/* the text that clients match; pausing and waking are worth a retry */
 	if (state == SANDBOX_PAUSING || state == SANDBOX_WAKING)
@@ -157,7 +183,10 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 	else
 		problem_set(problem, 502, "The sandbox was not found");
 	if (state == SANDBOX_RUNNING) {
-		problem_hint(problem, "sandbox %s is running but its guest does not answer", id);
+		problem_hint(problem,
+			     stalled ? "sandbox %s stands still: the host's disk is full"
+				     : "sandbox %s is running but its guest does not answer",
+			     id);
 		sandbox_reconnect(sb);
 	} else if (sb) {
 		problem_hint(problem, "sandbox %s is %s", id, sandbox_state_name(state));
@@ -169,4 +198,16 @@ void sandbox_lease_return(struct sandbox_lease *lease)
 {
 	channel_free(lease->channel);
 	*lease = (struct sandbox_lease){0};
+}
+
+json_t *sandbox_last_repair(struct host *host, const char *id)
+{
+	struct sandbox_lease lease;
+	json_t *steps;
+
+	if (sandbox_lease(host, id, NULL, &lease) < 0)
+		return NULL;
+	steps = agent_last_repair(lease.channel, deadline_after_ms(REPAIR_ASK_MS));
+	sandbox_lease_return(&lease);
+	return steps;
 }

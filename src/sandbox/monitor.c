@@ -210,12 +210,15 @@ static int check_deadlines(struct host *host)
 {
 	uint64_t now = clock_real_ns(), next = now + MAX_SLEEP_MS * NSEC_PER_MSEC;
 
+	bool any_disk = false;
+	uint64_t due;
 	LOCK_SCOPE(&host->lock);
+
 	for (size_t i = 0; i < host->n_sandboxes; i++) {
 		struct sandbox *sb = host->sandboxes[i];
-		uint64_t due;
 
 		LOCK_SCOPE(&sb->info);
+		any_disk |= sb->record.disk.n && sb->record.state == SANDBOX_RUNNING;
 		due = refine_due(host, sb, now);
 		if (due)
 			next = MIN(next, due);
@@ -229,6 +232,9 @@ static int check_deadlines(struct host *host)
 		if (!sb->expiring)
 			sandbox_unref(sb); /* not the last one; tried again at the next occasion */
 	}
+	due = disk_full_check(host, now, any_disk);
+	if (due)
+		next = MIN(next, due);
 	return (int)((next - now) / NSEC_PER_MSEC) + 1;
 }
 

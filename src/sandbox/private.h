@@ -62,8 +62,12 @@ struct sandbox {
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
 
+	struct snapshot_disk known_disks[SNAPSHOT_MAX_DISKS]; /* op; of its latest snapshot */
+	unsigned n_known_disks;				      /* op */
+
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
 	struct usage usage;	 /* info */
+	bool stalled;		 /* info; its VM stopped because the host's disk is full */
 	bool expiring;		 /* info; a worker looks after its time being up */
 	bool reconnecting;	 /* info; a worker tries to get a channel */
 	unsigned refine_tries;	 /* op and info to change; how often to ask for its working set */
@@ -125,6 +129,9 @@ struct host {
 	int epoll_fd, kick_fd;
 	pthread_mutex_t watch_lock; /* innermost */
 	struct watch *watches;	    /* watch_lock; all that have not been handled */
+	uint64_t space_ns;	    /* the monitor's; when to look at the store's free space */
+	atomic_bool space_checking; /* a worker does */
+	atomic_uint n_stalled;	    /* sandboxes whose VM stands still for want of space */
 	atomic_bool stopping;
 	atomic_int workers; /* threads that still use the host */
 };
@@ -250,6 +257,57 @@ void sandbox_ask_pager(struct sandbox *sb, struct problem *problem);
 
 /** sandbox_take_down() - op held: end the VM and its session with the pager; fine without any */
 void sandbox_take_down(struct sandbox *sb);
+
+/* ---- disks.c ----------------------------------------------------------------------------------
+ */
+
+/** sandbox_make_disk() - op held, no VM: what the next one writes into, over the disks of
+ *  memory-<generation>. What an earlier one wrote there goes. Nothing to do without such a disk */
+int sandbox_make_disk(struct sandbox *sb, struct problem *problem);
+
+/** sandbox_forget_disks() - op held, no VM: what it wrote last is in its memory, or not wanted */
+void sandbox_forget_disks(struct sandbox *sb);
+
+/* Where the paths in a vmm_config are kept. */
+struct sandbox_disk_paths {
+	char *text[VMM_MAX_DISKS + SNAPSHOT_MAX_DISKS];
+	size_t n;
+	struct vmm_layer layers[SNAPSHOT_MAX_DISKS];
+};
+void sandbox_disk_paths_deinit(struct sandbox_disk_paths *p);
+
+/** sandbox_fill_disks() - op held, after sandbox_make_disk(): its disks in @config. @paths: zeroed;
+ *  to be released once the VM has started */
+int sandbox_fill_disks(struct sandbox *sb, struct sandbox_disk_paths *paths,
+		       struct vmm_config *config, struct problem *problem);
+
+/** sandbox_save_disks() - op held, VM paused: its disks as they are now into disks/ of the snapshot
+ *  directory @dirfd and into @m. The VM writes into a new file from here on */
+int sandbox_save_disks(struct sandbox *sb, int dirfd, struct manifest *m, struct problem *problem);
+
+/** sandbox_remember_disks() - op held: digests of layers that @m has and a later one will too */
+void sandbox_remember_disks(struct sandbox *sb, const struct manifest *m);
+
+/** sandbox_describe_disk() - op held: size, own and shared bytes, layers; null without a disk */
+json_t *sandbox_describe_disk(struct sandbox *sb);
+
+/** sandbox_adopt_disk() - op held, its VM was found again: which file does it write? */
+int sandbox_adopt_disk(struct sandbox *sb, struct problem *problem);
+
+/* ---- disk-full.c ------------------------------------------------------------------------------
+ */
+
+/** sandbox_is_stalled() - op held: does its VM stand still because the host's disk is full? Then
+ *  says so, once, and disk_full_check() lets it go on when there is space */
+bool sandbox_is_stalled(struct sandbox *sb);
+
+/** sandbox_refuse_stalled() - op held: a 507 for what cannot be done with a VM that stands still.
+ *  Return: 0; -ENOSPC */
+int sandbox_refuse_stalled(struct sandbox *sb, const char *verb, struct problem *problem);
+
+/** disk_full_check() - the monitor's thread: is it time to look? Return: when next, real time; 0
+ *  if nobody could be concerned. @any: some running sandbox has a disk */
+uint64_t disk_full_check(struct host *host, uint64_t now_ns, bool any);
 
 /* ---- inspect.c --------------------------------------------------------------------------------
  */

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "image/snapshot.h"
 
 #define RECORD_FILE "sandbox.json"
 #define RECORD_MAX  (1u << 20)
@@ -16,7 +17,51 @@ void record_deinit(struct record *r)
 {
 	json_decref(r->metadata);
 	json_decref(r->envs);
+	explicit_bzero(r->token, sizeof(r->token));
 	*r = (struct record){0};
+}
+
+void record_new_token(struct record *r)
+{
+	unsigned char bytes[RECORD_TOKEN_BYTES];
+
+	id_random(bytes, sizeof(bytes));
+	str_hex(bytes, sizeof(bytes), r->token);
+	explicit_bzero(bytes, sizeof(bytes));
+}
+
+static json_t *encode_disk(const struct record_disk *d)
+{
+	json_t *names = json_array();
+
+	for (unsigned i = 0; i < d->n; i++)
+		(void)json_array_append_new(names, json_string(d->names[i])); /* see below */
+	if (json_array_size(names) == d->n)
+		return json_pack("{s:i, s:o}", "below", (int)d->below, "layers", names);
+	json_decref(names);
+	return NULL;
+}
+
+static int parse_disk(const json_t *o, struct record_disk *d)
+{
+	json_t *names = json_object_get(o, "layers"), *name;
+	json_int_t below = json_integer_value(json_object_get(o, "below"));
+	size_t i;
+
+	if (!o) /* which sandboxes without one do not have */
+		return 0;
+	if (below < 0 || below > SNAPSHOT_MAX_DISKS || !json_is_array(names) ||
+	    json_array_size(names) > RECORD_MAX_LAYERS)
+		return -EBADMSG;
+	d->below = (unsigned)below;
+	json_array_foreach (names, i, name) {
+		const char *text = json_string_value(name);
+
+		if (!text || !id_is_valid(text))
+			return -EBADMSG;
+		memcpy(d->names[d->n++], text, ID_LEN + 1);
+	}
+	return 0;
 }
 
 char *record_encode(const struct record *r)
@@ -26,15 +71,20 @@ char *record_encode(const struct record *r)
 
 	o = json_pack(
 		"{s:i, s:s, s:s, s:s, s:i, s:s, s:{s:i, s:I, s:I, s:I}, s:I, s:I, s:I, s:b, s:s, "
-		"s:O*, s:O*}",
+		"s:O*, s:O*, s:s*, s:s, s:s}",
 		"version", 1, "id", r->id, "template", r->template_id, "state",
 		sandbox_state_name(r->state), "generation", (int)r->generation, "imageID",
 		r->image_id, "vm", "pid", (int)r->vm.pid, "startTime", (json_int_t)r->vm.start_time,
 		"memoryDev", (json_int_t)r->vm.memory_dev, "memoryIno",
 		(json_int_t)r->vm.memory_ino, "createdNs", (json_int_t)r->created_ns, "startedNs",
 		(json_int_t)r->started_ns, "endNs", (json_int_t)r->end_ns, "autoPause",
-		(int)r->auto_pause, "failure", r->failure, "metadata", r->metadata, "envs",
-		r->envs);
+		(int)r->auto_pause, "failure", r->failure, "metadata", r->metadata, "envs", r->envs,
+		"token", r->token[0] ? r->token : NULL, "trafficToken", r->traffic_token,
+		"maskHost", r->mask_host);
+	if (o && r->disk.n && json_object_set_new(o, "disk", encode_disk(&r->disk)) < 0) {
+		json_decref(o);
+		return NULL;
+	}
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	return text;
@@ -47,28 +97,43 @@ int record_write(int dirfd, const char *text, bool durable)
 	return error_trace(file_replace(dirfd, RECORD_FILE, text, strlen(text), 0600));
 }
 
+static bool token_is_valid(const char *token)
+{
+	unsigned char bytes[RECORD_TOKEN_BYTES];
+
+	return !token[0] || str_unhex(token, bytes, sizeof(bytes)) == 0;
+}
+
 static int parse(json_t *o, struct record *r)
 {
-	const char *id, *template, *state, *failure, *image_id = "";
+	const char *id, *template, *state, *failure, *image_id = "", *token = "", *traffic = "",
+								 *mask = "";
 	json_int_t vm_start, vm_dev, vm_ino, created, started, end;
 	int version, generation, pid, auto_pause;
 
 	if (json_unpack(o,
 			"{s:i, s:s, s:s, s:s, s:i, s:{s:i, s:I, s:I, s:I}, s:I, s:I, s:I, s:b, "
-			"s:s, s?s}",
+			"s:s, s?s, s?s, s?s, s?s}",
 			"version", &version, "id", &id, "template", &template, "state", &state,
 			"generation", &generation, "vm", "pid", &pid, "startTime", &vm_start,
 			"memoryDev", &vm_dev, "memoryIno", &vm_ino, "createdNs", &created,
 			"startedNs", &started, "endNs", &end, "autoPause", &auto_pause, "failure",
-			&failure, "imageID",
-			&image_id) < 0) /* which records of before do not have */
+			&failure, "imageID", &image_id, /* which records of before do not have */
+			"token", &token, "trafficToken", &traffic, "maskHost", &mask) < 0)
 		return -EBADMSG;
 	if (version != 1 || !id_is_valid(id) || generation < 0 || pid < 0 ||
-	    strlen(image_id) >= sizeof(r->image_id) || sandbox_state_parse(state, &r->state) < 0)
+	    strlen(image_id) >= sizeof(r->image_id) || !token_is_valid(token) ||
+	    strlen(traffic) >= sizeof(r->traffic_token) || strlen(mask) >= sizeof(r->mask_host) ||
+	    sandbox_state_parse(state, &r->state) < 0)
+		return -EBADMSG;
+	if (parse_disk(json_object_get(o, "disk"), &r->disk) < 0)
 		return -EBADMSG;
 	str_copy(r->id, sizeof(r->id), id);
 	str_copy(r->template_id, sizeof(r->template_id), template);
 	str_copy(r->failure, sizeof(r->failure), failure);
+	str_copy(r->token, sizeof(r->token), token);
+	str_copy(r->traffic_token, sizeof(r->traffic_token), traffic);
+	str_copy(r->mask_host, sizeof(r->mask_host), mask);
 	r->generation = (unsigned)generation;
 	str_copy(r->image_id, sizeof(r->image_id), image_id);
 	r->vm = (struct vmm_identity){.pid = pid,

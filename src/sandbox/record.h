@@ -14,7 +14,24 @@
 #include "base/problem.h"
 #include "image/image.h"
 #include "sandbox/state.h"
+#include "sandbox/traffic.h"
 #include "vmm/vmm.h"
+
+#define RECORD_TOKEN_BYTES 32
+#define RECORD_MAX_LAYERS 20
+
+/*
+ * The disk of a running VM: the lowest layers of the chain in memory-<generation>, then files in
+ * disks/ of the sandbox, of which the last is being written.
+ *
+ *     memory-3: base a b       record: below 3, d1          woken: d1 is empty
+ *     a snapshot is taken      record: below 3, d1 d2       d1 is immutable and in the snapshot
+ */
+struct record_disk {
+	unsigned below;
+	unsigned n; /* 0: no VM, or one without a writable disk */
+	char names[RECORD_MAX_LAYERS][ID_LEN + 1];
+};
 
 struct record {
 	char id[ID_LEN + 1];
@@ -23,6 +40,7 @@ struct record {
 	unsigned generation;		 /* its memory is in memory-<generation>/ */
 	char image_id[IMAGE_ID_LEN + 1]; /* ... and has this content; "": not known (yet) */
 	struct vmm_identity vm;		 /* pid 0: none */
+	struct record_disk disk;
 	uint64_t created_ns;		 /* real time */
 	uint64_t started_ns;		 /* of the latest start or wake */
 	uint64_t end_ns;		 /* when its time is up; 0: never */
@@ -30,7 +48,15 @@ struct record {
 	json_t *metadata;		 /* object or NULL; owned */
 	json_t *envs;			 /* object or NULL; owned */
 	char failure[512];
+	/* What clients have to show in the sandbox, in hexadecimal: a secret, of this sandbox
+	 * alone, kept as long as it lives. "": none is asked for */
+	char token[2 * RECORD_TOKEN_BYTES + 1];
+	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* see sandbox.h; "": traffic is public */
+	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* see sandbox.h; "": not masked */
 };
+
+/** record_new_token() - give it an access token of its own */
+void record_new_token(struct record *r);
 
 /** record_deinit() - release what it owns */
 void record_deinit(struct record *r);

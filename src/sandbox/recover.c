@@ -132,6 +132,8 @@ static void remove_leftovers(struct sandbox *sb)
 	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
 
+	if (sb->record.state == SANDBOX_ASLEEP)
+		sandbox_forget_disks(sb);
 	sandbox_memory_name(sb->record.generation, keep);
 	if (file_opendir(sb->dirfd, ".", &d) < 0)
 		return; /* tried again next time */
@@ -209,6 +211,8 @@ static int adopt(struct sandbox *sb, struct problem *problem)
 		r = vmm_is_running(sb->vmm, deadline_after_ms(ADOPT_MS));
 	if (r == 0)
 		r = vmm_resume(sb->vmm, deadline_after_ms(ADOPT_MS), problem);
+	if (r >= 0)
+		r = sandbox_adopt_disk(sb, problem);
 	if (r >= 0)
 		r = monitor_watch(sb->host, sb);
 	problem_errno(r < 0 ? problem : NULL, r, "adopting its VM");

@@ -52,6 +52,8 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	int r;
 
 	id_new('i', record.id);
+	if (record.traffic_token[0])
+		traffic_token_new(record.traffic_token); /* never another's */
 	record.state = SANDBOX_CREATING;
 	record.created_ns = clock_real_ns();
 	r = sandbox_new(host, &record, true, problem, &sb);
@@ -83,7 +85,7 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 }
 
 int sandbox_create(struct host *host, const struct sandbox_options *options,
-		   struct problem *problem, char ret_id[ID_LEN + 1],
+		   struct problem *problem, char ret_id[ID_LEN + 1], char ret_token[65],
 		   struct sandbox_timings *ret_timings)
 {
 	struct record like = {.auto_pause = options->auto_pause,
@@ -93,7 +95,12 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	char snapshot_id[ID_LEN + 1];
 	int r;
 
+	if (options->secure)
+		record_new_token(&like);
 	str_copy(like.template_id, sizeof(like.template_id), options->template_id);
+	str_copy(like.mask_host, sizeof(like.mask_host), options->mask_host ?: "");
+	if (options->private_traffic)
+		traffic_token_new(like.traffic_token);
 	for (int i = 1;; i++) {
 		_cleanup_fd_ int from =
 			snapshot_open_dir(host, options->template_id, problem, snapshot_id);
@@ -107,6 +114,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			continue;
 		if (r < 0)
 			problem_pass(problem, &p);
+		else
+			memcpy(ret_token, like.token, sizeof(like.token));
 		return error_trace(r);
 	}
 }
@@ -145,6 +154,7 @@ static int fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *p
 		return error_trace(r);
 	}
 	sandbox_take_down(sb);
+	sandbox_forget_disks(sb);
 	sandbox_set_manifest(sb, m);
 	sandbox_forget_generation(sb, old);
 	sandbox_compact_later(sb);

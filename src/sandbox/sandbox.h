@@ -11,6 +11,7 @@
 #include "pager/client.h"
 #include "sandbox/host.h"
 #include "sandbox/state.h"
+#include "sandbox/traffic.h"
 
 struct channel;
 
@@ -24,8 +25,12 @@ struct sandbox_info {
 	bool auto_pause;
 	uint32_t cpus;
 	uint64_t memory_bytes;
-	uint64_t disk_bytes;
+	uint64_t disk_bytes; /* what the guest can write to */
+	bool stalled;	     /* its VM stands still: the host's disk is full */
 	json_t *metadata; /* object or NULL */
+	char token[65];	  /* what clients show in it; "": none is asked for. A secret */
+	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* "": none is needed. A secret */
+	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* "": not masked */
 };
 void sandbox_info_deinit(struct sandbox_info *info);
 
@@ -78,13 +83,18 @@ struct sandbox_options {
 	const char *template_id; /* a template's name, or a snapshot's id */
 	uint64_t timeout_s;	 /* 0: never ends by itself */
 	bool auto_pause;	 /* sleep when the time is up, instead of being deleted */
+	bool secure;		 /* with an access token */
 	json_t *metadata;	 /* borrowed; object or NULL */
 	json_t *envs;		 /* borrowed; object of strings or NULL */
 	struct sandbox_memory_options memory;
+	bool private_traffic;  /* requests to its ports have to show a token: sandbox/traffic.h */
+	const char *mask_host; /* what servers in it see as Host, ${PORT} replaced; NULL: the
+				  client's */
 };
 
+/** sandbox_create() - @ret_token: its access token; "" without .secure */
 int sandbox_create(struct host *host, const struct sandbox_options *options,
-		   struct problem *problem, char ret_id[ID_LEN + 1],
+		   struct problem *problem, char ret_id[ID_LEN + 1], char ret_token[65],
 		   struct sandbox_timings *ret_timings);
 
 int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
@@ -101,6 +111,7 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 struct sandbox_fork {
 	int result; /* 0, or a negative errno with @problem set */
 	char id[ID_LEN + 1];
+	char token[65]; /* of its own, if the source has one; "" otherwise */
 	struct problem problem;
 	struct sandbox_timings timings;
 };
@@ -156,11 +167,19 @@ int sandbox_metrics(struct host *host, const char *id, uint64_t start_s, uint64_
  */
 json_t *sandbox_memory_state(struct host *host, const char *id);
 
+/**
+ * sandbox_last_repair() - ask the guest what its last repair did: {"name", "ok", "ms", ...} of each
+ * step. Return: new reference; NULL when it does not run, or does not say within a second
+ */
+json_t *sandbox_last_repair(struct host *host, const char *id);
+
 /* A running sandbox's channel, for one request. A sleep breaks its streams and does not wait for
  * the lease: a client that does not read its answer must not keep a sandbox from sleeping or going.
  */
 struct sandbox_lease {
 	struct channel *channel;
+	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* "": traffic is public */
+	char mask_host[TRAFFIC_HOST_MAX + 1];
 };
 int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_lease *ret);

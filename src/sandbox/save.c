@@ -131,28 +131,6 @@ static int write_memory(struct sandbox *sb, int dirfd, const struct image_writer
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 
-/* The disks are immutable (the guest's changes are in its memory), so a snapshot shares them. */
-static int link_disks(struct sandbox *sb, int dirfd, struct manifest *m, struct problem *problem)
-{
-	char memory[32], from[128], to[64];
-
-	sandbox_memory_name(sb->record.generation, memory);
-	m->n_disks = sb->manifest.n_disks;
-	for (uint32_t i = 0; i < m->n_disks; i++) {
-		m->disks[i] = sb->manifest.disks[i];
-		(void)snprintf(from, sizeof(from), "%s/disks/%s", memory, m->disks[i].name);
-		(void)snprintf(to, sizeof(to), "disks/%s", m->disks[i].name); /* names are short */
-		if (linkat(sb->dirfd, from, dirfd, to, 0) < 0) {
-			int r = error_errno();
-
-			problem_errno(problem, r, "linking disk %s of sandbox %s", m->disks[i].name,
-				      sb->record.id);
-			return r;
-		}
-	}
-	return 0;
-}
-
 static void describe(struct sandbox *sb, const char *id, const char *name, struct manifest *m)
 {
 	const struct manifest *parent = &sb->manifest;
@@ -228,7 +206,7 @@ static int write_paused(struct sandbox *sb, struct snapshot_tmp *tmp, const char
 	t1 = clock_now_ns();
 	t->device_ns = t1 - t0;
 	if (r == 0)
-		r = link_disks(sb, tmp->dirfd, m, problem);
+		r = sandbox_save_disks(sb, tmp->dirfd, m, problem);
 	if (r == 0)
 		r = write_memory(sb, tmp->dirfd, options, m->memory_bytes, problem, m);
 	if (m->lineage_sleeps)
@@ -251,14 +229,17 @@ static struct channel *prepare(struct sandbox *sb, struct manifest *m,
 	uint64_t t0 = clock_now_ns();
 	int r;
 
-	r = sb->channel ? agent_prepare(sb->channel, deadline_after_ms(sb->host->limits.prepare_ms),
-					&m->prepare)
+	r = sb->channel ? agent_prepare(sb->channel, sb->host->limits.prepare_ms, &m->prepare)
 			: -ENOTCONN;
+	t->prepare_ns = clock_now_ns() - t0;
 	m->prepared = r == 0;
-	if (r < 0)
+	if (r < 0) {
 		log_warn("sandbox=%s the guest did not prepare for its snapshot: %s", sb->record.id,
 			 strerrordesc_np(-r));
-	t->prepare_ns = clock_now_ns() - t0;
+		m->prepare = json_pack("[{s:s, s:b, s:f, s:s}]", "name", "answer", "ok", 0, "ms",
+				       (double)t->prepare_ns / NSEC_PER_MSEC, "error",
+				       strerrordesc_np(-r)); /* NULL without memory: left out */
+	}
 	return sandbox_withdraw(sb);
 }
 
@@ -271,6 +252,8 @@ int sandbox_run_on(struct sandbox *sb, struct problem *problem)
 	r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), &local);
 	if (r == 0)
 		r = sandbox_connect(sb, -1, sb->host->limits.answer_ms, &local, &t);
+	if (r < 0 && sandbox_is_stalled(sb)) /* it runs, but for want of space; see disk-full.c */
+		return 0;
 	if (r < 0) {
 		problem_errno(&local, r, "resuming sandbox %s", sb->record.id);
 		sandbox_fail(sb, "it could not go on after being saved: %s", local.message);
@@ -306,7 +289,9 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 	struct channel *ch;
 	int r;
 
-	r = snapshot_begin(sb->host->store->root_fd, sb->host->store->root, problem, &tmp);
+	r = sandbox_refuse_stalled(sb, "saved", problem);
+	if (r == 0)
+		r = snapshot_begin(sb->host->store->root_fd, sb->host->store->root, problem, &tmp);
 	if (r < 0)
 		return error_trace(r); /* the guest has not noticed anything */
 	ch = prepare(sb, &m, &t);
@@ -323,6 +308,7 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 		(void)sandbox_run_on(sb, NULL); /* logs and records it when that fails too */
 		return error_trace(r);
 	}
+	sandbox_remember_disks(sb, &m);
 	t.total_ns = clock_now_ns() - t0;
 	t.bytes_stored = m.stats.bytes_stored;
 	t.pages_stored = m.stats.pages_stored;

@@ -86,6 +86,8 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 {
 	if (!sb || atomic_fetch_sub(&sb->refs, 1) != 1)
 		return NULL;
+	if (sb->stalled)
+		atomic_fetch_sub(&sb->host->n_stalled, 1);
 	channel_free(sb->channel);
 	vmm_free(sb->vmm);
 	fd_close(sb->memory_fd);

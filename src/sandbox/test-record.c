@@ -22,11 +22,18 @@ static void test_round_trip(void **state)
 			   .started_ns = 2,
 			   .end_ns = 3,
 			   .auto_pause = true,
-			   .failure = "why \"not\""};
+			   .disk = {.below = 3, .n = 2},
+			   .failure = "why \"not\"",
+			   .traffic_token = "secret",
+			   .mask_host = "localhost:${PORT}"};
 	struct record got;
 	int fd;
 
 	id_new('i', r.id);
+	record_new_token(&r);
+	assert_int_equal(strlen(r.token), 2 * RECORD_TOKEN_BYTES);
+	id_new('d', r.disk.names[0]);
+	id_new('d', r.disk.names[1]);
 	r.metadata = json_pack("{s:s}", "user", "me");
 	assert_non_null(mkdtemp(dir));
 	fd = file_open_dir(AT_FDCWD, dir);
@@ -44,9 +51,15 @@ static void test_round_trip(void **state)
 		assert_string_equal(got.image_id, r.image_id);
 		assert_true(got.vm.start_time == 1ull << 40);
 		assert_true(got.vm.memory_ino == 7);
+		assert_int_equal(got.disk.below, 3);
+		assert_int_equal(got.disk.n, 2);
+		assert_string_equal(got.disk.names[1], r.disk.names[1]);
 		assert_true(got.auto_pause);
 		assert_true(json_equal(got.metadata, r.metadata));
+		assert_string_equal(got.token, r.token);
 		assert_null(got.envs);
+		assert_string_equal(got.traffic_token, "secret");
+		assert_string_equal(got.mask_host, "localhost:${PORT}");
 		record_deinit(&got);
 	}
 	record_deinit(&r);
@@ -72,6 +85,7 @@ static void test_without_image(void **state)
 	assert_int_equal(file_replace(fd, "sandbox.json", text, strlen(text), 0600), 0);
 	assert_int_equal(record_read(fd, &p, &got), 0);
 	assert_string_equal(got.image_id, "");
+	assert_string_equal(got.token, "");
 	assert_int_equal(got.generation, 2);
 	record_deinit(&got);
 	close(fd);
@@ -86,7 +100,11 @@ static void test_refuses(void **state)
 		"passwd\",\"template\":\"t\",\"state\":\"running\","
 		"\"generation\":0,\"vm\":{\"pid\":1,\"startTime\":1,\"memoryDev\":1,\"memoryIno\":"
 		"1},\"createdNs\":1,\"startedNs\":1,"
-		"\"endNs\":1,\"autoPause\":false,\"failure\":\"\"}"};
+		"\"endNs\":1,\"autoPause\":false,\"failure\":\"\"}",
+		"{\"version\":1,\"id\":\"i0123456789abcdefghij\",\"template\":\"t\","
+		"\"state\":\"asleep\",\"generation\":2,\"vm\":{\"pid\":0,\"startTime\":0,"
+		"\"memoryDev\":0,\"memoryIno\":0},\"createdNs\":1,\"startedNs\":1,\"endNs\":1,"
+		"\"autoPause\":false,\"failure\":\"\",\"token\":\"short\"}"};
 	char dir[] = "/tmp/dorm-test-record.XXXXXX";
 	struct record got;
 	int fd;

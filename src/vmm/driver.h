@@ -34,6 +34,13 @@ struct vmm_ops {
 	int (*save_device)(struct vmm *v, const char *path, uint64_t deadline_ns,
 			   struct problem *problem);
 	int (*save_device_fd)(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem);
+	int (*disk_top)(struct vmm *v, uint64_t deadline_ns, struct problem *problem, char ret[64]);
+	int (*disk_push)(struct vmm *v, const char *path, uint64_t deadline_ns,
+			 struct problem *problem);
+	int (*disk_rebase)(struct vmm *v, const char *top, const char *merged, const char *below,
+			   const char *const gone[], size_t n_gone, uint64_t deadline_ns,
+			   struct problem *problem);
+	int (*is_stalled)(struct vmm *v, uint64_t deadline_ns);
 	int (*console)(struct vmm *v, char *buf, size_t size, uint64_t deadline_ns);
 	/* last_words() - what it said of its own end, or NULL */
 	const char *(*last_words)(struct vmm *v);

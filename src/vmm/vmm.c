@@ -215,6 +215,29 @@ int vmm_save_device_fd(struct vmm *v, int fd, uint64_t deadline_ns, struct probl
 	return v->ops->save_device_fd(v, fd, deadline_ns, problem);
 }
 
+int vmm_disk_top(struct vmm *v, uint64_t deadline_ns, struct problem *problem, char ret[64])
+{
+	return v->ops->disk_top(v, deadline_ns, problem, ret);
+}
+
+int vmm_disk_push(struct vmm *v, const char *path, uint64_t deadline_ns, struct problem *problem)
+{
+	return path[0] == '/' ? v->ops->disk_push(v, path, deadline_ns, problem)
+			      : error_trace(-EINVAL);
+}
+
+int vmm_disk_rebase(struct vmm *v, const char *top, const char *merged, const char *below,
+		    const char *const gone[], size_t n_gone, uint64_t deadline_ns,
+		    struct problem *problem)
+{
+	return v->ops->disk_rebase(v, top, merged, below, gone, n_gone, deadline_ns, problem);
+}
+
+int vmm_is_stalled(struct vmm *v, uint64_t deadline_ns)
+{
+	return v->ops->is_stalled(v, deadline_ns);
+}
+
 int vmm_console(struct vmm *v, char *buf, size_t size, uint64_t deadline_ns)
 {
 	if (!size)

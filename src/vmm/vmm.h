@@ -24,9 +24,25 @@
 
 #define VMM_MAX_DISKS 4
 
+#define VMM_MAX_LAYERS 24
+
+/* One immutable file under a writable disk. */
+struct vmm_layer {
+	const char *path;
+	bool raw; /* else qcow2 */
+};
+
+/*
+ * A raw file that is only read; or, with layers, a qcow2 file at @path that is written and under
+ * which lie the layers, from the lowest. What their headers say of backing files is not looked at:
+ * the list is the chain. The last parts of the paths must be names of their own, of at most 29
+ * characters: the disk's nodes in QEMU are called by them.
+ */
 struct vmm_disk {
 	const char *path;
 	bool read_only;
+	const struct vmm_layer *layers;
+	size_t n_layers;
 };
 
 /* How the preload library registers the guest's memory with userfaultfd. */
@@ -105,6 +121,40 @@ int vmm_save_device(struct vmm *vmm, const char *path, uint64_t deadline_ns,
 
 /** vmm_save_device_fd() - the same into @fd, a file without a name; its content is replaced */
 int vmm_save_device_fd(struct vmm *vmm, int fd, uint64_t deadline_ns, struct problem *problem);
+
+/**
+ * vmm_disk_top() - the file that its writable disk is written into now
+ * @ret: the last part of its path. Return: 0; -ENOENT: it has no such disk; negative errno
+ */
+int vmm_disk_top(struct vmm *vmm, uint64_t deadline_ns, struct problem *problem, char ret[64]);
+
+/**
+ * vmm_disk_push() - from now on the writable disk is written into @path, over what it was so far
+ * @path: absolute; an empty qcow2 file of the same size, whose name obeys struct vmm_disk
+ * VM paused. What was the top so far has everything the guest wrote, is durable, and never changes
+ * again. Return: 0; negative errno, and then nothing has changed
+ */
+int vmm_disk_push(struct vmm *vmm, const char *path, uint64_t deadline_ns,
+		  struct problem *problem);
+
+/**
+ * vmm_disk_rebase() - put one file in the place of several layers that held the same together
+ * @top:    what is written now, with which @below's content and the layers' in between
+ * @merged: absolute path of the qcow2 file that comes between @top and @below
+ * @below:  the layer below, as it was opened; NULL: none
+ * @gone:   the @n_gone layers that nobody needs any more, from the highest
+ * VM paused. Return: 0; negative errno, and then nothing has changed
+ */
+int vmm_disk_rebase(struct vmm *vmm, const char *top, const char *merged, const char *below,
+		    const char *const gone[], size_t n_gone, uint64_t deadline_ns,
+		    struct problem *problem);
+
+/**
+ * vmm_is_stalled() - did it stop by itself, because the host's disk is full?
+ * A write that failed for want of space is tried again by vmm_resume().
+ * Return: 1; 0; negative errno
+ */
+int vmm_is_stalled(struct vmm *vmm, uint64_t deadline_ns);
 
 /** vmm_console() - the last of the guest's console, at most @size - 1 bytes, terminated */
 int vmm_console(struct vmm *vmm, char *buf, size_t size, uint64_t deadline_ns);

@@ -195,6 +195,12 @@ class Dormouse:
     def status(self, sandbox):
         return self.api("GET", f"/sandboxes/{sandbox}")["status"]
 
+    def access(self, sandbox, port=49983):
+        """the headers of a request into a sandbox: which one, which port, its access token"""
+        token = self.api("GET", f"/sandboxes/{sandbox}").get("envdAccessToken")
+        return {"E2b-Sandbox-Id": sandbox, "E2b-Sandbox-Port": str(port),
+                **({"X-Access-Token": token} if token else {})}
+
     def create(self, template, **fields):
         return self.api("POST", "/v2/sandboxes",
                         {"templateID": template, "timeout": 3600, **fields})["sandboxID"]

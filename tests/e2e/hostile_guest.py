@@ -180,7 +180,7 @@ def many_headers(s):
         for i in range(2000):
             s.send(h2(H2_CONT, 0, stream, literal(b"x-%d" % i, b"v" * 100)))
         s.send(h2(H2_CONT, END_HEADERS, stream, literal(b"x-last", b"v" * 16000)))
-        s.send(h2(H2_DATA, END_STREAM, stream, b"{}"))
+        s.send(h2(H2_DATA, END_STREAM, stream, b'{"ok": true}'))
 
 
 def odd_headers(s):
@@ -195,7 +195,7 @@ def odd_headers(s):
     while True:
         stream = s.next_request()
         s.send(h2(H2_HEADERS, END_HEADERS, stream, s.random.choice(odd)))
-        s.send(h2(H2_DATA, END_STREAM, stream, b"{}"))
+        s.send(h2(H2_DATA, END_STREAM, stream, b'{"ok": true}'))
 
 
 def flood_body(s):

@@ -578,7 +578,7 @@ static int set_up(struct test *t, const struct host_config *config, struct probl
 	const struct template_options template = {
 		.name = "exact", .memory_bytes = MEMORY_BYTES, .cpus = 1};
 	const struct sandbox_options sandbox = {.template_id = "exact"};
-	char template_id[ID_LEN + 1], build_id[ID_LEN + 1], id[ID_LEN + 1];
+	char template_id[ID_LEN + 1], build_id[ID_LEN + 1], id[ID_LEN + 1], token[65];
 	struct sandbox_timings timings;
 	int r = host_new(config, problem, &t->host);
 
@@ -595,7 +595,7 @@ static int set_up(struct test *t, const struct host_config *config, struct probl
 	if (r == 0)
 		r = await_build(t->host, template_id, build_id, problem);
 	if (r == 0)
-		r = sandbox_create(t->host, &sandbox, problem, id, &timings);
+		r = sandbox_create(t->host, &sandbox, problem, id, token, &timings);
 	if (r == 0)
 		t->sb = sandbox_find(t->host, id, problem);
 	return r < 0 ? r : t->sb ? 0 : -ENOENT;

@@ -3,6 +3,7 @@
 """A sandbox falls asleep in the middle of something: within a second it has failed cleanly at the
 client's end, and after the wake it goes on inside, or has been cleaned up there. Nothing hangs."""
 import base64
+import contextlib
 import http.client
 import threading
 import time
@@ -56,7 +57,7 @@ def test_download_from_a_file():
 
     def download(client):
         connection, reply = Box(D, sandbox).request("GET", "/files?path=/tmp/big")
-        with connection:
+        with contextlib.closing(connection):
             check(reply.status == 200, f"{reply.status}")
             while data := reply.read(1 << 20):
                 client.progress += len(data)
@@ -77,7 +78,7 @@ def test_download_through_a_port():
 
     def download(client):
         connection, reply = Box(D, sandbox).request("GET", "/big", port=8080)
-        with connection:
+        with contextlib.closing(connection):
             check(reply.status == 200, f"{reply.status}")
             while data := reply.read(1 << 20):
                 client.progress += len(data)

@@ -30,6 +30,7 @@
 #include "sys/spawn.h"
 #include "vmm/driver.h"
 #include "vmm/preload/dorm-vmm.h"
+#include "vmm/qemu/block-node.h"
 #include "vmm/qemu/command-line.h"
 #include "vmm/qemu/qmp.h"
 
@@ -480,6 +481,116 @@ static int qemu_save_device_fd(struct vmm *v, int fd, uint64_t deadline_ns, stru
 	return r ? r : check_saved(fstat(fd, &st), &st, path, problem);
 }
 
+/* ---- disks ------------------------------------------------------------------------------------
+ */
+
+/* The node of the one device whose medium can be written, with a chain below it. */
+static const char *find_top(const json_t *devices)
+{
+	const json_t *device;
+	size_t i;
+
+	json_array_foreach (devices, i, device) {
+		const json_t *in = json_object_get(device, "inserted");
+		const char *driver = json_string_value(json_object_get(in, "drv"));
+		const char *node = json_string_value(json_object_get(in, "node-name"));
+
+		if (driver && node && !strcmp(driver, "qcow2") && !strncmp(node, "n-", 2) &&
+		    json_is_false(json_object_get(in, "ro")))
+			return node + 2;
+	}
+	return NULL;
+}
+
+static int qemu_disk_top(struct vmm *v, uint64_t deadline_ns, struct problem *problem, char ret[64])
+{
+	json_t *devices = NULL;
+	const char *top;
+	int r = call(v, "query-block", NULL, -1, deadline_ns, problem, &devices);
+
+	if (r < 0)
+		return r;
+	top = find_top(devices);
+	if (top)
+		str_copy(ret, 64, top);
+	json_decref(devices);
+	return top ? 0 : -ENOENT;
+}
+
+/*
+ * "blockdev-snapshot" flushes what is the top so far to the disk, and fails when that does: so what
+ * it leaves below is whole. ("stop" flushes too, and tells nobody when it could not.)
+ */
+static int qemu_disk_push(struct vmm *v, const char *path, uint64_t deadline_ns,
+			  struct problem *problem)
+{
+	char top[64], node[80], over[80];
+	int r = qemu_disk_top(v, deadline_ns, problem, top);
+
+	if (r < 0)
+		return r;
+	if (!block_node_is_valid(path))
+		return error_trace(-EINVAL);
+	r = call(v, "blockdev-add", block_node_overlay(path, NULL), -1, deadline_ns, problem, NULL);
+	if (r < 0)
+		return r;
+	(void)snprintf(node, sizeof(node), "n-%s", top);		    /* fits */
+	(void)snprintf(over, sizeof(over), "n-%s", block_node_name(path)); /* was checked */
+	r = call(v, "blockdev-snapshot", json_pack("{s:s, s:s}", "node", node, "overlay", over), -1,
+		 deadline_ns, problem, NULL);
+	if (r < 0) /* it is not in use, so it goes */
+		(void)call(v, "blockdev-del", json_pack("{s:s}", "node-name", over), -1,
+			   deadline_ns, NULL, NULL);
+	return r;
+}
+
+/* Nodes that somebody still uses stay, which costs a descriptor each. */
+static void delete_nodes(struct vmm *v, const char *const paths[], size_t n, uint64_t deadline_ns)
+{
+	for (size_t i = 0; i < n; i++) {
+		json_t *name = json_sprintf("n-%s", block_node_name(paths[i]));
+
+		(void)call(v, "blockdev-del", json_pack("{s:o}", "node-name", name), -1,
+			   deadline_ns, NULL, NULL);
+	}
+}
+
+static int qemu_disk_rebase(struct vmm *v, const char *top, const char *merged, const char *below,
+			    const char *const gone[], size_t n_gone, uint64_t deadline_ns,
+			    struct problem *problem)
+{
+	const struct vmm_layer layer = {.path = merged};
+	int r;
+
+	if (!block_node_is_valid(merged))
+		return error_trace(-EINVAL);
+	r = call(v, "blockdev-add", block_node_layer(&layer, below), -1, deadline_ns, problem,
+		 NULL);
+	if (r < 0)
+		return r;
+	r = call(v, "blockdev-reopen", block_node_reopen(top, merged), -1, deadline_ns, problem,
+		 NULL);
+	if (r < 0)
+		delete_nodes(v, &merged, 1, deadline_ns);
+	else
+		delete_nodes(v, gone, n_gone, deadline_ns);
+	return r;
+}
+
+static int qemu_is_stalled(struct vmm *v, uint64_t deadline_ns)
+{
+	json_t *reply = NULL;
+	const char *status;
+	int r = call(v, "query-status", NULL, -1, deadline_ns, NULL, &reply);
+
+	if (r < 0)
+		return r;
+	status = json_string_value(json_object_get(reply, "status"));
+	r = status && !strcmp(status, "io-error");
+	json_decref(reply);
+	return r;
+}
+
 /* Append what the guest wrote since the last time, forget what is too old. */
 static int read_ring(struct qemu *q, const char *encoded)
 {
@@ -542,6 +653,10 @@ const struct vmm_ops vmm_qemu_ops = {
 	.is_running = qemu_is_running,
 	.save_device = qemu_save_device,
 	.save_device_fd = qemu_save_device_fd,
+	.disk_top = qemu_disk_top,
+	.disk_push = qemu_disk_push,
+	.disk_rebase = qemu_disk_rebase,
+	.is_stalled = qemu_is_stalled,
 	.console = qemu_console,
 	.last_words = qemu_last_words,
 };

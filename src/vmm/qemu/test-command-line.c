@@ -36,8 +36,8 @@ static void test_restore(void **state)
 
 	words(&c, &b);
 	assert_true(strncmp(b.data, "qemu\n-M\nmicrovm,", 16) == 0);
-	assert_true(has(
-		&b, "\n-bios\nqboot.rom\n-accel\ntcg,tb-size=32\n-cpu\nmax\n-smp\n2\n-m\n256M\n"));
+	assert_true(has(&b, "\n-bios\nqboot.rom\n-accel\ntcg,tb-size=32\n-cpu\nmax,-erms,-fsrm\n-"
+			    "smp\n2\n-m\n256M\n"));
 	assert_true(has(&b, "size=256M,mem-path=/dorm/guest-memory,share=off,prealloc=off\n"));
 	assert_true(has(&b, "\nsocket,id=agent,fd=5,server=on,wait=off\n"));
 	assert_true(has(&b, "\nsocket,id=qmp,fd=4,server=on,wait=off\n"));
@@ -87,6 +87,42 @@ static void test_disks(void **state)
 			    "-device\nvirtio-blk-device,drive=d1\n"));
 }
 
+static void layers_are(struct vmm_config *c, const struct vmm_layer layers[3])
+{
+	static struct vmm_layer copy[3];
+
+	memcpy(copy, layers, sizeof(copy));
+	c->disks[1].layers = copy;
+}
+
+/* Each layer a node of its own, with what lies below it said and nothing left to a header. */
+static void test_chain(void **state)
+{
+	static const struct vmm_layer layers[] = {{"/m/base", true}, {"/m/a,b"}, {"/m/d2"}};
+	_cleanup_buf_ struct buf b = {0};
+	struct vmm_config c = plain();
+
+	c.disks[0] = (struct vmm_disk){"/root.erofs", true};
+	c.disks[1] = (struct vmm_disk){"/s/top", false, layers, 3};
+	c.n_disks = 2;
+	assert_int_equal(command_line_new("qemu", &c, NULL, &(struct command_line *){NULL}),
+			 -EINVAL); /* a comma in a node's name */
+	layers_are(&c, (struct vmm_layer[]){{"/m/base", true}, {"/m/d1"}, {"/m/d2"}});
+	words(&c, &b);
+	assert_true(has(&b, "\n-blockdev\n{\"driver\":\"raw\",\"node-name\":\"n-base\","
+			    "\"read-only\":true,\"file\":{\"driver\":\"file\",\"filename\":"
+			    "\"/m/base\"}}\n"));
+	assert_true(has(&b, "\"node-name\":\"n-d1\",\"read-only\":true,\"backing\":\"n-base\","));
+	assert_true(has(&b, "\"node-name\":\"n-d2\",\"read-only\":true,\"backing\":\"n-d1\","));
+	assert_true(has(&b, "\"node-name\":\"n-top\",\"discard\":\"unmap\",\"detect-zeroes\":"
+			    "\"unmap\",\"backing\":\"n-d2\","));
+	assert_true(has(&b, "\nvirtio-blk-device,drive=n-top,werror=enospc,rerror=report\n"));
+	layers_are(&c, (struct vmm_layer[]){{"/m/d1"}, {"/m/d1"}, {"/m/d2"}});
+	b.len = 0;
+	words(&c, &b);
+	assert_true(has(&b, "\"node-name\":\"n-d1\",\"read-only\":true,\"backing\":null,"));
+}
+
 static void refused(const struct vmm_config *c, const char *word)
 {
 	struct problem p = PROBLEM_INIT;
@@ -129,4 +165,5 @@ static void test_refused(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_restore), cmocka_unit_test(test_boot), cmocka_unit_test(test_disks),
+	  cmocka_unit_test(test_chain),
 	  cmocka_unit_test(test_refused))

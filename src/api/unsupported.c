@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api/unsupported.h"
+
+#include <errno.h>
+#include <stdbool.h>
+
+#include "base/mem.h"
+
+static const struct {
+	const char *name, *why;
+} members[] = {
+	{"autoResume", "a sleeping sandbox is woken by a connect, not by traffic"},
+	{"network", "sandboxes have no rules for their network"},
+	{"iam", "sandboxes get no tokens of identity providers"},
+	{"mcp", "there is no MCP gateway"},
+	{"volumeMounts", "there are no volumes"},
+};
+
+/* Asked for as something that is the case anyway; only "false" is refused. */
+static const struct {
+	const char *name, *why;
+} always[] = {
+	{"autoPauseMemory", "a pause keeps the memory"},
+	{"memory", "a sandbox wakes with its memory, it is not booted again"},
+};
+
+static bool is_nothing(const json_t *v)
+{
+	const char *key;
+	json_t *item;
+	size_t i;
+
+	json_object_foreach ((json_t *)v, key, item)
+		if (!is_nothing(item))
+			return false;
+	json_array_foreach (v, i, item)
+		if (!is_nothing(item))
+			return false;
+	return json_is_object(v) || json_is_array(v) || json_is_null(v) || json_is_false(v) ||
+	       (json_is_string(v) && !json_string_length(v));
+}
+
+int unsupported_refuse(json_t *body, struct problem *problem)
+{
+	json_t *v;
+
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
+		v = json_object_get(body, members[i].name);
+		if (!v || is_nothing(v))
+			continue;
+		problem_set(problem, 400, "%s: is not supported: %s", members[i].name,
+			    members[i].why);
+		problem_hint(problem, "leave it out");
+		return -EINVAL;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(always); i++) {
+		v = json_object_get(body, always[i].name);
+		if (!v || json_is_null(v) || json_is_true(v))
+			continue;
+		if (json_is_false(v))
+			problem_set(problem, 400, "%s: false is not supported: %s", always[i].name,
+				    always[i].why);
+		else
+			problem_set(problem, 400, "%s: must be true or absent", always[i].name);
+		return -EINVAL;
+	}
+	return 0;
+}
