@@ -17,6 +17,7 @@
 #include "channel/server.h"
 
 struct hooks;
+struct network;
 struct port;
 struct ports;
 struct prepare;
@@ -35,6 +36,7 @@ struct agent {
 	struct repair *repair;
 	struct hooks *hooks;
 	struct ports *ports;
+	struct network *network;
 	struct workers *workers; /* threads that transfer files */
 	struct cgroup workload;
 	int child_fd;	 /* signalfd of SIGCHLD */

@@ -157,5 +157,6 @@ int init_request_parse(json_t *o, struct problem *problem, struct init_request *
 	if (!env_is_valid(env))
 		return bad_field(problem, "envVars", "an object of strings");
 	ret->env = json_is_object(env) ? env : NULL;
+	ret->network = json_object_get(o, "network");
 	return parse_entropy(json_object_get(o, "entropy"), ret, problem);
 }

@@ -14,6 +14,7 @@
  *     envVars         object of strings; optional
  *     defaultUser     up to 63 bytes; optional
  *     defaultWorkdir  absolute; optional
+ *     network         as network.h has it; absent: none
  */
 #include <jansson.h>
 #include <stddef.h>
@@ -35,7 +36,8 @@ struct init_request {
 	const char *default_user;
 	const char *default_workdir;
 	uint64_t timestamp_ns;
-	json_t *env; /* NULL: none */
+	json_t *env;	 /* NULL: none */
+	json_t *network; /* not looked at yet; NULL: none */
 	size_t entropy_len;
 	/* as RNDADDENTROPY wants it */
 	struct {

@@ -24,6 +24,7 @@
 #include "agent/boot.h"
 #include "agent/files.h"
 #include "agent/hooks.h"
+#include "agent/network.h"
 #include "agent/port.h"
 #include "agent/ports.h"
 #include "agent/prepare.h"
@@ -140,6 +141,8 @@ static int agent_init(struct agent *a, const struct options *o)
 	if (r == 0)
 		r = ports_new(&a->ports);
 	if (r == 0)
+		r = network_new(a->owns_machine, &a->network);
+	if (r == 0)
 		r = workers_new(a->loop, &a->workers);
 	if (r == 0)
 		r = router_add(a->router, health_routes, ARRAY_SIZE(health_routes));
@@ -147,6 +150,8 @@ static int agent_init(struct agent *a, const struct options *o)
 		r = repair_add(a->router);
 	if (r == 0)
 		r = prepare_add(a->router);
+	if (r == 0)
+		r = network_add(a->router);
 	if (r == 0)
 		r = process_rpc_add(a->router);
 	if (r == 0)
@@ -180,6 +185,7 @@ static void agent_deinit(struct agent *a)
 	repair_free(a->repair);
 	hooks_free(a->hooks);
 	identity_plan_clear(&a->plan);
+	network_free(a->network);
 	process_table_free(a->processes);
 	server_free(a->server);
 	ports_free(a->ports);

@@ -20,6 +20,7 @@
 
 #include "agent/hooks.h"
 #include "agent/init-request.h"
+#include "agent/network.h"
 #include "agent/ports.h"
 #include "agent/prepare.h"
 #include "agent/report.h"
@@ -30,7 +31,7 @@
 
 #define CLOCK_TOLERANCE NSEC_PER_MSEC
 #define CLOCK_MAX_OFF	(100 * NSEC_PER_MSEC)
-#define MAX_STEPS	8
+#define MAX_STEPS	9
 
 struct repair {
 	struct agent *agent;
@@ -190,6 +191,11 @@ static int repair_ports(struct repair *rp)
 	return 0;
 }
 
+static int repair_network(struct repair *rp)
+{
+	return network_repair(rp->agent->network, rp->in.network);
+}
+
 static int repair_thaw(struct repair *rp)
 {
 	int r = cgroup_set_frozen(&rp->agent->workload, false);
@@ -208,6 +214,7 @@ static const struct {
 	{"clock", repair_clock},
 	{"random", repair_random},
 	{"connections", repair_connections},
+	{"network", repair_network},
 	{"ports", repair_ports},
 	{"hooks", repair_hooks},
 	{"thaw", repair_thaw},

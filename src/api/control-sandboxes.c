@@ -6,6 +6,7 @@
 
 #include "api/fields.h"
 #include "api/http1.h"
+#include "api/network.h"
 #include "api/unsupported.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -154,7 +155,7 @@ static int create(struct request *q, struct reply *y, bool secure)
 		.template_id = "base", .timeout_s = DEFAULT_TIMEOUT_S, .secure = secure};
 	struct sandbox_timings t = {0};
 	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
-	json_t *made;
+	json_t *made, *network = NULL;
 	int r;
 
 	if (!json_object_get(q->json, "templateID")) {
@@ -178,7 +179,12 @@ static int create(struct request *q, struct reply *y, bool secure)
 	if (r == 0)
 		r = unsupported_refuse(q->json, &y->problem);
 	if (r == 0)
+		r = network_from_body(q->json, host_offers_network(q->host), &y->problem, &network);
+	if (!json_is_null(network))
+		o.network = network;
+	if (r == 0)
 		r = sandbox_create(q->host, &o, &y->problem, id, token, &t);
+	json_decref(network);
 	if (r < 0)
 		return r;
 	made = with_traffic(q, id, describe_sandbox(id, o.template_id, token, &t));
@@ -322,6 +328,8 @@ int control_sandbox_get(struct request *q, struct reply *y)
 	if (r < 0)
 		return r;
 	o = describe_details(&info);
+	if (o)
+		network_describe(o, info.network);
 	o = with_memory(q, info.id, o);
 	if (request_query(q, "repair"))
 		o = with_repair(q, info.id, o);
@@ -423,7 +431,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	uint64_t timeout = DEFAULT_TIMEOUT_S, count = 1;
 	struct sandbox_memory_options memory = {0};
 	struct sandbox_info info;
-	json_t *all;
+	json_t *all, *network = NULL;
 	int r;
 
 	r = fields_uint(q->json, "timeout", 0, MAX_TIMEOUT_S, &y->problem, &timeout);
@@ -434,13 +442,18 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	if (r == 0)
 		r = unsupported_refuse(q->json, &y->problem);
 	if (r == 0)
+		r = network_from_body(q->json, host_offers_network(q->host), &y->problem, &network);
+	if (r == 0)
 		r = sandbox_info(q->host, q->args[0], &y->problem, &info);
-	if (r < 0)
+	if (r < 0) {
+		json_decref(network);
 		return r;
+	}
 	forks = calloc(count, sizeof(*forks));
 	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &memory,
-				 &y->problem, forks)
+				 network, &y->problem, forks)
 		  : -ENOMEM;
+	json_decref(network);
 	all = r == 0 ? json_array() : NULL;
 	for (uint64_t i = 0; all && i < count; i++)
 		(void)json_array_append_new(all, describe_fork(q, &forks[i], info.template_id));
@@ -472,4 +485,36 @@ int control_sandbox_memory(struct request *q, struct reply *y)
 	int r = sandbox_memory(q->host, q->args[0], &y->problem, &o);
 
 	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_sandbox_network(struct request *q, struct reply *y)
+{
+	json_t *policy = NULL;
+	int r = network_from_change(q->json, &y->problem, &policy);
+
+	if (r == 0)
+		r = sandbox_set_network(q->host, q->args[0], policy, &y->problem);
+	json_decref(policy);
+	y->status = 204;
+	return r;
+}
+
+/* Ours: what E2B shows as a part of the sandbox, and what has passed so far. */
+int control_sandbox_network_get(struct request *q, struct reply *y)
+{
+	struct sandbox_info info;
+	json_t *o, *counters;
+	int r = sandbox_info(q->host, q->args[0], &y->problem, &info);
+
+	if (r < 0)
+		return r;
+	o = json_object();
+	counters = sandbox_network_counters(q->host, q->args[0]);
+	if (o)
+		network_describe(o, info.network);
+	if (o && counters)
+		(void)json_object_set(o, "counters", counters); /* left out then */
+	json_decref(counters);
+	sandbox_info_deinit(&info);
+	return reply_json(y, 200, o);
 }

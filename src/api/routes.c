@@ -23,6 +23,8 @@ static const struct route routes[] = {
 	{"GET", "/sandboxes/{}/memory", control_sandbox_memory},
 	{"GET", "/sandboxes/{}/ports", control_port_list},
 	{"GET", "/sandboxes/{}/ports/{}", control_port_raw, .raw = true},
+	{"PUT", "/sandboxes/{}/network", control_sandbox_network},
+	{"GET", "/sandboxes/{}/network", control_sandbox_network_get},
 	{"GET", "/snapshots", control_snapshot_list},
 	{"GET", "/snapshots/tree", control_snapshot_tree},
 	{"POST", "/snapshots/import", .upload = control_snapshot_import},

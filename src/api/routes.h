@@ -30,6 +30,8 @@ int control_sandbox_timeout(struct request *q, struct reply *y);
 int control_sandbox_fork(struct request *q, struct reply *y);
 int control_sandbox_snapshot(struct request *q, struct reply *y);
 int control_sandbox_memory(struct request *q, struct reply *y);
+int control_sandbox_network(struct request *q, struct reply *y);
+int control_sandbox_network_get(struct request *q, struct reply *y);
 
 /* control-ports.c */
 int control_port_list(struct request *q, struct reply *y);

@@ -24,9 +24,8 @@ static void test_nothing_is_fine(void **state)
 	static const char *const fine[] = {
 		"{}",
 		"{\"somethingElse\":[1]}",
-		"{\"autoResume\":null,\"network\":{},\"volumeMounts\":[],\"iam\":{\"tokens\":{}}}",
+		"{\"autoResume\":null,\"volumeMounts\":[],\"iam\":{\"tokens\":{}}}",
 		"{\"autoResume\":{\"enabled\":false},\"mcp\":null}",
-		"{\"network\":{\"allowOut\":[],\"maskRequestHost\":\"\"}}",
 		"{\"memory\":true,\"autoPauseMemory\":true,\"allow_internet_access\":true}",
 	};
 
@@ -37,7 +36,6 @@ static void test_nothing_is_fine(void **state)
 static void test_something_is_refused(void **state)
 {
 	expect("{\"autoResume\":{\"enabled\":true}}", "autoResume: is not supported");
-	expect("{\"network\":{\"denyOut\":[\"0.0.0.0/0\"]}}", "network: ");
 	expect("{\"iam\":{\"tokens\":{\"a\":{\"audience\":\"x\"}}}}", "iam: ");
 	expect("{\"mcp\":{\"x\":{\"y\":0}}}", "mcp: ");
 	expect("{\"volumeMounts\":[{\"name\":\"v\",\"path\":\"/v\"}]}", "volumeMounts: ");

@@ -10,7 +10,6 @@ static const struct {
 	const char *name, *why;
 } members[] = {
 	{"autoResume", "a sleeping sandbox is woken by a connect, not by traffic"},
-	{"network", "sandboxes have no rules for their network"},
 	{"iam", "sandboxes get no tokens of identity providers"},
 	{"mcp", "there is no MCP gateway"},
 	{"volumeMounts", "there are no volumes"},

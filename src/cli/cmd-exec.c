@@ -8,6 +8,7 @@
 #include "cli/exec-session.h"
 #include "cli/http.h"
 #include "cli/memory-options.h"
+#include "cli/network-options.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -92,6 +93,7 @@ struct run_options {
 	uint64_t timeout_s;
 	bool remove;
 	struct memory_options memory;
+	struct network_options network;
 	struct exec_options exec;
 };
 
@@ -99,6 +101,7 @@ static void run_options_deinit(struct run_options *o)
 {
 	json_decref(o->envs);
 	json_decref(o->metadata);
+	network_options_deinit(&o->network);
 }
 
 static int create(struct cli *cli, struct http *http, const struct run_options *o,
@@ -122,6 +125,7 @@ static int create(struct cli *cli, struct http *http, const struct run_options *
 		(void)json_object_set(body, "envVars", o->envs); /* fails without memory only */
 	if (json_object_size(o->metadata))
 		(void)json_object_set(body, "metadata", o->metadata);
+	network_options_create(&o->network, body);
 	progress_start(&progress, cli, "waking a sandbox from %s", template);
 	http_set_progress(http, &progress);
 	r = http_call(http, "POST", "/v2/sandboxes", body, ret, problem);
@@ -218,7 +222,8 @@ static int run_guarded(struct cli *cli, struct run_options *o, const char *templ
 static int run_run(struct cli *cli, const struct command *command, int argc, char **argv)
 {
 	_cleanup_(run_options_deinit) struct run_options o = {
-		.envs = json_object(), .metadata = json_object(), .timeout_s = 3600};
+		.envs = json_object(), .metadata = json_object(), .timeout_s = 3600,
+		.network = NETWORK_OPTIONS_INIT};
 	const struct option_spec specs[] = {
 		{0, "timeout", OPTION_SECONDS, &o.timeout_s, "TIME",
 		 "how long the sandbox lives (default: 1h)", 1, 0},
@@ -227,6 +232,7 @@ static int run_run(struct cli *cli, const struct command *command, int argc, cha
 		{'m', "metadata", OPTION_PAIRS, &o.metadata, "KEY=VALUE",
 		 "a note of yours, shown by inspect; may be repeated"},
 		MEMORY_OPTIONS(o.memory),
+		NETWORK_OPTIONS(o.network),
 		{0, "rm", OPTION_FLAG, &o.remove, NULL,
 		 "delete the sandbox when the command has ended"},
 		{'i', "interactive", OPTION_FLAG, &o.exec.interactive, NULL,
@@ -258,6 +264,7 @@ const struct command cmd_run = {
 	.examples = "  dorm run base\n"
 		    "  id=$(dorm run --timeout 10m base)\n"
 		    "  dorm run --rm base -- uname -a\n"
+		    "  dorm run --network --deny 1.2.3.0/24 base\n"
 		    "  dorm run --rm -t base -- bash\n"
 		    "  echo 'print(6 * 7)' | dorm run --rm -i python -- python3\n",
 	.missing = "a template (see `dorm template ls`)",

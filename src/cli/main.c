@@ -29,6 +29,7 @@ static const struct command *const commands[] = {
 	&cmd_ps,
 	&cmd_inspect,
 	&cmd_memory,
+	&cmd_network,
 	&cmd_rm,
 	NULL,
 	&cmd_ports,

@@ -126,6 +126,16 @@ static int add_pair(const struct command *command, const struct option_spec *spe
 	return 0;
 }
 
+static int add_value(const struct command *command, const struct option_spec *spec,
+		     const char *text)
+{
+	json_t *value = json_string(text);
+
+	if (!value || json_array_append_new(*(json_t **)spec->dest, value))
+		return options_usage(command, "--%s: '%s' is not valid UTF-8", spec->name, text);
+	return 0;
+}
+
 static int set_number(const struct command *command, const struct option_spec *spec,
 		      const char *text)
 {
@@ -170,6 +180,8 @@ static int set_option(const struct command *command, const struct option_spec *s
 		return 0;
 	case OPTION_PAIRS:
 		return add_pair(command, spec, text);
+	case OPTION_LIST:
+		return add_value(command, spec, text);
 	case OPTION_NUMBER:
 	case OPTION_SECONDS:
 	case OPTION_MIB:

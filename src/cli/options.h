@@ -27,6 +27,7 @@ enum option_kind {
 	OPTION_SECONDS, /* uint64_t; "90", "90s", "10m", "1h30m" */
 	OPTION_MIB,	/* uint64_t, in MiB; "512M", "2G" */
 	OPTION_PAIRS,	/* json_t *, an object that each KEY=VALUE is added to */
+	OPTION_LIST,	/* json_t *, an array that each value is added to */
 };
 
 struct option_spec {

@@ -537,6 +537,46 @@ static void test_fork(void **state)
 	played_deinit(&q);
 }
 
+static void test_network(void **state)
+{
+	static const struct line run[] = {
+		{"POST", "/v2/sandboxes", 201, "{\"sandboxID\":\"i1\"}"}};
+	static const struct line change[] = {
+		{"PUT", "/sandboxes/i1/network", 204, ""},
+		{"GET", "/sandboxes/i1/network", 200, "{\"allowInternetAccess\":false}"}};
+	static const struct line refused[] = {
+		{"PUT", "/sandboxes/i1/network", 400,
+		 "{\"code\":400,\"message\":\"'x' is no network rule\"}"}};
+	struct played p = PLAY(run, "run", "--allow", "1.2.3.4:5", "--allow", "::/0", "--deny",
+			       "9.9.9.9", "--no-internet", "base"),
+		      q = PLAY(change, "network", "--network", "i1"),
+		      r = PLAY(change, "network", "--off", "i1", "--json"),
+		      s = PLAY(refused, "network", "--allow", "x", "i1"),
+		      t = PLAY(change, "network", "i1"),
+		      u = PLAY(change, "network", "--off", "--allow", "x", "i1");
+
+	assert_contains(p.log,
+			"\"allow_internet_access\":false,\"network\":{\"allowOut\":[\"1.2.3.4:5\","
+			"\"::/0\"],\"denyOut\":[\"9.9.9.9\"]}}");
+	assert_int_equal(q.o.code, 0);
+	assert_contains(q.log, "PUT /sandboxes/i1/network {\"allow_internet_access\":true,"
+			       "\"allowOut\":[],\"denyOut\":[]}\n");
+	assert_contains(r.log,
+			"PUT /sandboxes/i1/network {\"allow_internet_access\":false}\n");
+	assert_contains(r.o.out, "\"allowInternetAccess\": false");
+	assert_int_equal(s.o.code, 1);
+	assert_string_equal(s.o.err, "dorm: 'x' is no network rule\n");
+	assert_int_equal(t.o.code, 0);
+	assert_null(strstr(t.log, "PUT"));
+	assert_int_equal(u.o.code, 2);
+	played_deinit(&p);
+	played_deinit(&q);
+	played_deinit(&r);
+	played_deinit(&s);
+	played_deinit(&t);
+	played_deinit(&u);
+}
+
 static void test_rm(void **state)
 {
 	static const struct line lines[] = {
@@ -743,6 +783,6 @@ TEST_MAIN(cmocka_unit_test(test_usage), cmocka_unit_test(test_help), cmocka_unit
 	  cmocka_unit_test(test_build), cmocka_unit_test(test_build_fails),
 	  cmocka_unit_test(test_templates), cmocka_unit_test(test_run), cmocka_unit_test(test_ps),
 	  cmocka_unit_test(test_sleep), cmocka_unit_test(test_wake), cmocka_unit_test(test_fork),
-	  cmocka_unit_test(test_rm), cmocka_unit_test(test_describe),
+	  cmocka_unit_test(test_network), cmocka_unit_test(test_rm), cmocka_unit_test(test_describe),
 	  cmocka_unit_test(test_snapshots), cmocka_unit_test(test_verify),
 	  cmocka_unit_test(test_doctor), cmocka_unit_test(test_doctor_alone))

@@ -61,6 +61,8 @@ static const char help[] =
 	"  --memory-limit SIZE   what clean memory of images may take on this host [no limit]\n"
 	"  --image-memory-limit SIZE\n"
 	"                        the same for each image                          [no limit]\n"
+	"  --offer-network       a client that allows a sandbox the internet wants it a network, as\n"
+	"                        with E2B; otherwise it has to ask for one by rules\n"
 	"  --doctor              print what this host has and lacks as JSON, and end\n"
 	"  --version, --help\n"
 	"\n"
@@ -109,6 +111,7 @@ enum {
 	OPT_NO_UFFD,
 	OPT_MEMORY_LIMIT,
 	OPT_IMAGE_LIMIT,
+	OPT_OFFER_NETWORK,
 	OPT_DOCTOR,
 	OPT_VERSION,
 	OPT_HELP
@@ -136,6 +139,7 @@ static const struct option options[] = {
 	{"no-userfaultfd", no_argument, NULL, OPT_NO_UFFD},
 	{"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
 	{"image-memory-limit", required_argument, NULL, OPT_IMAGE_LIMIT},
+	{"offer-network", no_argument, NULL, OPT_OFFER_NETWORK},
 	{"doctor", no_argument, NULL, OPT_DOCTOR},
 	{"version", no_argument, NULL, OPT_VERSION},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -319,6 +323,9 @@ static int take_option(int opt, struct settings *s)
 		return parse_seconds("boot-timeout", optarg, &s->config.limits.boot_ms);
 	case OPT_SEAL_KEY:
 		return take_key(s, optarg);
+	case OPT_OFFER_NETWORK:
+		s->config.offers_network = true;
+		return -1;
 	case OPT_DOCTOR:
 		s->doctor = true;
 		return -1;

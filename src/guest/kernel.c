@@ -35,6 +35,7 @@ static const char *const wanted_modules[] = {
 	"overlay",	  /* ...and what the sandbox writes over it */
 	"virtio_rng",	  /* entropy */
 	"tcp_diag",	  /* which ports are listened on; ends what a sandbox slept through */
+	"virtio_net",	  /* a sandbox that may reach a network */
 	NULL,
 };
 

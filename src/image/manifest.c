@@ -99,7 +99,7 @@ struct field {
 	uint64_t max;		     /* numbers */
 	bool (*valid)(const char *); /* texts */
 	bool optional;		     /* came with format 2: absent is 0 or "" */
-	bool omitted;		     /* ... and is not written when it is "" */
+	bool omitted;		     /* ... and is not written when it is "" or false */
 };
 
 #define TEXT(_name, _member, _valid)                                                               \
@@ -132,6 +132,8 @@ static const struct field fields[] = {
 	TEXT("vmm.version", vmm_version, is_text),
 	TEXT("vmm.accel", accel, is_label),
 	NUMBER("vmm.tsc_khz", tsc_khz, 1000000000),
+	{"vmm.network", FIELD_BOOL, offsetof(struct manifest, network), sizeof(bool), 0, NULL, true,
+	 true},
 	TEXT("vmm.kernel_version", kernel_version, is_text),
 	NUMBER("device.bytes", device_bytes, 1ull << 40),
 	TEXT("device.digest", device_digest, is_optional_digest),

@@ -56,6 +56,7 @@ struct manifest {
 	char vmm_version[64];
 	char accel[8]; /* "tcg" or "kvm" */
 	uint64_t tsc_khz;
+	bool network; /* it has a network device, connected or not */
 	char kernel_version[64];
 	uint64_t device_bytes;	/* size of "device" */
 	char device_digest[33]; /* XXH3-128 of it, hexadecimal */

@@ -19,6 +19,7 @@ static void sample(struct manifest *m, struct manifest_files *files)
 			       .memory_bytes = 1228800,
 			       .cpus = 1,
 			       .vmm = "qemu",
+			       .network = true,
 			       .base_image_id = "00112233445566778899aabbccddeeff",
 			       .n_disks = 1,
 			       .disks = {{.name = "d0.img", .format = "raw", .size = 1}}};
@@ -49,6 +50,7 @@ static void test_round_trip(void **state)
 	assert_int_equal(manifest_encode(&m, &files, &text), 0);
 	assert_int_equal(manifest_decode(text, strlen(text), &problem, &back, &back_files), 0);
 	assert_string_equal(back.base_image_id, m.base_image_id);
+	assert_true(back.network);
 	assert_int_equal(back_files.map_bytes, 94);
 	assert_int_equal(back_files.n_layers, 1);
 	assert_memory_equal(&back_files.layers[0], &files.layers[0], sizeof(files.layers[0]));

@@ -99,19 +99,20 @@ static json_t *init_body(const struct agent_identity *id)
 	id_random(entropy, sizeof(entropy));
 	base64_encode(entropy, sizeof(entropy), coded);
 	machine_id(id->sandbox_id, machine);
-	body = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:O*, s:s*, s:s*, s:s*, s:s*}", "kind",
+	body = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:O*, s:s*, s:s*, s:s*, s:s*, s:O*}", "kind",
 			 kinds[id->kind], "sandboxID", id->sandbox_id, "hostname", id->sandbox_id,
 			 "machineID", machine, "timestampNs", (json_int_t)clock_real_ns(),
 			 "entropy", coded, "envVars", id->envs, "templateID",
 			 or_null(id->template_id), "accessToken", or_null(id->token), "defaultUser",
-			 or_null(id->default_user), "defaultWorkdir", or_null(id->default_workdir));
+			 or_null(id->default_user), "defaultWorkdir", or_null(id->default_workdir), "network",
+			 id->network);
 	explicit_bzero(entropy, sizeof(entropy));
 	explicit_bzero(coded, sizeof(coded));
 	return body;
 }
 
 /* In the guest's words, as far as a problem has room for them; they go into JSON. */
-static void describe_failure(const char *message, struct problem *problem)
+static void describe_failure(const char *message, const char *what, struct problem *problem)
 {
 	_cleanup_free_ char *text = message ? utf8_from(message) : NULL;
 	const char *why = text ? text : "no reason given";
@@ -119,29 +120,49 @@ static void describe_failure(const char *message, struct problem *problem)
 
 	while ((more = utf8_len(why + len)) && len + more <= REASON_MAX)
 		len += more;
-	problem_set(problem, 500, "the guest's agent could not repair the sandbox: %.*s", (int)len,
-		    why);
+	problem_set(problem, 500, "the guest's agent could not %s: %.*s", what, (int)len, why);
+}
+
+/* What must be done as a whole, or was not done. */
+static int order(struct channel *ch, const char *path, json_t *body, const char *what,
+		 unsigned patience_ms, struct problem *problem)
+{
+	json_t *reply = NULL;
+	int status, r = post(ch, path, body, patience_ms, &status, &reply);
+
+	if (r < 0) {
+		problem_errno(problem, r, "the guest's agent did not answer when asked to %s",
+			      what);
+		return r;
+	}
+	if (status != 200 || !json_is_true(json_object_get(reply, "ok"))) {
+		describe_failure(json_string_value(json_object_get(reply, "message")), what,
+				 problem);
+		r = -EIO;
+	}
+	json_decref(reply);
+	return r;
 }
 
 int agent_init(struct channel *ch, const struct agent_identity *identity, unsigned patience_ms,
 	       struct problem *problem)
 {
-	json_t *body = init_body(identity), *reply = NULL;
-	int r, status;
+	json_t *body = init_body(identity);
+	int r = body ? order(ch, "/init", body, "repair the sandbox", patience_ms, problem)
+		     : -ENOMEM;
 
-	if (!body)
-		return -ENOMEM;
-	r = post(ch, "/init", body, patience_ms, &status, &reply);
 	json_decref(body);
-	if (r < 0) {
-		problem_errno(problem, r, "the guest's agent did not answer its repair");
-		return r;
-	}
-	if (status != 200 || !json_is_true(json_object_get(reply, "ok"))) {
-		describe_failure(json_string_value(json_object_get(reply, "message")), problem);
-		r = -EIO;
-	}
-	json_decref(reply);
+	return r;
+}
+
+int agent_network(struct channel *ch, json_t *network, unsigned patience_ms,
+		  struct problem *problem)
+{
+	json_t *body = json_pack("{s:O*}", "network", network);
+	int r = body ? order(ch, "/network", body, "set up the network", patience_ms, problem)
+		     : -ENOMEM;
+
+	json_decref(body);
 	return r;
 }
 

@@ -20,6 +20,7 @@ struct agent_identity {
 	const char *default_user;
 	const char *default_workdir;
 	json_t *envs;
+	json_t *network; /* how its interface is to be set up (docs/network.md); NULL: not at all */
 };
 
 /**
@@ -31,6 +32,10 @@ struct agent_identity {
  */
 int agent_init(struct channel *ch, const struct agent_identity *identity, unsigned patience_ms,
 	       struct problem *problem);
+
+/** agent_network() - the step "network" of the repair alone: @network NULL ends it */
+int agent_network(struct channel *ch, json_t *network, unsigned patience_ms,
+		  struct problem *problem);
 
 #define AGENT_HOOKS_MAX_MS 120000u
 

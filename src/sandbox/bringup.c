@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "net/address.h"
 #include "sandbox/agent-client.h"
 #include "sys/pidfd.h"
 
@@ -59,6 +60,8 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 		.reg = how_to_register(session),
 		.memory_bytes = memory_bytes,
 		.cpus = cpus,
+		.mac = sb->manifest.network ? NET_GUEST_MAC : NULL,
+		.netns_fd = sb->host->netns_fd,
 		.accel = boot ? sb->host->accel : sb->manifest.accel,
 	};
 	int r = sandbox_make_disk(sb, problem);
@@ -125,14 +128,17 @@ static enum agent_kind kind_of(const struct sandbox *sb)
 /* A VM that dies now takes the connection with it: then its end is the cause, not the hang-up. */
 static int repair(struct sandbox *sb, struct channel *ch, struct problem *problem)
 {
+	json_t *network = sandbox_network_config(sb);
 	const struct agent_identity identity = {.kind = kind_of(sb),
 						.sandbox_id = sb->record.id,
 						.template_id = sb->record.template_id,
 						.token = sb->record.token,
-						.envs = sb->record.envs};
+						.envs = sb->record.envs,
+						.network = network};
 	struct problem local = PROBLEM_INIT;
 	int r = agent_init(ch, &identity, sb->host->limits.repair_ms, &local);
 
+	json_decref(network);
 	if (r == -EPIPE && pidfd_wait(vmm_pidfd(sb->vmm), deadline_after_ms(DEATH_WAIT_MS)) == 0)
 		say_ended(sb, problem);
 	else if (r < 0 && problem && !problem_is_set(problem))
@@ -257,6 +263,7 @@ void sandbox_take_down(struct sandbox *sb)
 				  (int)vmm_pid(sb->vmm));
 		sb->vmm = vmm_free(sb->vmm);
 	}
+	sandbox_network_stop(sb);
 	sb->memory_fd = fd_close(sb->memory_fd);
 	if (atomic_load(&sb->pager_pid))
 		(void)pager_client_close_session(sb->host->pager, sb->record.id,
@@ -329,6 +336,9 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 	r = start_vmm(sb, boot, &session, memory_bytes, cpus, problem);
 	if (r < 0)
 		return r;
+	r = sandbox_network_start(sb, problem); /* ready before the guest is */
+	if (r < 0)
+		return r;
 	t0 = clock_now_ns();
 	t->vmm_ns += t0 - t1;
 	if (!boot) {
@@ -346,9 +356,10 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 		if (r < 0)
 			return r;
 	}
-	return sandbox_connect(sb, take_fd(agent_fd),
-			       boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms,
-			       problem, t);
+	r = sandbox_connect(sb, take_fd(agent_fd),
+			    boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms, problem,
+			    t);
+	return r < 0 ? r : sandbox_network_await(sb, problem);
 }
 
 /* Did the pager die under our hands? Then the next one knows nothing of this VM, or has ended it.

@@ -153,7 +153,9 @@ static int add_writable_disk(struct build *b, struct sandbox *sb, struct manifes
 static int place_disks(struct build *b, struct sandbox *sb, const struct guest *guest,
 		       struct problem *problem)
 {
-	struct manifest m = {.memory_bytes = b->memory_bytes, .cpus = b->cpus};
+	struct manifest m = {.memory_bytes = b->memory_bytes,
+			     .cpus = b->cpus,
+			     .network = true}; /* it costs a sandbox without a network nothing */
 	int r;
 
 	if (mkdirat(sb->dirfd, "memory-0", 0700) < 0 ||

@@ -156,8 +156,8 @@ static int admit_forks(unsigned count, struct problem *problem)
 }
 
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
-		 const struct sandbox_memory_options *memory, struct problem *problem,
-		 struct sandbox_fork *forks)
+		 const struct sandbox_memory_options *memory, json_t *network,
+		 struct problem *problem, struct sandbox_fork *forks)
 {
 	struct fork_job job = {
 		.host = host, .from = -1, .memory = memory, .forks = forks, .count = count};
@@ -179,6 +179,8 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	memcpy(job.like.token, sb->record.token, sizeof(job.like.token));
 	job.like.metadata = json_incref(sb->record.metadata);
 	job.like.envs = json_incref(sb->record.envs);
+	if (!json_is_null(network))
+		job.like.network = json_incref(network ? network : sb->record.network);
 	job.like.auto_pause = sb->record.auto_pause;
 	memcpy(job.like.traffic_token, sb->record.traffic_token, sizeof(job.like.traffic_token));
 	memcpy(job.like.mask_host, sb->record.mask_host, sizeof(job.like.mask_host));
@@ -196,5 +198,6 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	fd_close(job.from);
 	json_decref(job.like.metadata);
 	json_decref(job.like.envs);
+	json_decref(job.like.network);
 	return error_trace(r);
 }

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "sys/kvm.h"
+#include "sys/netns.h"
 #include "sys/tsc.h"
 
 #define PAGER_LOCK_MS 5000
@@ -20,8 +21,9 @@
 
 static int fill_paths(struct host *host, const struct host_config *config, struct problem *problem)
 {
-	const char *const programs[] = {"dorm-pager", "libdorm-vmm.so", "dorm-agent"};
-	char **const slots[] = {&host->pager_program, &host->preload, &host->agent_program};
+	const char *const programs[] = {"dorm-pager", "libdorm-vmm.so", "dorm-agent", "dorm-net"};
+	char **const slots[] = {&host->pager_program, &host->preload, &host->agent_program,
+				&host->net_program};
 
 	if (config->root[0] != '/' || strlen(config->root) > ROOT_MAX ||
 	    config->run_dir[0] != '/' || strlen(config->run_dir) > ROOT_MAX) {
@@ -158,6 +160,17 @@ static void open_index(struct host *host)
 		 p.message);
 }
 
+/* A VM that cannot be shut in is the same VM, with one wall less. */
+static void make_netns(struct host *host)
+{
+	host->netns_fd = netns_new();
+	if (host->netns_fd >= 0)
+		return;
+	log_warn("VMs run in this network namespace: one without a network cannot be made: %s",
+		 strerrordesc_np(-host->netns_fd));
+	host->netns_fd = -1;
+}
+
 static int set_up(struct host *host, const struct host_config *config, struct problem *problem)
 {
 	_cleanup_free_ char *socket = NULL;
@@ -171,6 +184,8 @@ static int set_up(struct host *host, const struct host_config *config, struct pr
 	r = tsc_khz(&host->tsc_khz);
 	if (r == 0)
 		r = vmm_version(host->vmm_version, problem);
+	if (r == 0)
+		make_netns(host);
 	if (r == 0)
 		r = file_mkdir_p(host->run_dir, 0700);
 	if (r < 0) {
@@ -208,6 +223,7 @@ static void copy_config(struct host *host, const struct host_config *config)
 		.codec = IMAGE_CODEC_ZSTD, .level = config->template_level, .keys = config->keys};
 	host->compact = config->compact;
 	host->reflink = config->reflink;
+	host->offers_network = config->offers_network;
 	host->pager_mode = config->pager_mode;
 	host->pager_options = (struct pager_process_options){
 		.no_prefetch = config->no_prefetch,
@@ -226,7 +242,7 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 		return -ENOMEM;
 	copy_config(host, config);
 	host->pager_process = PAGER_PROCESS_INIT;
-	host->epoll_fd = host->kick_fd = -1;
+	host->epoll_fd = host->kick_fd = host->netns_fd = -1;
 	pthread_mutex_init(&host->lock, NULL);
 	pthread_mutex_init(&host->pager_lock, NULL);
 	pthread_mutex_init(&host->watch_lock, NULL);
@@ -280,6 +296,7 @@ struct host *host_free(struct host *host, bool stop_pager)
 	pager_process_deinit(&host->pager_process);
 	store_index_close(host->index);
 	store_close(host->store);
+	fd_close(host->netns_fd);
 	pthread_mutex_destroy(&host->lock);
 	pthread_mutex_destroy(&host->pager_lock);
 	pthread_mutex_destroy(&host->watch_lock);
@@ -289,8 +306,14 @@ struct host *host_free(struct host *host, bool stop_pager)
 	free(host->pager_program);
 	free(host->preload);
 	free(host->agent_program);
+	free(host->net_program);
 	free(host);
 	return NULL;
+}
+
+bool host_offers_network(const struct host *host)
+{
+	return host->offers_network;
 }
 
 const char *host_root(const struct host *host)

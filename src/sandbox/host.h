@@ -59,6 +59,7 @@ struct host_config {
 	enum disk_reflink reflink;
 	enum pager_mode pager_mode;	    /* of sandboxes that are not told otherwise */
 	bool no_prefetch, no_userfaultfd;   /* of the pager, for all of them */
+	bool offers_network; /* clients that only allow a sandbox the internet mean it */
 	uint64_t memory_limit, image_limit; /* of the pager's resident memory, bytes; 0: none */
 };
 
@@ -93,6 +94,9 @@ struct host *host_free(struct host *host, bool stop_pager);
 
 /** host_ready() - can it take work? Return: 0; -EAGAIN with the reason in @problem */
 int host_ready(struct host *host, struct problem *problem);
+
+/** host_offers_network() - as configured: does "allow internet access" alone ask for a network? */
+bool host_offers_network(const struct host *host);
 
 /** host_root() - the store's path */
 const char *host_root(const struct host *host);

@@ -17,6 +17,7 @@ void sandbox_info_deinit(struct sandbox_info *info)
 {
 	json_decref(info->metadata);
 	explicit_bzero(info->token, sizeof(info->token));
+	json_decref(info->network);
 	*info = (struct sandbox_info){0};
 }
 
@@ -45,6 +46,7 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 		.cpus = sb->manifest.cpus,
 		.memory_bytes = sb->manifest.memory_bytes,
 		.metadata = json_incref(sb->record.metadata),
+		.network = json_incref(sb->record.network),
 	};
 	memcpy(ret->id, sb->record.id, sizeof(ret->id));
 	memcpy(ret->template_id, sb->record.template_id, sizeof(ret->template_id));

@@ -2,7 +2,7 @@
 /*
  * monitor.c - one thread that notices deaths and deadlines
  *
- * It waits on an epoll set that holds the pidfd of every VM and of the pager, and an eventfd to be
+ * It waits on an epoll set that holds the pidfd of every VM, every dorm-net and the pager, and an eventfd to be
  * told that a deadline changed. It never does the work itself: ending, sleeping and restarting can
  * block, so each event becomes a worker thread that takes the sandbox's op lock like any client.
  *
@@ -28,7 +28,7 @@
 #define MAX_SLEEP_MS 60000
 #define STACK_BYTES  (512u << 10)
 
-enum watch_kind { WATCH_KICK, WATCH_VM, WATCH_PAGER };
+enum watch_kind { WATCH_KICK, WATCH_VM, WATCH_NETWORK, WATCH_PAGER };
 
 struct watch {
 	struct watch *prev, *next; /* in host->watches */
@@ -87,6 +87,11 @@ static int watch_add(struct host *host, enum watch_kind kind, int pidfd, pid_t p
 int monitor_watch(struct host *host, struct sandbox *sb)
 {
 	return watch_add(host, WATCH_VM, vmm_pidfd(sb->vmm), vmm_pid(sb->vmm), sb->record.id);
+}
+
+int monitor_watch_network(struct host *host, struct sandbox *sb)
+{
+	return watch_add(host, WATCH_NETWORK, sb->net.pidfd, sb->net.pid, sb->record.id);
 }
 
 int monitor_watch_pager(struct host *host)
@@ -157,6 +162,16 @@ static void vm_died(struct host *host, void *arg)
 		}
 		pthread_mutex_unlock(&sb->op);
 	}
+	watch_free(host, w);
+}
+
+static void network_died(struct host *host, void *arg)
+{
+	struct watch *w = arg;
+	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, w->id, NULL);
+
+	if (sb)
+		sandbox_network_died(sb, w->pid);
 	watch_free(host, w);
 }
 
@@ -240,14 +255,15 @@ static int check_deadlines(struct host *host)
 
 static void dispatch(struct host *host, struct watch *w)
 {
-	void (*fn)(struct host * host, void *arg) = w->kind == WATCH_VM ? vm_died : pager_died;
+	static void (*const handlers[])(struct host * host, void *arg) = {
+		[WATCH_VM] = vm_died, [WATCH_NETWORK] = network_died, [WATCH_PAGER] = pager_died};
 	eventfd_t v;
 
 	if (w->kind == WATCH_KICK) {
 		(void)eventfd_read(host->kick_fd, &v); /* only its being readable matters */
 		return;
 	}
-	if (host_run(host, fn, w) < 0) {
+	if (host_run(host, handlers[w->kind], w) < 0) {
 		log_error("no thread to look after the death of pid=%d", (int)w->pid);
 		watch_free(host, w);
 	}

@@ -25,6 +25,7 @@
 #include "image/snapshot.h"
 #include "image/store-index.h"
 #include "image/store.h"
+#include "net/client.h"
 #include "pager/client.h"
 #include "sandbox/build.h"
 #include "sandbox/host.h"
@@ -56,6 +57,9 @@ struct sandbox {
 	char *path; /* the same, absolute; constant */
 
 	struct vmm *vmm;	  /* op; NULL when no process */
+	struct net_process net;	  /* op; pid 0: none */
+	uint64_t net_started_ns;  /* op; the last try */
+	unsigned net_deaths;	  /* op; one soon after the other */
 	int memory_fd;		  /* op; the image's resident memory, -1 without a VM */
 	atomic_int pager_pid;	  /* which pager serves it; 0: none does */
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
@@ -93,10 +97,12 @@ struct build;
 
 struct host {
 	char *root, *run_dir, *guest_cache;
-	char *pager_program, *preload, *agent_program; /* constant */
+	char *pager_program, *preload, *agent_program, *net_program; /* constant */
 	char accel[8];
 	char vmm_version[64];
 	uint64_t tsc_khz;
+	bool offers_network;
+	int netns_fd; /* an empty network namespace, for VMs; -1: they have ours. Constant */
 	struct host_limits limits;
 
 	struct store *store;
@@ -338,6 +344,24 @@ void sandbox_compact_later(struct sandbox *sb);
 /** compactions_free() - forget who waits; no worker is left */
 void compactions_free(struct host *host);
 
+/* ---- network.c --------------------------------------------------------------------------------
+ */
+
+/** sandbox_network_start() - op held, VM runs: its dorm-net, if it is to have one */
+int sandbox_network_start(struct sandbox *sb, struct problem *problem);
+/** sandbox_network_await() - op held: until that works; a failure leaves none */
+int sandbox_network_await(struct sandbox *sb, struct problem *problem);
+/** sandbox_network_stop() - op held: end it; fine without */
+void sandbox_network_stop(struct sandbox *sb);
+/** sandbox_network_adopt() - op held, VM adopted: find its dorm-net, or start one; failing is only
+ *  logged */
+void sandbox_network_adopt(struct sandbox *sb);
+/** sandbox_network_died() - its dorm-net @pid is gone: start another, if that was not our doing.
+ *  Returns when there is one, or no need any more */
+void sandbox_network_died(struct sandbox *sb, pid_t pid);
+/** sandbox_network_config() - what the guest is told of it: new reference; NULL: it has none */
+json_t *sandbox_network_config(const struct sandbox *sb);
+
 /* ---- monitor.c --------------------------------------------------------------------------------
  */
 
@@ -348,6 +372,8 @@ int monitor_start(struct host *host);
 void monitor_stop(struct host *host);
 /** monitor_watch() - tell when @sb's VM dies */
 int monitor_watch(struct host *host, struct sandbox *sb);
+/** monitor_watch_network() - tell when its dorm-net dies */
+int monitor_watch_network(struct host *host, struct sandbox *sb);
 /** monitor_watch_pager() - after the pager was found or started; pager_lock held */
 int monitor_watch_pager(struct host *host);
 /** monitor_kick() - deadlines have changed */

@@ -18,6 +18,7 @@ void record_deinit(struct record *r)
 	json_decref(r->metadata);
 	json_decref(r->envs);
 	explicit_bzero(r->token, sizeof(r->token));
+	json_decref(r->network);
 	*r = (struct record){0};
 }
 
@@ -71,7 +72,7 @@ char *record_encode(const struct record *r)
 
 	o = json_pack(
 		"{s:i, s:s, s:s, s:s, s:i, s:s, s:{s:i, s:I, s:I, s:I}, s:I, s:I, s:I, s:b, s:s, "
-		"s:O*, s:O*, s:s*, s:s, s:s}",
+		"s:O*, s:O*, s:s*, s:s, s:s, s:O*}",
 		"version", 1, "id", r->id, "template", r->template_id, "state",
 		sandbox_state_name(r->state), "generation", (int)r->generation, "imageID",
 		r->image_id, "vm", "pid", (int)r->vm.pid, "startTime", (json_int_t)r->vm.start_time,
@@ -80,7 +81,7 @@ char *record_encode(const struct record *r)
 		(json_int_t)r->started_ns, "endNs", (json_int_t)r->end_ns, "autoPause",
 		(int)r->auto_pause, "failure", r->failure, "metadata", r->metadata, "envs", r->envs,
 		"token", r->token[0] ? r->token : NULL, "trafficToken", r->traffic_token,
-		"maskHost", r->mask_host);
+		"maskHost", r->mask_host, "network", r->network);
 	if (o && r->disk.n && json_object_set_new(o, "disk", encode_disk(&r->disk)) < 0) {
 		json_decref(o);
 		return NULL;
@@ -146,6 +147,7 @@ static int parse(json_t *o, struct record *r)
 	r->auto_pause = auto_pause;
 	r->metadata = json_incref(json_object_get(o, "metadata"));
 	r->envs = json_incref(json_object_get(o, "envs"));
+	r->network = json_incref(json_object_get(o, "network"));
 	return 0;
 }
 

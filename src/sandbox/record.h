@@ -47,6 +47,7 @@ struct record {
 	bool auto_pause;		 /* then sleep instead of deleting */
 	json_t *metadata;		 /* object or NULL; owned */
 	json_t *envs;			 /* object or NULL; owned */
+	json_t *network;		 /* whom it may talk to (net/rules.h); NULL: nobody; owned */
 	char failure[512];
 	/* What clients have to show in the sandbox, in hexadecimal: a secret, of this sandbox
 	 * alone, kept as long as it lives. "": none is asked for */

@@ -216,6 +216,8 @@ static int adopt(struct sandbox *sb, struct problem *problem)
 	if (r >= 0)
 		r = monitor_watch(sb->host, sb);
 	problem_errno(r < 0 ? problem : NULL, r, "adopting its VM");
+	if (r == 0)
+		sandbox_network_adopt(sb);
 	if (r == 0 && sandbox_connect(sb, -1, ANSWER_MS, &ignored, &t) < 0)
 		log_warn("sandbox=%s its guest does not answer yet: %s", sb->record.id,
 			 ignored.message);

@@ -91,7 +91,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	struct record like = {.auto_pause = options->auto_pause,
 			      .end_ns = sandbox_end_after(options->timeout_s),
 			      .metadata = options->metadata,
-			      .envs = options->envs};
+			      .envs = options->envs,
+			      .network = options->network};
 	char snapshot_id[ID_LEN + 1];
 	int r;
 

@@ -31,6 +31,7 @@ struct sandbox_info {
 	char token[65];	  /* what clients show in it; "": none is asked for. A secret */
 	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* "": none is needed. A secret */
 	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* "": not masked */
+	json_t *network;  /* as sandbox_options.network */
 };
 void sandbox_info_deinit(struct sandbox_info *info);
 
@@ -86,6 +87,8 @@ struct sandbox_options {
 	bool secure;		 /* with an access token */
 	json_t *metadata;	 /* borrowed; object or NULL */
 	json_t *envs;		 /* borrowed; object of strings or NULL */
+	json_t *network;	 /* borrowed; whom it may talk to, NULL: nobody:
+				    {"internet": bool, "allow": [...], "deny": [...]} */
 	struct sandbox_memory_options memory;
 	bool private_traffic;  /* requests to its ports have to show a token: sandbox/traffic.h */
 	const char *mask_host; /* what servers in it see as Host, ${PORT} replaced; NULL: the
@@ -118,13 +121,14 @@ struct sandbox_fork {
 
 /**
  * sandbox_fork() - @count copies of a running or sleeping sandbox
+ * @network: borrowed; as sandbox_options.network, JSON null for none; NULL: that of the source
  * @forks: @count entries, each with its own outcome
  * A running source is snapshotted in a pause of milliseconds and goes on; the copies own their
  * data. Return: 0 when the forks were attempted; negative errno when nothing was
  */
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
-		 const struct sandbox_memory_options *memory, struct problem *problem,
-		 struct sandbox_fork *forks);
+		 const struct sandbox_memory_options *memory, json_t *network,
+		 struct problem *problem, struct sandbox_fork *forks);
 
 /** sandbox_snapshot() - an immutable snapshot; @name: template name that will lead to it, or NULL
  */
@@ -136,6 +140,20 @@ int sandbox_delete(struct host *host, const char *id, struct problem *problem);
 /** sandbox_set_timeout() - ends @timeout_s from now; 0: at once */
 int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 			struct problem *problem);
+
+/** sandbox_network_check() - could this be a sandbox's network? Return: 0; -EINVAL with a 400 */
+int sandbox_network_check(const json_t *policy, struct problem *problem);
+
+/**
+ * sandbox_set_network() - replace whom it may talk to, also while it runs: for connections that
+ * exist too. @policy: borrowed; NULL ends its network
+ * Return: 0; negative errno, and then it is as before
+ */
+int sandbox_set_network(struct host *host, const char *id, json_t *policy,
+			struct problem *problem);
+
+/** sandbox_network_counters() - what its dorm-net counted; NULL when it has none or is busy */
+json_t *sandbox_network_counters(struct host *host, const char *id);
 
 int sandbox_info(struct host *host, const char *id, struct problem *problem,
 		 struct sandbox_info *ret);

@@ -155,6 +155,7 @@ static void describe(struct sandbox *sb, const char *id, const char *name, struc
 	str_copy(m->vmm_version, sizeof(m->vmm_version), sb->host->vmm_version);
 	str_copy(m->accel, sizeof(m->accel), parent->accel);
 	m->tsc_khz = sb->host->tsc_khz;
+	m->network = parent->network;
 	str_copy(m->kernel_version, sizeof(m->kernel_version), parent->kernel_version);
 }
 

@@ -54,12 +54,14 @@ int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 	sb->host = host;
 	sb->refs = 1;
 	sb->dirfd = sb->memory_fd = -1;
+	sb->net = NET_PROCESS_NONE;
 	pthread_mutex_init(&sb->op, NULL);
 	pthread_mutex_init(&sb->info, NULL);
 	pthread_mutex_init(&sb->disk, NULL);
 	sb->record = *record;
 	json_incref(sb->record.metadata);
 	json_incref(sb->record.envs);
+	json_incref(sb->record.network);
 	sb->path = str_printf("%s/sandboxes/%s", host->store->root, record->id);
 	r = sb->path ? open_dir(host, record->id, make_dir, &sb->dirfd) : -ENOMEM;
 	if (r == 0 && make_dir)
@@ -90,6 +92,7 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 		atomic_fetch_sub(&sb->host->n_stalled, 1);
 	channel_free(sb->channel);
 	vmm_free(sb->vmm);
+	net_process_forget(&sb->net);
 	fd_close(sb->memory_fd);
 	fd_close(sb->dirfd);
 	free(sb->path);

@@ -35,6 +35,7 @@ static void test_round_trip(void **state)
 	id_new('d', r.disk.names[0]);
 	id_new('d', r.disk.names[1]);
 	r.metadata = json_pack("{s:s}", "user", "me");
+	r.network = json_pack("{s:b, s:[s]}", "internet", 0, "allow", "1.2.3.4");
 	assert_non_null(mkdtemp(dir));
 	fd = file_open_dir(AT_FDCWD, dir);
 	for (int durable = 0; durable < 2; durable++) {
@@ -57,6 +58,7 @@ static void test_round_trip(void **state)
 		assert_true(got.auto_pause);
 		assert_true(json_equal(got.metadata, r.metadata));
 		assert_string_equal(got.token, r.token);
+		assert_true(json_equal(got.network, r.network));
 		assert_null(got.envs);
 		assert_string_equal(got.traffic_token, "secret");
 		assert_string_equal(got.mask_host, "localhost:${PORT}");

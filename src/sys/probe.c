@@ -37,6 +37,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "sys/kvm.h"
+#include "sys/netns.h"
 #include "sys/pagemap.h"
 #include "sys/spawn.h"
 #include "sys/tsc.h"
@@ -479,6 +480,27 @@ static void check_open_files(struct context *c, struct probe_item *i)
 	    (unsigned long long)l.rlim_cur, (unsigned long long)l.rlim_max);
 }
 
+static void check_vm_network(struct context *c, struct probe_item *i)
+{
+	_cleanup_fd_ int fd = netns_new();
+
+	if (fd < 0)
+		set(i, PROBE_WARN, "VMs run in this network namespace: %s", error_text(-fd));
+	else
+		set(i, PROBE_OK, "VMs run in a network namespace that is empty");
+}
+
+static void check_passt(struct context *c, struct probe_item *i)
+{
+	const char *passt = getenv("DORM_PASST");
+	char text[120];
+	bool ok;
+
+	passt = passt ? passt : "passt";
+	ok = ask_version(passt, text, sizeof(text));
+	set(i, ok_or(ok, PROBE_WARN), "%.60s: %s", passt, text);
+}
+
 static const struct check {
 	const char *name;
 	void (*look)(struct context *, struct probe_item *);
@@ -534,6 +556,10 @@ static const struct check {
 	{"qemu", check_qemu, "sandboxes cannot run",
 	 "apt-get install qemu-system-x86 (7.2 or newer), or name one in DORM_QEMU"},
 	{"microvm", check_microvm, "sandboxes cannot run", "a QEMU built with CONFIG_MICROVM"},
+	{"vm-network", check_vm_network,
+	 "a QEMU that its guest took over could use the host's network", "run dormd as root"},
+	{"passt", check_passt, "no sandbox can have a network",
+	 "apt-get install passt, or name one in DORM_PASST"},
 	{"guest-tools", check_guest_tools, "no template can be built",
 	 "apt-get install busybox-static erofs-utils kmod xz-utils"},
 	{"open-files", check_open_files, "at most some hundred sandboxes at the same time",

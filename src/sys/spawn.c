@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,8 @@ static int child_prepare(struct plan *p)
 	if (o->new_session && setsid() < 0)
 		return -errno;
 	if (o->cwd && chdir(o->cwd) < 0)
+		return -errno;
+	if (o->netns_fd > 0 && setns(o->netns_fd, CLONE_NEWNET) < 0)
 		return -errno;
 	r = apply_limits(o);
 	return r < 0 ? r : move_descriptors(p);

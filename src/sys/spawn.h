@@ -33,6 +33,7 @@ struct spawn_options {
 	int output_fd;	  /* borrowed; standard output and error; -1: /dev/null */
 	const char *cwd;  /* NULL: ours */
 	bool new_session; /* setsid(): own process group, no terminal */
+	int netns_fd;	  /* borrowed; network namespace that it runs in; 0 or -1: ours */
 	const struct spawn_limit *limits;
 	size_t n_limits;
 };

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +27,13 @@ static const struct vmm_ops *const default_ops = &vmm_qemu_ops;
 int vmm_version(char ret_version[64], struct problem *problem)
 {
 	return default_ops->version(ret_version, problem);
+}
+
+int vmm_dial_network(const struct vmm *v)
+{
+	_cleanup_free_ char *path = str_printf("%s/net.sock", v->work_dir);
+
+	return path ? fd_unix_connect(path, SOCK_STREAM) : -ENOMEM;
 }
 
 /* Everything but the process. */

@@ -53,8 +53,8 @@ enum vmm_register {
 };
 
 struct vmm_config {
-	const char
-		*work_dir; /* absolute; sockets ("qmp.sock", "agent.sock") and "vmm.log" go here */
+	const char *work_dir; /* absolute; sockets ("qmp.sock", "agent.sock", "net.sock") and
+				 "vmm.log" go here */
 	const char *preload;	  /* path of libdorm-vmm.so */
 	const char *pager_socket; /* the session's socket: the preload library hands over there */
 	int memory_fd;		  /* the image's resident memory; borrowed */
@@ -64,6 +64,9 @@ struct vmm_config {
 	const char *accel; /* "tcg" or "kvm" */
 	struct vmm_disk disks[VMM_MAX_DISKS];
 	uint32_t n_disks;
+	const char *mac; /* of its network device, whose frames go to whoever connects to
+			    net.sock; NULL: it has none */
+	int netns_fd;	 /* network namespace of the process itself; 0 or -1: ours. Borrowed */
 	/* a boot; all NULL for a restore */
 	const char *kernel;
 	const char *initramfs;
@@ -107,6 +110,13 @@ pid_t vmm_pid(const struct vmm *vmm);
 int vmm_pidfd(const struct vmm *vmm);
 /** vmm_agent_socket() - path of the host end of the agent's virtio-serial port */
 const char *vmm_agent_socket(const struct vmm *vmm);
+/**
+ * vmm_dial_network() - connect to the VM's network device, if it has one
+ * On the connection: Ethernet frames both ways, each after its length in 4 bytes, big-endian (QEMU's
+ * "-netdev stream"). One connection at a time; when it ends the VM waits for the next.
+ * Return: the descriptor; -ENOENT when it has no such device; negative errno
+ */
+int vmm_dial_network(const struct vmm *vmm);
 
 /** vmm_load() - device state from @fd (read to its end) into a VM that waits for it */
 int vmm_load(struct vmm *vmm, int fd, uint64_t deadline_ns, struct problem *problem);

@@ -14,6 +14,10 @@
  *                             is resumed, and the write is tried again: told of an error instead, a
  *                             file system goes read-only, for good. Other errors are the guest's
  *  fd=N                       sockets that we opened: no race for their appearance, no path limit
+ *  -netdev stream,server=on   whoever connects gets the guest's frames, one at a time; when it is
+ *                             gone QEMU listens again (a client of 7.2 would not connect again)
+ *  virtio-net-device ...=off  nothing that makes the host tell the guest something by itself: a
+ *                             restore would announce itself, which costs the guest time
  *  -S, -incoming defer        a restore waits for device state; its kernel is in memory already,
  *                             and leaving out -kernel, -initrd and -append saves 14 MB per VM
  *  send-configuration=off     xen-save-devices-state writes no configuration section
@@ -156,6 +160,18 @@ static const char *wrong_disk(const struct vmm_disk *d)
 	return NULL;
 }
 
+static void add_network(struct command_line *c, const char *mac)
+{
+	word(c, "-netdev");
+	word(c, "stream,id=net,server=on,addr.type=fd,addr.str=%d", COMMAND_LINE_FD_NETWORK);
+	word(c, "-device");
+	word(c,
+	     "virtio-net-device,netdev=net,mac=%s,guest_announce=off,status=off,ctrl_vq=off,"
+	     "ctrl_rx=off,ctrl_rx_extra=off,ctrl_vlan=off,ctrl_mac_addr=off,"
+	     "ctrl_guest_offloads=off",
+	     mac);
+}
+
 static int check(const struct vmm_config *v, struct problem *p)
 {
 	const char *wrong = NULL;
@@ -214,6 +230,8 @@ static void add_devices(struct command_line *c, const struct vmm_config *v)
 	add(c, "-device", "virtio-rng-device");
 	for (uint32_t i = 0; i < v->n_disks; i++)
 		add_disk(c, i, &v->disks[i]);
+	if (v->mac)
+		add_network(c, v->mac);
 	word(c, "-chardev");
 	word(c, "socket,id=qmp,fd=%d,server=on,wait=off", COMMAND_LINE_FD_QMP);
 	add(c, "-mon", "chardev=qmp,mode=control");

@@ -10,8 +10,14 @@
 #include "base/problem.h"
 #include "vmm/vmm.h"
 
-/* Descriptors that the program inherits, in the order in which it gets them: 3, 4, 5. */
-enum command_line_fd { COMMAND_LINE_FD_MEMORY = 3, COMMAND_LINE_FD_QMP, COMMAND_LINE_FD_AGENT };
+/* Descriptors that the program inherits, in the order in which it gets them: 3, 4, 5, 6. The last
+ * only with a network device. */
+enum command_line_fd {
+	COMMAND_LINE_FD_MEMORY = 3,
+	COMMAND_LINE_FD_QMP,
+	COMMAND_LINE_FD_AGENT,
+	COMMAND_LINE_FD_NETWORK
+};
 
 struct command_line; /* argv and the memory behind it */
 

@@ -145,14 +145,18 @@ struct inheritance {
 	int memory;
 	int qmp;
 	int agent;
+	int network; /* -1 without such a device */
 	int log;
 };
+
+#define INHERITANCE_NONE ((struct inheritance){-1, -1, -1, -1, -1})
 
 static void inheritance_close(struct inheritance *i)
 {
 	fd_close(i->memory);
 	fd_close(i->qmp);
 	fd_close(i->agent);
+	fd_close(i->network);
 	fd_close(i->log);
 }
 
@@ -202,7 +206,10 @@ static int open_inheritance(const struct vmm *v, const struct vmm_config *config
 	if (ret->qmp < 0)
 		return ret->qmp;
 	ret->agent = open_in_work_dir(v, "agent.sock", problem);
-	return MIN(ret->agent, 0);
+	if (ret->agent < 0 || !config->mac)
+		return MIN(ret->agent, 0);
+	ret->network = open_in_work_dir(v, "net.sock", problem);
+	return MIN(ret->network, 0);
 }
 
 /* The loader only warns about a library that it cannot load, and splits the list at these. */
@@ -234,13 +241,14 @@ static int run(struct vmm *v, const struct command_line *c, const struct vmm_con
 						config->pager_socket ? config->pager_socket : "");
 	_cleanup_free_ char *memory = str_printf(DORM_VMM_MEMORY_FD "=%d", COMMAND_LINE_FD_MEMORY);
 	const char *env[] = {preload, pager, memory, register_words(config->reg), NULL};
-	const int fds[] = {in->memory, in->qmp, in->agent}; /* enum command_line_fd */
+	const int fds[] = {in->memory, in->qmp, in->agent, in->network}; /* enum command_line_fd */
 	const struct spawn_limit no_core = {RLIMIT_CORE, 0};
 	struct spawn_options o = {.argv = command_line_argv(c),
 				  .env = env,
 				  .clear_env = true,
 				  .fds = fds,
-				  .n_fds = ARRAY_SIZE(fds),
+				  .n_fds = ARRAY_SIZE(fds) - !config->mac,
+				  .netns_fd = config->netns_fd,
 				  .output_fd = in->log,
 				  .cwd = v->work_dir,
 				  .new_session = true,
@@ -261,7 +269,7 @@ static int run(struct vmm *v, const struct command_line *c, const struct vmm_con
 static int qemu_start(struct vmm *v, const struct vmm_config *config, uint64_t deadline_ns,
 		      struct problem *problem)
 {
-	__attribute__((cleanup(inheritance_close))) struct inheritance in = {-1, -1, -1, -1};
+	__attribute__((cleanup(inheritance_close))) struct inheritance in = INHERITANCE_NONE;
 	_cleanup_(command_line_freep) struct command_line *c = NULL;
 	int r = command_line_new(program(), config, problem, &c);
 
@@ -277,7 +285,7 @@ static int qemu_start(struct vmm *v, const struct vmm_config *config, uint64_t d
 	if (r < 0)
 		return r;
 	inheritance_close(&in);
-	in = (struct inheritance){-1, -1, -1, -1};
+	in = INHERITANCE_NONE;
 	return qemu_attach(v, deadline_ns, problem);
 }
 

@@ -123,6 +123,20 @@ static void test_chain(void **state)
 	assert_true(has(&b, "\"node-name\":\"n-d1\",\"read-only\":true,\"backing\":null,"));
 }
 
+/* In the same order whether it is connected or not: that is no concern of the VM's. */
+static void test_network(void **state)
+{
+	_cleanup_buf_ struct buf without = {0}, with = {0};
+	struct vmm_config c = plain();
+
+	words(&c, &without);
+	assert_false(has(&without, "virtio-net"));
+	c.mac = "52:54:00:00:00:01";
+	words(&c, &with);
+	assert_true(has(&with, "\n-netdev\nstream,id=net,server=on,addr.type=fd,addr.str=6\n-device\n"
+			       "virtio-net-device,netdev=net,mac=52:54:00:00:00:01,"));
+}
+
 static void refused(const struct vmm_config *c, const char *word)
 {
 	struct problem p = PROBLEM_INIT;
@@ -165,5 +179,5 @@ static void test_refused(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_restore), cmocka_unit_test(test_boot), cmocka_unit_test(test_disks),
-	  cmocka_unit_test(test_chain),
+	  cmocka_unit_test(test_chain), cmocka_unit_test(test_network),
 	  cmocka_unit_test(test_refused))
