@@ -18,6 +18,7 @@
 
 #define POLL_MS	       200
 #define BUILD_MS       (60ull * 60 * 1000)
+#define DEFAULT_BASE   "debian"
 #define DEFAULT_NAME   "base"
 #define DEFAULT_MEMORY 512
 
@@ -226,7 +227,7 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 		{'f', "file", OPTION_TEXT, &s.file, "RECIPE",
 		 "make it as this recipe says: a JSON file"},
 		{0, "base", OPTION_TEXT, &s.base, "NAME",
-		 "root file system: debian, or busybox (default without a recipe)"},
+		 "root file system: debian (default), or busybox, which is small and has no more"},
 		{0, "from-dir", OPTION_TEXT, &s.dir, "DIR", "root file system: what is in DIR"},
 		{0, "from-tar", OPTION_TEXT, &s.tar, "FILE", "root file system: a tar archive"},
 		{0, "from-oci", OPTION_TEXT, &s.oci, "LAYOUT[:TAG]",
@@ -238,7 +239,7 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 		{'c', "cpus", OPTION_NUMBER, &s.cpus, "N",
 		 "processors of its sandboxes (default: 1)", 1, 255},
 		{'d', "disk", OPTION_MIB, &s.disk_mb, "SIZE",
-		 "a disk that its sandboxes write to (default: none, they write to memory)", 64,
+		 "a disk that its sandboxes write to (default: 4G; with the base busybox none)", 64,
 		 1 << 20},
 		{0, "start-cmd", OPTION_TEXT, &s.start_cmd, "COMMAND",
 		 "started before the snapshot; every sandbox wakes with it running"},
@@ -263,6 +264,8 @@ static int run_template_build(struct cli *cli, const struct command *command, in
 	r = check_sources(command, &s);
 	if (r)
 		return r;
+	if (!s.base && !s.file && !s.dir && !s.tar && !s.oci && !s.image)
+		s.base = DEFAULT_BASE;
 	if (args.n_pos)
 		b.name = args.pos[0];
 	progress_start(&b.progress, cli, "building %s", b.name);

@@ -326,7 +326,7 @@ static void test_build(void **state)
 		 "{\"status\":\"ready\",\"templateID\":\"t1\",\"logs\":[\"three\"]}"},
 	};
 	struct played p = PLAY(lines, "template", "build", "web", "--memory", "1G", "--cpus=2",
-			       "--start-cmd", "run me");
+			       "--start-cmd", "run me", "--base", "busybox");
 	struct played q = PLAY(lines, "template", "build", "--json");
 
 	assert_int_equal(p.o.code, 0);
@@ -336,8 +336,10 @@ static void test_build(void **state)
 	assert_contains(p.o.out, "web is ready after ");
 	assert_contains(p.log,
 			"POST /v3/templates {\"name\":\"web\",\"memoryMB\":1024,\"cpuCount\":2}\n");
-	assert_contains(p.log, "POST /v2/templates/t1/builds/b1 {\"startCmd\":\"run me\"}\n");
+	assert_contains(p.log, "POST /v2/templates/t1/builds/b1 {\"recipe\":{\"base\":\"busybox\","
+			       "\"start\":\"run me\",\"memoryMB\":1024,\"cpuCount\":2}}\n");
 	assert_int_equal(q.o.code, 0);
+	assert_contains(q.log, "{\"recipe\":{\"base\":\"debian\"}}");
 	assert_contains(q.log, "{\"name\":\"base\",\"memoryMB\":512,\"cpuCount\":1}");
 	assert_contains(q.o.out, "{\n  \"status\": \"ready\"");
 	played_deinit(&p);

@@ -424,7 +424,8 @@ static int parse_cpus(struct recipe *r, json_t *v, struct problem *p)
 
 static int parse_disk(struct recipe *r, json_t *v, struct problem *p)
 {
-	return get_number(v, "diskSizeMB", 1, 1u << 24, p, &r->disk_mb);
+	r->has_disk = true;
+	return get_number(v, "diskSizeMB", 0, 1u << 24, p, &r->disk_mb);
 }
 
 static const struct member {

@@ -74,7 +74,9 @@ struct recipe {
 	const char *ready_command;
 	uint32_t ready_port, ready_delay_s;
 	uint32_t ready_timeout_s;
-	uint64_t memory_mb, cpus, disk_mb; /* 0: not said */
+	uint64_t memory_mb, cpus; /* 0: not said */
+	uint64_t disk_mb;	  /* 0: none */
+	bool has_disk;		  /* it says something of a disk */
 };
 
 #define RECIPE_INIT ((struct recipe){.base = RECIPE_DEBIAN})

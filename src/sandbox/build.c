@@ -14,6 +14,7 @@
 #include "base/str.h"
 #include "guest/disk.h"
 
+#define DISK_DEFAULT_BYTES (4ull << 30)
 #define MAX_LOG_LINES 4000
 #define MAX_CPUS      8 /* of a guest; more is slower than it helps under emulation */
 
@@ -188,6 +189,14 @@ static struct build *find_build(struct host *host, const char *template_id, cons
 	return NULL;
 }
 
+/* What is more than the small base has programs that write more than should lie in memory. */
+static uint64_t disk_bytes(const struct build *b, const struct recipe *r)
+{
+	if (r->has_disk)
+		return r->disk_mb << 20;
+	return b->disk_bytes || r->base == RECIPE_BUSYBOX ? b->disk_bytes : DISK_DEFAULT_BYTES;
+}
+
 /* The recipe's own sizes, if it has some, are checked as those of the request were. */
 static int take_sizes(struct build *b, const struct recipe *r, struct problem *problem)
 {
@@ -195,7 +204,7 @@ static int take_sizes(struct build *b, const struct recipe *r, struct problem *p
 				     .memory_bytes =
 					     r->memory_mb ? r->memory_mb << 20 : b->memory_bytes,
 				     .cpus = r->cpus ? (uint32_t)r->cpus : b->cpus,
-				     .disk_bytes = r->disk_mb ? r->disk_mb << 20 : b->disk_bytes};
+				     .disk_bytes = disk_bytes(b, r)};
 	int e = build_check_options(&o, problem);
 
 	if (e < 0)

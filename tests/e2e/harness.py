@@ -5,7 +5,7 @@
 
     def test_sleep_and_wake():
         with Dormouse() as d:
-            d.dorm("template", "build", "t1")
+            d.build_template("t1", 128)
             ...
             check(answer == 42, f"the answer was {answer}")
 

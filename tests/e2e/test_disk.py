@@ -21,7 +21,7 @@ LAYERS_LIMIT = 12  # image/disk-merge.h
 
 
 def build(dormouse, name, *options):
-    dormouse.dorm("template", "build", "--memory", "256M", "--no-working-set", *options, name,
+    dormouse.dorm("template", "build", "--base", "busybox", "--memory", "256M", "--no-working-set", *options, name,
                   timeout_s=300)
 
 
@@ -336,7 +336,7 @@ def test_kill_dormd():
 def test_host_crash():
     """everything dies at once: the sandbox has failed, its disk is as it was, the sleeping one wakes"""
     with Dormouse() as other:
-        other.dorm("template", "build", "--memory", "256M", "--disk", "256M", "disk",
+        other.dorm("template", "build", "--base", "busybox", "--memory", "256M", "--disk", "256M", "disk",
                    timeout_s=300)  # with a working set, which is recorded by restoring it
         awake, asleep = other.create("disk"), other.create("disk")
         digests = {"/home/user/f": write_file(other, asleep, "/home/user/f", 300)}

@@ -254,7 +254,7 @@ def test_working_set():
     if not listed["workingSetBytes"]:
         skip("this dorm-pager records no working set")
     check(0 < listed["workingSetBytes"] < (128 << 20), f"{listed}")
-    D.dorm("template", "build", "--memory", "128M", "--no-working-set", "plain")
+    D.dorm("template", "build", "--base", "busybox", "--memory", "128M", "--no-working-set", "plain")
     listed = [t for t in D.api("GET", "/templates") if "plain" in t["names"]][0]
     check(listed["workingSetBytes"] == 0, f"{listed}")
     D.dorm("template", "rm", "plain")
