@@ -505,7 +505,7 @@ static void test_many_hooks(void **state)
 			       "more hooks than are run"));
 	json_decref(reply);
 	reply = call_json(&b, "GET", "/repair");
-	assert_int_equal(json_array_size(json_object_get(reply, "steps")), 6 + 1 + 16);
+	assert_int_equal(json_array_size(json_object_get(reply, "steps")), 8 + 1 + 16);
 	json_decref(reply);
 	end(&b);
 }

@@ -10,6 +10,7 @@
 #define PROXY_WRITE_MS	 60000	/* a guest that does not read */
 #define PROXY_SILENCE_MS 600000 /* of a server, before its head or between two bytes */
 #define PROXY_CHUNK	 32768u
+#define PROXY_DROP_MAX	 (64ull << 20) /* of a body that nobody reads any more */
 
 struct proxy {
 	struct host *host;
@@ -20,6 +21,7 @@ struct proxy {
 	struct channel_stream *stream;
 	bool is_agent, is_raw;
 	bool broken; /* the guest stopped reading: its answer says why */
+	uint64_t dropped; /* of the body, since then */
 	bool ended;  /* the stream's request has ended */
 	/* to a port */
 	bool chunked; /* the request's body */

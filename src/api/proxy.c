@@ -117,15 +117,23 @@ int proxy_begin(const struct proxy_request *q, struct problem *problem, struct p
 	return 0;
 }
 
-int proxy_body(struct proxy *p, const void *data, size_t len)
+/* Who stopped reading says why in its answer, which is sent when the client has said all: so the rest
+ * is dropped. Not for ever, and not when nobody is left who could answer. */
+int proxy_body(struct proxy *p, const void *data, size_t len, struct problem *problem)
 {
 	int r = 0;
 
 	if (!p->broken)
 		r = p->is_agent ? proxy_write(p, data, len, false) : proxy_port_body(p, data, len);
-	if (r < 0)
-		p->broken = true;
-	return 0;
+	if (r < 0 && (r != -ECONNRESET || !is_running(p)))
+		return proxy_failed(p, r, problem);
+	p->broken |= r < 0;
+	p->dropped += p->broken ? len : 0;
+	if (p->dropped <= PROXY_DROP_MAX)
+		return 0;
+	problem_set(problem, 413, "port %u of sandbox %s does not read the body", p->target.port,
+		    p->target.sandbox_id);
+	return -EPIPE;
 }
 
 int proxy_finish(struct proxy *p, struct problem *problem)

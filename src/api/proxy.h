@@ -42,8 +42,9 @@ struct proxy_request {
 /** proxy_begin() - headers are there: lease, open the stream. All of @q is borrowed */
 int proxy_begin(const struct proxy_request *q, struct problem *problem, struct proxy **ret);
 
-/** proxy_body() - part of the request's body */
-int proxy_body(struct proxy *p, const void *data, size_t len);
+/** proxy_body() - part of the request's body. Return: 0; negative errno with @problem when it makes no
+ *  sense to send more of it */
+int proxy_body(struct proxy *p, const void *data, size_t len, struct problem *problem);
 
 /**
  * proxy_finish() - the request is complete: queue the response

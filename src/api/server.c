@@ -218,10 +218,6 @@ static void take_body(struct exchange *x, const char *data, size_t len)
 
 	if (x->has_early)
 		return;
-	if (x->proxy) {
-		(void)proxy_body(x->proxy, data, len); /* its answer tells */
-		return;
-	}
 	if (x->q.body.len + len > REQUEST_MAX_BODY) {
 		problem_set(&p, 413, "the body is larger than %u bytes", REQUEST_MAX_BODY);
 		fail_early(x, -EFBIG, &p);
@@ -254,6 +250,21 @@ static void answer_now(struct exchange *x, struct MHD_Connection *connection)
 	(void)fd_write_deadline(info->connect_fd, text.data, text.len,
 				deadline_after_ms(ANSWER_MS));
 	(void)shutdown(info->connect_fd, SHUT_WR);
+}
+
+/* Return: false when the connection is to be closed */
+static bool take_proxied(struct exchange *x, struct MHD_Connection *connection, const char *data,
+			 size_t len)
+{
+	struct problem p = PROBLEM_INIT;
+	int r = proxy_body(x->proxy, data, len, &p);
+
+	if (r == 0)
+		return true;
+	fail_early(x, r, &p);
+	name_target(x, x->early.json);
+	answer_now(x, connection);
+	return false;
 }
 
 /* Return: false when the connection is to be closed */
@@ -346,9 +357,7 @@ static enum MHD_Result take_part(struct exchange *x, struct MHD_Connection *conn
 		return MHD_YES;
 	}
 	peer_work(peer);
-	if (!x->is_upload)
-		take_body(x, data, len);
-	else if (!take_upload(x, connection, data, len))
+	if (!(x->proxy ? take_proxied : take_upload)(x, connection, data, len))
 		return MHD_NO;
 	peer_body(peer);
 	return MHD_YES;

@@ -64,10 +64,7 @@ class Stream:
 class Box:
     def __init__(self, d, sandbox, user=None):
         self.d, self.sandbox = d, sandbox
-        token = d.api("GET", f"/sandboxes/{sandbox}").get("envdAccessToken")
-        self.headers = {"E2b-Sandbox-Id": sandbox, "E2b-Sandbox-Port": "49983"}
-        if token:
-            self.headers["X-Access-Token"] = token
+        self.headers = d.access(sandbox)
         if user:
             self.headers.update(basic(user))
 

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "net/address.h"
 
 #define COPY_PAGES 256u
 #define STEP_MS	   30000
@@ -71,7 +72,8 @@ static int start_replica(struct replica *p, const char *work_dir,
 				    .reg = registered(session),
 				    .cpus = sb->manifest.cpus,
 				    .accel = sb->manifest.accel,
-				    .n_disks = sb->manifest.n_disks};
+				    .n_disks = sb->manifest.n_disks,
+				    .mac = sb->manifest.network ? NET_GUEST_MAC : NULL};
 
 	sandbox_memory_name(sb->record.generation, memory);
 	for (uint32_t i = 0; i < config.n_disks; i++) {

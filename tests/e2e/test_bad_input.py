@@ -122,7 +122,7 @@ def test_full_disk_during_sleep():
         d.start()
         d.build_template("base", 128)
         sandbox = d.create("base")
-        d.hold_pattern(sandbox, 48)
+        d.hold_pattern(sandbox, 36)
         before = sorted(p.relative_to(d.root) for p in d.root.rglob("*"))
         ballast = mount / "ballast"
         with open(ballast, "wb") as f:

@@ -263,7 +263,7 @@ def test_chain_is_bounded_asleep():
     before = len(chain(D.root / "snapshots" / point))
     D.dorm("snapshot", "compact", point)
     after = len(chain(D.root / "snapshots" / point))
-    check(after < before, f"compact: {before} layers, then {after}")
+    check(after <= min(before, 3), f"compact: {before} layers, then {after}")
     fsck(lambda: D.root / "snapshots" / point)
     made = D.create(point)
     check_files(D, made, digests)

@@ -17,7 +17,7 @@ SERVICE = "/filesystem.Filesystem/"
 
 
 def headers(sandbox, user=None, **more):
-    h = {"E2b-Sandbox-Id": sandbox, "E2b-Sandbox-Port": "49983", "Connect-Protocol-Version": "1"}
+    h = {**D.access(sandbox), "Connect-Protocol-Version": "1"}
     if user:
         h["Authorization"] = {"root": "Basic cm9vdDo=", "user": "Basic dXNlcjo="}[user]
     h.update(more)

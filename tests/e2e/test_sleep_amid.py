@@ -162,8 +162,7 @@ def test_file_being_written():
                 time.sleep(0.01)
         try:
             return Box(D, sandbox).fetch("POST", "/files?path=/tmp/target", body(),
-                                         {"Content-Type": "application/octet-stream",
-                                          "Transfer-Encoding": "chunked"})
+                                         {"Content-Type": "application/octet-stream"})
         except (OSError, http.client.HTTPException) as e:
             raise Broken(str(e)) from None
 

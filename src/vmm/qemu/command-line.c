@@ -21,6 +21,9 @@
  *  -S, -incoming defer        a restore waits for device state; its kernel is in memory already,
  *                             and leaving out -kernel, -initrd and -append saves 14 MB per VM
  *  send-configuration=off     xen-save-devices-state writes no configuration section
+ *  announce-rounds=0          a restored VM need not be announced to a network; and until its
+ *                             listener is ready, which is another thread's work, QEMU 7.2
+ *                             queues the frames and then follows a null pointer
  *
  * In QEMU's option strings a comma in a value is written twice.
  */
@@ -242,6 +245,7 @@ static void add_start(struct command_line *c, const struct vmm_config *v)
 	if (!v->kernel) {
 		word(c, "-S");
 		add(c, "-global", "migration.send-configuration=off");
+		add(c, "-global", "migration.announce-rounds=0");
 		add(c, "-incoming", "defer");
 		return;
 	}

@@ -41,7 +41,8 @@ static void test_restore(void **state)
 	assert_true(has(&b, "size=256M,mem-path=/dorm/guest-memory,share=off,prealloc=off\n"));
 	assert_true(has(&b, "\nsocket,id=agent,fd=5,server=on,wait=off\n"));
 	assert_true(has(&b, "\nsocket,id=qmp,fd=4,server=on,wait=off\n"));
-	assert_true(has(&b, "\n-S\n-global\nmigration.send-configuration=off\n-incoming\ndefer\n"));
+	assert_true(has(&b, "\n-S\n-global\nmigration.send-configuration=off\n-global\nmigration.announce-rounds=0\n"
+			    "-incoming\ndefer\n"));
 	assert_false(has(&b, "-kernel") || has(&b, "-initrd") || has(&b, "-append"));
 	assert_false(has(&b, "virtio-blk"));
 }
