@@ -32,7 +32,7 @@
 #define WORKERS_MAX	   64u
 #define WORKER_MAX_HEADERS 12u
 /* the in ring holds the whole window of a body; the out ring is what the thread may be ahead */
-#define WORKER_IN_BYTES	 ((size_t)CHANNEL_STREAM_WINDOW)
+#define WORKER_IN_BYTES	 ((size_t)CHANNEL_UPLOAD_WINDOW)
 #define WORKER_OUT_BYTES ((size_t)256 * 1024)
 
 struct workers;

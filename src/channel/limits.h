@@ -11,8 +11,9 @@
  * those 14 MiB are less than half.
  */
 #define CHANNEL_MAX_STREAMS	  256u
-#define CHANNEL_STREAM_WINDOW	  (256 * 1024)
-#define CHANNEL_CONNECTION_WINDOW (2 * 256 * 256 * 1024)
+#define CHANNEL_STREAM_WINDOW	  (256 * 1024)	/* of what the guest sends */
+#define CHANNEL_UPLOAD_WINDOW	  (1024 * 1024) /* of what the host sends: a guest's answers are slow */
+#define CHANNEL_CONNECTION_WINDOW (2 * 256 * 1024 * 1024)
 #define CHANNEL_MAX_HEADER_BYTES  (64u * 1024)
 #define CHANNEL_MAX_HEADERS	  128u
 /* framed bytes that wait for the port; more is made only when these are gone */

@@ -274,7 +274,7 @@ static int session_settings(nghttp2_session *session)
 {
 	const nghttp2_settings_entry settings[] = {
 		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, CHANNEL_MAX_STREAMS},
-		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, CHANNEL_STREAM_WINDOW},
+		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, CHANNEL_UPLOAD_WINDOW},
 		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, CHANNEL_MAX_HEADER_BYTES},
 	};
 	int ng = nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, settings,

@@ -388,7 +388,7 @@ static void test_upload(void **state)
 	struct guest g = {0};
 	struct channel *ch;
 	struct channel_stream *s;
-	char *block = calloc(1, 1 << 20);
+	char *block = calloc(2, 1 << 20);
 	int status;
 
 	guest_start(&g);
@@ -410,13 +410,13 @@ static void test_deadlines(void **state)
 	struct guest g = {0};
 	struct channel *ch;
 	struct channel_stream *s;
-	char *block = calloc(1, 1 << 20);
+	char *block = calloc(2, 1 << 20);
 	int status;
 
 	guest_start(&g);
 	ch = host_connect(&g);
 	assert_int_equal(channel_stream_open(ch, "POST", "/hold", NULL, 0, false, &s), 0);
-	assert_int_equal(channel_stream_write(s, block, 1 << 20, false, deadline_after_ms(100)),
+	assert_int_equal(channel_stream_write(s, block, 2 << 20, false, deadline_after_ms(100)),
 			 -ETIMEDOUT);
 	assert_int_equal(channel_stream_head(s, deadline_after_ms(20), &status), -ETIMEDOUT);
 	assert_int_equal(channel_stream_read(s, block, 10, deadline_after_ms(20)), -ETIMEDOUT);
@@ -424,7 +424,7 @@ static void test_deadlines(void **state)
 	host_ping(ch);
 	channel_free(ch);
 	guest_stop(&g);
-	assert_int_equal(g.sunk, CHANNEL_STREAM_WINDOW + 4);
+	assert_int_equal(g.sunk, CHANNEL_UPLOAD_WINDOW + 4);
 	free(block);
 }
 

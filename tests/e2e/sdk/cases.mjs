@@ -422,8 +422,8 @@ export async function host_names(s) {
 // --- sleep ----------------------------------------------------------------------------------------
 
 export async function pause_and_connect(s) {
-  const h = await s.commands.run('i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo $i > /tmp/counter; sleep 0.05; done; echo finished; exit 6', { background: true })
-  await until('it counts', 10_000, async () => Number(await s.files.read('/tmp/counter').catch(() => 0)) > 3)
+  const h = await s.commands.run('i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo $i > /tmp/counter-$E2B_SANDBOX_ID; sleep 0.05; done; echo finished; exit 6', { background: true })
+  await until('it counts', 10_000, async () => Number(await s.files.read('/tmp/counter-' + s.sandboxId).catch(() => 0)) > 3)
   const before = h.wait().catch((e) => e)
   assert.equal(await s.pause(), true)
   assert.equal(await Sandbox.pause(s.sandboxId), false)
@@ -433,10 +433,10 @@ export async function pause_and_connect(s) {
   assert.equal(await s.isRunning(), false)
   await assert.rejects(s.commands.run('true'), (e) => e instanceof SandboxNotFoundError)
   const woken = await Sandbox.connect(s.sandboxId, { timeoutMs: 1_800_000 })
-  const counter = Number(await woken.files.read('/tmp/counter'))
+  const counter = Number(await woken.files.read('/tmp/counter-' + s.sandboxId))
   assert.ok((await woken.commands.list()).some((p) => p.pid === h.pid), 'the process is gone')
   const again = await woken.commands.connect(h.pid, { timeoutMs: 60_000 })
-  await until('it goes on counting', 10_000, async () => Number(await woken.files.read('/tmp/counter')) > counter)
+  await until('it goes on counting', 10_000, async () => Number(await woken.files.read('/tmp/counter-' + s.sandboxId)) > counter)
   const end = await again.wait().catch((e) => e)
   assert.deepEqual([end.exitCode, end.stdout], [6, 'finished\n'])
 }
