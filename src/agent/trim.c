@@ -12,20 +12,27 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "agent/boot.h"
 #include "base/fd.h"
 
 #define MAX_DEVICES 32
 
-static int trim(const char *dir)
+static int trim_fd(int fd)
 {
 	struct fstrim_range all = {.len = UINT64_MAX};
+
+	if (ioctl(fd, FITRIM, &all) == 0)
+		return 0;
+	return errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL ? 0 : -1;
+}
+
+static int trim(const char *dir)
+{
 	_cleanup_fd_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
 		return errno == EACCES || errno == ENOENT ? 0 : -1; /* hidden below another mount */
-	if (ioctl(fd, FITRIM, &all) == 0)
-		return 0;
-	return errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL ? 0 : -1;
+	return trim_fd(fd);
 }
 
 static bool is_new(dev_t device, dev_t *seen, size_t *n_seen)
@@ -65,10 +72,12 @@ static int each_mount(int (*work)(const char *dir))
 
 bool trim_is_due(void)
 {
-	return each_mount(NULL) != 0;
+	return boot_disk_fd() >= 0 || each_mount(NULL) != 0;
 }
 
 int trim_all(void)
 {
-	return each_mount(trim) < 0 ? -1 : 0;
+	int r = boot_disk_fd() < 0 ? 0 : trim_fd(boot_disk_fd());
+
+	return each_mount(trim) < 0 ? -1 : r;
 }
