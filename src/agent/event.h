@@ -21,7 +21,7 @@ size_t event_start(pid_t pid, char text[EVENT_TEXT_MAX]);
 size_t event_data(const char *name, const void *data, size_t len, char text[EVENT_DATA_TEXT_MAX]);
 
 /**
- * event_end() - @wait_status: from waitpid(); @duration_ns: from the request to the exit
+ * event_end() - @wait_status: from waitpid(); @duration_ns: from the request to the last of its output
  * {"exitCode":3,"exited":true,"status":"exit status 3","durationNs":"1234567",
  *  "error":"exit status 3"};
  * a signal has exitCode -1, exited false, status "signal: killed"; error only if exitCode is not 0

@@ -18,7 +18,7 @@ struct process {
 	enum process_state state;
 	bool reaped, has_pty;
 	int wait_status;
-	uint64_t start_ns, duration_ns; /* since the request; until the exit */
+	uint64_t start_ns, duration_ns; /* of the request; until its end is told */
 	pid_t pid;
 	json_t *config;
 	size_t config_len;

@@ -172,6 +172,7 @@ static void process_finish(struct process *p)
 
 	output_drain(&p->out[0]);
 	output_drain(&p->out[1]);
+	p->duration_ns = clock_now_ns() - p->start_ns;
 	audience_send(&p->audience, text, event_end(p->wait_status, p->duration_ns, text));
 	audience_end(&p->audience);
 	exited_add(&p->table->exited, p->pid, p->tag, p->wait_status, p->duration_ns);
@@ -230,7 +231,6 @@ void process_waited(struct process *p, int wait_status)
 	}
 	p->reaped = true;
 	p->wait_status = wait_status;
-	p->duration_ns = clock_now_ns() - p->start_ns;
 	p->cell = cell_leave(p->cell);
 	if (p->state == PROCESS_RUNNING)
 		process_exited(p);

@@ -103,7 +103,7 @@ def latency(b, box, channel):
     b.add("command_p50_ms", percentile([t * 1e3 for t, _ in commands], .5), "ms",
           "the client asks for `true`", "it has the end event")
     b.add("command_guest_p50_ms", percentile([g * 1e3 for _, g in commands], .5), "ms",
-          "the agent has the request", "`true` has ended")
+          "the agent has the request", "it tells of the end")
     b.add("command_overhead_p50_ms", percentile([(t - g) * 1e3 for t, g in commands], .5), "ms",
           "the client asks for `true`", "end event, less the guest's own part")
     b.add("command_overhead_p99_ms", percentile([(t - g) * 1e3 for t, g in commands], .99), "ms",
@@ -180,7 +180,7 @@ def main():
     from raw_channel import RawChannel
     b = Bench(args.quick)
     with Dormouse() as d:
-        d.build_template("base", 3 * (b.file_bytes >> 20) // 2 + 256)
+        d.build_template("base", 3 * (b.file_bytes >> 20) + 512)  # two such files, in tmpfs
         box = Box(d, d.create("base"), user="root")
         manifest = json.loads((d.root / "templates" / "base" / "manifest.json").read_text())
         channel = RawChannel(CACHE, program("raw-port"), manifest["vmm"]["tsc_khz"])

@@ -102,6 +102,9 @@ def plain(command, directory, memory_mb, state):
             continue
         if word in ("-incoming", "-sandbox", "-mon", "-object"):
             next(words)
+        elif word == "-netdev":
+            next(words)  # its socket was a descriptor of ours; an empty hub is as little
+            out += [word, "hubport,id=net,hubid=0"]
         elif word == "-chardev":
             value = next(words)
             if "id=agent," in value:
