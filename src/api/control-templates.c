@@ -6,6 +6,7 @@
 
 #include "api/fields.h"
 #include "api/job.h"
+#include "api/unsupported.h"
 #include "base/clock.h"
 #include "sandbox/build.h"
 #include "sandbox/snapshots.h"
@@ -118,7 +119,9 @@ int control_template_build(struct request *q, struct reply *y)
 	int r;
 
 	source.recipe = json_object_get(q->json, "recipe");
-	r = fields_bool(q->json, "workingSet", &y->problem, &source.working_set);
+	r = unsupported_refuse(q->json, &y->problem);
+	if (r == 0)
+		r = fields_bool(q->json, "workingSet", &y->problem, &source.working_set);
 	if (r == 0)
 		r = fields_text(q->json, "contextDir", MAX_REFERENCE, &y->problem, &source.context);
 	if (r == 0 && !source.recipe) {

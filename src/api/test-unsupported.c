@@ -39,6 +39,8 @@ static void test_something_is_refused(void **state)
 	expect("{\"iam\":{\"tokens\":{\"a\":{\"audience\":\"x\"}}}}", "iam: ");
 	expect("{\"mcp\":{\"x\":{\"y\":0}}}", "mcp: ");
 	expect("{\"volumeMounts\":[{\"name\":\"v\",\"path\":\"/v\"}]}", "volumeMounts: ");
+	expect("{\"fromImage\":\"x\",\"steps\":[{\"type\":\"RUN\"}]}", "steps: is not supported");
+	expect("{\"fromTemplate\":\"base\"}", "fromTemplate: ");
 	expect("{\"memory\":false}", "memory: false is not supported");
 	expect("{\"autoPauseMemory\":false}", "autoPauseMemory: false");
 	expect("{\"memory\":1}", "memory: must be true");

@@ -14,6 +14,9 @@ static const struct {
 	{"iam", "sandboxes get no tokens of identity providers"},
 	{"mcp", "there is no MCP gateway"},
 	{"volumeMounts", "there are no volumes"},
+	{"steps", "a template is made from a recipe"},
+	{"fromTemplate", "a recipe names its base"},
+	{"fromImageRegistry", "images are fetched without credentials"},
 };
 
 /* Asked for as something that is the case anyway; only "false" is refused. */

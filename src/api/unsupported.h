@@ -12,7 +12,7 @@
 #include "base/problem.h"
 
 /**
- * unsupported_refuse() - of the body of a create, connect or fork
+ * unsupported_refuse() - of the body of a create, connect, fork or build of a template
  * Return: 0; -EINVAL with a 400 that names the member and says what there is instead
  */
 int unsupported_refuse(json_t *body, struct problem *problem);
