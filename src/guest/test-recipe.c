@@ -146,7 +146,7 @@ static const struct {
 	{"{\"memoryMB\": \"1G\"}", "memoryMB"},
 	{"{\"memoryMB\": -1}", "memoryMB"},
 	{"{\"cpuCount\": 0.5}", "cpuCount"},
-	{"{\"diskSizeMB\": 0}", "diskSizeMB"},
+	{"{\"diskSizeMB\": -1}", "diskSizeMB"},
 };
 
 static void test_wrong(void **state)
