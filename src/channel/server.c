@@ -299,6 +299,9 @@ static int session_create(struct server *sv, nghttp2_session **ret)
 	r = -ENOMEM;
 	if (!nghttp2_option_new(&option)) {
 		nghttp2_option_set_no_auto_window_update(option, 1);
+		/* The host may end as many streams as it likes; by default 1000 in a row, and then
+		 * more than 33 in a second, would end the session with all the others. */
+		nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX / 2, UINT64_MAX / 2);
 		if (!nghttp2_session_server_new2(&session, callbacks, sv, option))
 			r = session_settings(session);
 		nghttp2_option_del(option);

@@ -405,6 +405,24 @@ static void test_upload(void **state)
 }
 
 /* A handler that does not consume stops the writer, at the window; deadlines hold everywhere. */
+/* Clients come and go, without waiting for answers: that is no reason to hang up on the others. */
+static void test_many_resets(void **state)
+{
+	struct guest g = {0};
+	struct channel *ch;
+	struct channel_stream *s;
+
+	guest_start(&g);
+	ch = host_connect(&g);
+	for (int i = 0; i < 3000; i++) {
+		assert_int_equal(channel_stream_open(ch, "POST", "/hold", NULL, 0, false, &s), 0);
+		channel_stream_close(s);
+	}
+	host_ping(ch);
+	channel_free(ch);
+	guest_stop(&g);
+}
+
 static void test_deadlines(void **state)
 {
 	struct guest g = {0};
@@ -584,7 +602,8 @@ static void test_connect_fails(void **state)
 	rmdir(dir);
 }
 
-TEST_MAIN(cmocka_unit_test(test_call), cmocka_unit_test(test_many_threads),
+TEST_MAIN(cmocka_unit_test(test_many_resets), cmocka_unit_test(test_call),
+	  cmocka_unit_test(test_many_threads),
 	  cmocka_unit_test(test_stream_limit), cmocka_unit_test(test_slow_reader),
 	  cmocka_unit_test(test_upload), cmocka_unit_test(test_deadlines),
 	  cmocka_unit_test(test_reset_by_guest), cmocka_unit_test(test_connection_drop),
