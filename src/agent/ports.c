@@ -109,8 +109,3 @@ void ports_resume(struct agent *a)
 {
 	a->ports->quiet = false;
 }
-
-unsigned ports_count(const struct agent *a)
-{
-	return a->ports->dials.n;
-}

@@ -41,6 +41,3 @@ unsigned ports_quiesce(struct agent *a);
 
 /** ports_resume() - accept again; harmless when it does already */
 void ports_resume(struct agent *a);
-
-/** ports_count() - connections that are open */
-unsigned ports_count(const struct agent *a);

@@ -370,6 +370,32 @@ void run_expect(struct box *b, const char *script, int exit_code, const char *ou
 	run_deinit(&r);
 }
 
+void box_sh(const char *fmt, ...)
+{
+	char command[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(command, sizeof(command), fmt, ap);
+	va_end(ap);
+	if (system(command) != 0)
+		fail_msg("%s", command);
+}
+
+void place_start(struct place *p)
+{
+	*p = (struct place){0};
+	box_start(&p->b);
+	strcpy(p->dir, "/tmp/test-place-XXXXXX");
+	assert_non_null(mkdtemp(p->dir));
+}
+
+void place_stop(struct place *p)
+{
+	box_sh("rm -rf %s", p->dir);
+	box_stop(&p->b);
+}
+
 int box_main(int argc, char **argv, const struct CMUnitTest *tests, size_t n)
 {
 	if (argc != 2 && argc != 3) {

@@ -40,6 +40,18 @@ void box_reconnect(struct box *b);
 /** box_call() - Return: the status; the body in @ret if wanted (free()) */
 int box_call(struct box *b, const char *method, const char *path, const char *request, char **ret);
 
+/** box_sh() - a command of the host's shell, which must succeed */
+void box_sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* An agent, and a place for files beside its own directory. */
+struct place {
+	struct box b;
+	char dir[48];
+};
+
+void place_start(struct place *p);
+void place_stop(struct place *p);
+
 /* A Start stream and what has come of it. */
 struct run {
 	struct channel_stream *s;

@@ -28,11 +28,6 @@
 #define NOBODY 65534
 #define OCTETS "application/octet-stream"
 
-struct place {
-	struct box box;
-	char dir[48];
-};
-
 struct answer {
 	int status;
 	struct buf body;
@@ -41,20 +36,6 @@ struct answer {
 
 /* --- helpers ------------------------------------------------------------------------------------
  */
-
-static void place_start(struct place *p)
-{
-	*p = (struct place){0};
-	box_start(&p->box);
-	strcpy(p->dir, "/tmp/test-files-XXXXXX");
-	assert_non_null(mkdtemp(p->dir));
-}
-
-static void place_stop(struct place *p)
-{
-	box_stop(&p->box);
-	assert_int_equal(file_remove_tree(AT_FDCWD, p->dir), 0);
-}
 
 static size_t entries(const char *dir)
 {
@@ -144,7 +125,7 @@ static struct channel_stream *open_stream(struct place *p, const char *method, c
 
 	for (; headers && headers[2 * n]; n++)
 		h[n] = (struct channel_header){headers[2 * n], headers[2 * n + 1]};
-	assert_int_equal(channel_stream_open(p->box.ch, method, path, h, n, end, &s), 0);
+	assert_int_equal(channel_stream_open(p->b.ch, method, path, h, n, end, &s), 0);
 	return s;
 }
 
@@ -793,10 +774,10 @@ static void test_disappear(void **state)
 	channel_stream_close(s);
 	expect_entries(p.dir, 0);
 	s = half_upload(&p, data, 100000);
-	channel_cut(p.box.ch);
+	channel_cut(p.b.ch);
 	channel_stream_close(s);
 	expect_entries(p.dir, 1);
-	box_reconnect(&p.box); /* a new session ends the old one */
+	box_reconnect(&p.b); /* a new session ends the old one */
 	expect_entries(p.dir, 0);
 	free(data);
 	place_stop(&p);
@@ -818,7 +799,7 @@ static void test_sleep(void **state)
 	down = open_stream(&p, "GET", query, NULL, true);
 	assert_int_equal(channel_stream_head(down, box_soon(), &status), 0);
 	assert_int_equal(channel_stream_read(down, chunk, sizeof(chunk), box_soon()), 1000);
-	assert_int_equal(box_call(&p.box, "POST", "/prepare", NULL, NULL), 200);
+	assert_int_equal(box_call(&p.b, "POST", "/prepare", NULL, NULL), 200);
 	begin_ns = clock_now_ns();
 	while (channel_stream_read(down, chunk, sizeof(chunk), box_soon()) > 0)
 		;
@@ -828,8 +809,8 @@ static void test_sleep(void **state)
 	assert_int_equal(channel_stream_read(down, chunk, sizeof(chunk), box_soon()), -ECONNRESET);
 	channel_stream_close(down);
 	expect_entries(p.dir, 0);
-	box_reconnect(&p.box);
-	box_init(&p.box, 200);
+	box_reconnect(&p.b);
+	box_init(&p.b, 200);
 	expect(post(&p, "new/f", "", NULL, "x", 1), 200, "f");
 	unlink("/tmp/test-files-sleep");
 	free(data);
@@ -860,15 +841,15 @@ static void test_hanging_mount(void **state)
 		place_stop(&p);
 		skip();
 	}
-	box_stop(&p.box); /* an agent that is in these mounts */
-	box_start(&p.box);
+	box_stop(&p.b); /* an agent that is in these mounts */
+	box_start(&p.b);
 	snprintf(query, sizeof(query), "/files?path=%s/mnt/x", p.dir);
 	s[0] = open_stream(&p, "GET", query, NULL, true);
 	s[1] = open_stream(&p, "POST", query, HEADERS("content-type", OCTETS), true);
 	for (int i = 0; i < 20; i++) {
 		uint64_t begin_ns = clock_now_ns();
 
-		assert_int_equal(box_call(&p.box, "GET", "/health", NULL, NULL), 204);
+		assert_int_equal(box_call(&p.b, "GET", "/health", NULL, NULL), 204);
 		expect_bytes(get_file(&p, "f", NULL), 200, "x", 1);
 		assert_true(clock_now_ns() - begin_ns < 2 * NSEC_PER_SEC);
 	}
@@ -976,7 +957,7 @@ static void test_signatures(void **state)
 	struct answer a;
 
 	place_start(&p);
-	set_token(&p.box, "sekrit");
+	set_token(&p.b, "sekrit");
 	a = get(&p, "path=/x", client);
 	if (a.status == 404) {
 		print_message("SKIPPED: this agent's init takes no accessToken\n");
@@ -1021,7 +1002,7 @@ static void test_signatures(void **state)
 		   "V8ssYmoFft0mjFcUE3HfRT50uGLlarLAzCpFk4D5iLM",
 		   client),
 	       401, "invalid signature");
-	assert_int_equal(box_call(&p.box, "POST", "/files/compose", "{}", NULL), 400);
+	assert_int_equal(box_call(&p.b, "POST", "/files/compose", "{}", NULL), 400);
 	place_stop(&p);
 }
 
@@ -1036,7 +1017,7 @@ static struct answer compose(struct place *p, const char *text)
 		assert_int_equal(buf_append(&request, *at == '@' ? p->dir : at,
 					    *at == '@' ? strlen(p->dir) : 1),
 				 0);
-	a.status = box_call(&p->box, "POST", "/files/compose", request.data, &body);
+	a.status = box_call(&p->b, "POST", "/files/compose", request.data, &body);
 	a.body = (struct buf){.data = body, .len = strlen(body)};
 	buf_deinit(&request);
 	return a;
@@ -1104,7 +1085,7 @@ static void test_large(void **state)
 	int status;
 
 	place_start(&p);
-	before = peak_kib(&p.box);
+	before = peak_kib(&p.b);
 	snprintf(query, sizeof(query), "/files?path=%s/f", p.dir);
 	begin_ns = clock_now_ns();
 	s = open_stream(&p, "POST", query, HEADERS("content-type", OCTETS), false);
@@ -1129,7 +1110,7 @@ static void test_large(void **state)
 	assert_int_equal(channel_stream_read(s, got, piece, box_soon()), 0);
 	channel_stream_close(s);
 	print_message("out: %.0f MiB/s\n", mib_per_s(piece * pieces, begin_ns));
-	after = peak_kib(&p.box);
+	after = peak_kib(&p.b);
 	print_message("the agent's peak: %lu KiB before, %lu KiB after\n", before, after);
 	if (!str_has_suffix(box_program, "-dev")) /* sanitizers keep what was freed */
 		assert_true(after - before < 4096);

@@ -23,39 +23,6 @@
 #include "base/fd.h"
 #include "base/str.h"
 
-/* A place for files, beside the agent's own directory. */
-struct place {
-	struct box b;
-	char dir[48];
-};
-
-static void sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static void sh(const char *fmt, ...)
-{
-	char command[1024];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(command, sizeof(command), fmt, ap);
-	va_end(ap);
-	if (system(command) != 0)
-		fail_msg("%s", command);
-}
-
-static void place_start(struct place *p)
-{
-	box_start(&p->b);
-	strcpy(p->dir, "/tmp/test-filesystem-XXXXXX");
-	assert_non_null(mkdtemp(p->dir));
-}
-
-static void place_stop(struct place *p)
-{
-	sh("rm -rf %s", p->dir);
-	box_stop(&p->b);
-}
-
 /* One call. Return: the status; the answer in @ret (json_decref()) */
 static int call(struct place *p, const char *method, json_t *message, json_t **ret)
 {
@@ -144,7 +111,7 @@ static void test_stat(void **state)
 	json_t *e;
 
 	place_start(&p);
-	sh("cd %s; printf abc > a; chmod 640 a; touch -d '2026-01-02 03:04:05.123456789 UTC' a; "
+	box_sh("cd %s; printf abc > a; chmod 640 a; touch -d '2026-01-02 03:04:05.123456789 UTC' a; "
 	   "mkdir d; chmod 1777 d; ln -s a l; ln -s d ld; ln -s nowhere dangling; ln -s loop loop; "
 	   "cp a s; chmod 6755 s",
 	   p.dir);
@@ -160,7 +127,7 @@ static void test_stat(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(times); i++) {
 		json_t *t;
 
-		sh("touch -d '%s UTC' %s/time", times[i], p.dir);
+		box_sh("touch -d '%s UTC' %s/time", times[i], p.dir);
 		t = entry(&p, "Stat", at(&p, "time"));
 		snprintf(want, sizeof(want), "%.10sT%.8s.000000000Z", times[i], times[i] + 11);
 		assert_string_equal(text_of(t, "modifiedTime"), want);
@@ -211,7 +178,7 @@ static void test_special_files(void **state)
 	json_t *e;
 
 	place_start(&p);
-	sh("mkfifo %s/fifo", p.dir);
+	box_sh("mkfifo %s/fifo", p.dir);
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/socket", p.dir);
 	assert_int_equal(bind(fd, (void *)&sa, sizeof(sa)), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -239,7 +206,7 @@ static void test_metadata(void **state)
 
 	place_start(&p);
 	snprintf(path, sizeof(path), "%s/a", p.dir);
-	sh("touch %s", path);
+	box_sh("touch %s", path);
 	if (setxattr(path, "user.e2b.colour", "blue", 4, 0) < 0) {
 		print_message("no user attributes in /tmp: %s\n", strerror(errno));
 		place_stop(&p);
@@ -287,7 +254,7 @@ static void test_make(void **state)
 	json_decref(e);
 	assert_true(exists(&p, "x/y/z"));
 	expect_fail(&p, "MakeDir", at(&p, "x/y"), 409, "already_exists", "already exists");
-	sh("touch %s/file; ln -s none %s/dangling", p.dir, p.dir);
+	box_sh("touch %s/file; ln -s none %s/dangling", p.dir, p.dir);
 	expect_fail(&p, "MakeDir", at(&p, "file"), 400, "invalid_argument", "not a directory");
 	expect_fail(&p, "MakeDir", at(&p, "file/below"), 400, "invalid_argument",
 		    "not a directory");
@@ -334,7 +301,7 @@ static void test_remove(void **state)
 	struct place p = {0};
 
 	place_start(&p);
-	sh("cd %s; mkdir -p t/a/b t/c keep; touch t/a/1 t/a/b/2 keep/x; ln -s ../keep t/link; "
+	box_sh("cd %s; mkdir -p t/a/b t/c keep; touch t/a/1 t/a/b/2 keep/x; ln -s ../keep t/link; "
 	   "ln -s keep top; mkfifo t/fifo; chmod 0 t/c; touch file",
 	   p.dir);
 	expect_done(&p, "Remove", at(&p, "t"));
@@ -359,7 +326,7 @@ static void test_remove_large(void **state)
 	int fd;
 
 	place_start(&p);
-	sh("mkdir %s/t; cd %s/t; seq 1 5000 | xargs touch", p.dir, p.dir);
+	box_sh("mkdir %s/t; cd %s/t; seq 1 5000 | xargs touch", p.dir, p.dir);
 	snprintf(path, sizeof(path), "%s/t", p.dir);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	for (int i = 0; i < 1500; i++) {
@@ -388,9 +355,9 @@ static void test_remove_mount(void **state)
 		skip();
 	}
 	place_start(&p);
-	sh("cd %s; mkdir -p t/a t/m other; touch t/a/1 other/precious", p.dir);
+	box_sh("cd %s; mkdir -p t/a t/m other; touch t/a/1 other/precious", p.dir);
 	snprintf(path, sizeof(path), "%s/t/m", p.dir);
-	sh("cd %s; mount --bind other t/m", p.dir); /* the same device: st_dev would not tell */
+	box_sh("cd %s; mount --bind other t/m", p.dir); /* the same device: st_dev would not tell */
 	expect_fail(&p, "Remove", at(&p, "t"), 400, "failed_precondition", "t/m");
 	assert_true(exists(&p, "other/precious"));
 	assert_false(exists(&p, "t/a"));
@@ -413,13 +380,13 @@ static void test_move(void **state)
 	json_t *e;
 
 	place_start(&p);
-	sh("cd %s; echo 1 > a; echo 2 > b; mkdir -p d/e full; touch d/e/f full/x", p.dir);
+	box_sh("cd %s; echo 1 > a; echo 2 > b; mkdir -p d/e full; touch d/e/f full/x", p.dir);
 	e = entry(&p, "Move", from_to(p.dir, "a", p.dir, "new/parents/a2"));
 	assert_string_equal(text_of(e, "name"), "a2");
 	json_decref(e);
 	assert_false(exists(&p, "a"));
 	json_decref(entry(&p, "Move", from_to(p.dir, "b", p.dir, "new/parents/a2")));
-	sh("[ \"$(cat %s/new/parents/a2)\" = 2 ]", p.dir); /* replaced */
+	box_sh("[ \"$(cat %s/new/parents/a2)\" = 2 ]", p.dir); /* replaced */
 	json_decref(entry(&p, "Move", from_to(p.dir, "d", p.dir, "d2")));
 	assert_true(exists(&p, "d2/e/f"));
 	expect_fail(&p, "Move", from_to(p.dir, "none", p.dir, "z"), 404, "not_found",
@@ -451,21 +418,21 @@ static void test_move_across(void **state)
 		place_stop(&p);
 		skip();
 	}
-	sh("cd %s; mkdir -p m/sub/empty; seq 1 100000 > m/data; ln -s /nowhere m/link; "
+	box_sh("cd %s; mkdir -p m/sub/empty; seq 1 100000 > m/data; ln -s /nowhere m/link; "
 	   "mkfifo m/fifo; truncate -s 64M m/sparse; printf end >> m/sparse; chmod 4711 m/data; "
 	   "touch -d '2020-02-02 UTC' m/data m/sub; chmod 1770 m/sub",
 	   p.dir);
-	sh(look, p.dir, p.dir, "before");
+	box_sh(look, p.dir, p.dir, "before");
 	json_decref(entry(&p, "Move", from_to(p.dir, "m", other, "deep/m")));
 	assert_false(exists(&p, "m"));
 	snprintf(path, sizeof(path), "%s/deep", other);
-	sh(look, path, p.dir, "after");
-	sh("cd %s; cmp before after; [ $(du -k %s/deep/m/sparse | cut -f1) -lt 1000 ]", p.dir,
+	box_sh(look, path, p.dir, "after");
+	box_sh("cd %s; cmp before after; [ $(du -k %s/deep/m/sparse | cut -f1) -lt 1000 ]", p.dir,
 	   other);
-	sh("[ $(ls -A %s/deep | wc -l) = 1 ]", other); /* no temporary name is left */
+	box_sh("[ $(ls -A %s/deep | wc -l) = 1 ]", other); /* no temporary name is left */
 	/* and back, onto what is there */
 	json_decref(entry(&p, "Move", from_to(other, "deep/m/data", p.dir, "before")));
-	sh("cd %s; [ $(wc -l < before) = 100000 ]; rm -r %s", p.dir, other);
+	box_sh("cd %s; [ $(wc -l < before) = 100000 ]; rm -r %s", p.dir, other);
 	place_stop(&p);
 }
 
@@ -509,7 +476,7 @@ static void test_list(void **state)
 	struct place p = {0};
 
 	place_start(&p);
-	sh("cd %s; mkdir -p t/b/c/d t/a-b t/a; touch t/b/1 t/b/c/2 t/Z t/a/x; ln -s t link; "
+	box_sh("cd %s; mkdir -p t/b/c/d t/a-b t/a; touch t/b/1 t/b/c/2 t/Z t/a/x; ln -s t link; "
 	   "ln -s ../t t/b/up",
 	   p.dir);
 	expect_listed(&p, "t", 0, "t/Z t/a t/a-b t/b");
@@ -530,7 +497,7 @@ static void test_odd_names(void **state)
 	json_t *o, *list;
 
 	place_start(&p);
-	sh("cd %s; mkdir t; touch \"$(printf 't/b\\377\\300\\257d')\" \"$(printf 't/new\\nline')\" "
+	box_sh("cd %s; mkdir t; touch \"$(printf 't/b\\377\\300\\257d')\" \"$(printf 't/new\\nline')\" "
 	   "\"$(printf 't/\\303\\244\\342\\202\\254\\360\\237\\230\\200')\" 't/q\"\\'",
 	   p.dir);
 	assert_int_equal(call(&p, "ListDir", at(&p, "t"), &o), 200);
@@ -620,7 +587,7 @@ static void test_large(void **state)
 	int status = 0;
 
 	place_start(&p);
-	sh("cd %s; mkdir t; for d in $(seq 1 50); do mkdir t/$d; (cd t/$d; seq 1 1000 | xargs "
+	box_sh("cd %s; mkdir t; for d in $(seq 1 50); do mkdir t/$d; (cd t/$d; seq 1 1000 | xargs "
 	   "touch); "
 	   "done",
 	   p.dir);
@@ -650,7 +617,7 @@ static void test_too_large(void **state)
 	struct place p = {0};
 
 	place_start(&p);
-	sh("cd %s; mkdir t; cd t; seq 1 100001 | xargs touch", p.dir);
+	box_sh("cd %s; mkdir t; cd t; seq 1 100001 | xargs touch", p.dir);
 	expect_fail(&p, "ListDir", at(&p, "t"), 429, "resource_exhausted", "100000 entries");
 	expect_done(&p, "Remove", at(&p, "t"));
 	place_stop(&p);
@@ -703,7 +670,7 @@ static void test_many_at_once(void **state)
 	int status;
 
 	place_start(&p);
-	sh("cd %s; mkdir t; cd t; seq 1 2000 | xargs touch", p.dir);
+	box_sh("cd %s; mkdir t; cd t; seq 1 2000 | xargs touch", p.dir);
 	snprintf(request, sizeof(request), "{\"path\":\"%s/t\"}", p.dir);
 	for (int i = 0; i < 40; i++)
 		s[i] = open_call(&p, "/filesystem.Filesystem/ListDir", request);

@@ -22,11 +22,6 @@
 
 #define WATCH "/filesystem.Filesystem/WatchDir"
 
-struct place {
-	struct box b;
-	char dir[48];
-};
-
 /* A stream and what it has said: "CREATE a;WRITE a;" */
 struct seen {
 	struct channel_stream *s;
@@ -35,33 +30,6 @@ struct seen {
 	unsigned keepalives, entries;
 	char code[64], message[512], last_path[256];
 };
-
-static void sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static void sh(const char *fmt, ...)
-{
-	char command[1024];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(command, sizeof(command), fmt, ap);
-	va_end(ap);
-	if (system(command) != 0)
-		fail_msg("%s", command);
-}
-
-static void place_start(struct place *p)
-{
-	box_start(&p->b);
-	strcpy(p->dir, "/tmp/test-watch-XXXXXX");
-	assert_non_null(mkdtemp(p->dir));
-}
-
-static void place_stop(struct place *p)
-{
-	sh("rm -rf %s", p->dir);
-	box_stop(&p->b);
-}
 
 static void watch_start(struct place *p, const char *path, const char *options,
 			const struct channel_header *headers, size_t n, struct seen *ret)
@@ -189,14 +157,14 @@ static void seen_exactly(struct seen *w, const struct place *p, const char *want
 	char marker[32], full[1024];
 
 	snprintf(marker, sizeof(marker), "marker-%d", ++count);
-	sh("mkdir %s/%s", p->dir, marker);
+	box_sh("mkdir %s/%s", p->dir, marker);
 	snprintf(full, sizeof(full), "CREATE %s;", marker);
 	seen_until(w, full);
 	snprintf(full, sizeof(full), "%sCREATE %s;", want, marker);
 	if (strcmp(text_of(w), full))
 		fail_msg("'%s' instead of '%s'", text_of(w), full);
 	buf_deinit(&w->text);
-	sh("rmdir %s/%s", p->dir, marker);
+	box_sh("rmdir %s/%s", p->dir, marker);
 	snprintf(full, sizeof(full), "REMOVE %s;", marker);
 	seen_until(w, full);
 	buf_deinit(&w->text);
@@ -224,25 +192,25 @@ static void test_events(void **state)
 	struct seen w;
 
 	place_start(&p);
-	sh("mkdir %s/sub", p.dir);
+	box_sh("mkdir %s/sub", p.dir);
 	watch_start(&p, p.dir, "", NULL, 0, &w);
 	seen_until_started(&w);
-	sh("cd %s; mkdir d", p.dir);
+	box_sh("cd %s; mkdir d", p.dir);
 	seen_exactly(&w, &p, "CREATE d;");
-	sh("cd %s; printf x > a", p.dir);
+	box_sh("cd %s; printf x > a", p.dir);
 	seen_exactly(&w, &p, "CREATE a;WRITE a;");
-	sh("cd %s; chmod 600 a", p.dir);
+	box_sh("cd %s; chmod 600 a", p.dir);
 	seen_exactly(&w, &p, "CHMOD a;");
-	sh("cd %s; mv a b", p.dir);
+	box_sh("cd %s; mv a b", p.dir);
 	seen_exactly(&w, &p, "RENAME a;CREATE b;");
-	sh("cd %s; rm b", p.dir);
+	box_sh("cd %s; rm b", p.dir);
 	seen_exactly(&w, &p, "REMOVE b;");
-	sh("cd %s; touch sub/x d/y; rm sub/x", p.dir);
+	box_sh("cd %s; touch sub/x d/y; rm sub/x", p.dir);
 	seen_exactly(&w, &p, ""); /* not recursive */
 	/* an upload: only the name that it is for */
-	sh("cd %s; printf x > .dorm-upload-1; mv .dorm-upload-1 up; rm up", p.dir);
+	box_sh("cd %s; printf x > .dorm-upload-1; mv .dorm-upload-1 up; rm up", p.dir);
 	seen_exactly(&w, &p, "CREATE up;REMOVE up;");
-	sh("cd %s; mkdir \"$(printf 'n\\377\"')\"", p.dir);
+	box_sh("cd %s; mkdir \"$(printf 'n\\377\"')\"", p.dir);
 	seen_exactly(&w, &p, "CREATE n\xEF\xBF\xBD\";");
 	seen_deinit(&w);
 	place_stop(&p);
@@ -254,7 +222,7 @@ static void test_refused(void **state)
 	char path[64];
 
 	place_start(&p);
-	sh("touch %s/file", p.dir);
+	box_sh("touch %s/file", p.dir);
 	snprintf(path, sizeof(path), "%s/none", p.dir);
 	expect_refused(&p, path, "", "not_found", "not found");
 	snprintf(path, sizeof(path), "%s/file", p.dir);
@@ -335,7 +303,7 @@ static void test_network(void **state)
 	/* above it, it does not join */
 	watch_start(&p, p.dir, ",\"recursive\":true", NULL, 0, &w);
 	seen_until_started(&w);
-	sh("mkdir %s/beside", p.dir);
+	box_sh("mkdir %s/beside", p.dir);
 	seen_until(&w, "CREATE beside;");
 	seen_deinit(&w);
 	assert_int_equal(umount2(path, MNT_DETACH), 0);
@@ -350,20 +318,20 @@ static void test_recursive(void **state)
 	struct seen w;
 
 	place_start(&p);
-	sh("mkdir -p %s/old/er %s/elsewhere-not", p.dir, p.dir);
+	box_sh("mkdir -p %s/old/er %s/elsewhere-not", p.dir, p.dir);
 	watch_start(&p, p.dir, ",\"recursive\":true", NULL, 0, &w);
 	seen_until_started(&w);
-	sh("cd %s; mkdir old/er/new", p.dir);
+	box_sh("cd %s; mkdir old/er/new", p.dir);
 	seen_exactly(&w, &p, "CREATE old/er/new;");
-	sh("cd %s; printf x > old/er/new/f", p.dir);
+	box_sh("cd %s; printf x > old/er/new/f", p.dir);
 	seen_exactly(&w, &p, "CREATE old/er/new/f;WRITE old/er/new/f;");
 	/* what is there before the new directory can be watched, and each once */
 	for (int i = 0; i < 6; i++) {
-		sh("cd %s; mkdir -p n/a/b; mkdir n/c", p.dir);
+		box_sh("cd %s; mkdir -p n/a/b; mkdir n/c", p.dir);
 		seen_exactly(&w, &p, "CREATE n;CREATE n/a;CREATE n/a/b;CREATE n/c;");
-		sh("cd %s; rmdir n/a/b", p.dir);
+		box_sh("cd %s; rmdir n/a/b", p.dir);
 		seen_exactly(&w, &p, "REMOVE n/a/b;");
-		sh("cd %s; rmdir n/a n/c n", p.dir);
+		box_sh("cd %s; rmdir n/a n/c n", p.dir);
 		seen_exactly(&w, &p, "REMOVE n/a;REMOVE n/c;REMOVE n;");
 	}
 	seen_deinit(&w);
@@ -379,29 +347,29 @@ static void test_recursive_moves(void **state)
 
 	place_start(&p);
 	assert_non_null(mkdtemp(outside));
-	sh("cd %s; mkdir -p one/in/side two; mkdir -p %s/come/in; touch %s/come/in/file", p.dir,
+	box_sh("cd %s; mkdir -p one/in/side two; mkdir -p %s/come/in; touch %s/come/in/file", p.dir,
 	   outside, outside);
 	watch_start(&p, p.dir, ",\"recursive\":true", NULL, 0, &w);
 	seen_until_started(&w);
-	sh("cd %s; mv one two/uno", p.dir);
+	box_sh("cd %s; mv one two/uno", p.dir);
 	seen_exactly(&w, &p, "RENAME one;CREATE two/uno;");
-	sh("cd %s; mkdir two/uno/in/side/x", p.dir);
+	box_sh("cd %s; mkdir two/uno/in/side/x", p.dir);
 	seen_exactly(&w, &p, "CREATE two/uno/in/side/x;");
-	sh("cd %s; mkdir one", p.dir); /* the old name is another directory now */
+	box_sh("cd %s; mkdir one", p.dir); /* the old name is another directory now */
 	seen_exactly(&w, &p, "CREATE one;");
-	sh("cd %s; mkdir one/y", p.dir);
+	box_sh("cd %s; mkdir one/y", p.dir);
 	seen_exactly(&w, &p, "CREATE one/y;");
-	sh("mv %s/come %s/came", outside, p.dir);
+	box_sh("mv %s/come %s/came", outside, p.dir);
 	seen_exactly(&w, &p, "CREATE came;CREATE came/in;CREATE came/in/file;");
-	sh("mkdir %s/came/in/z", p.dir);
+	box_sh("mkdir %s/came/in/z", p.dir);
 	seen_exactly(&w, &p, "CREATE came/in/z;");
-	sh("mv %s/two/uno %s/gone", p.dir, outside);
+	box_sh("mv %s/two/uno %s/gone", p.dir, outside);
 	seen_exactly(&w, &p, "RENAME two/uno;");
 	clock_sleep_ms(50);
-	sh("mkdir %s/gone/in/side/unseen; rm -r %s/gone/in", outside, outside);
+	box_sh("mkdir %s/gone/in/side/unseen; rm -r %s/gone/in", outside, outside);
 	seen_exactly(&w, &p, "");
 	seen_deinit(&w);
-	sh("rm -r %s", outside);
+	box_sh("rm -r %s", outside);
 	place_stop(&p);
 }
 
@@ -414,7 +382,7 @@ static void test_race(void **state)
 	place_start(&p);
 	watch_start(&p, p.dir, ",\"recursive\":true", NULL, 0, &w);
 	seen_until_started(&w);
-	sh("cd %s; for i in 1 2 3 4 5 6 7 8; do (mkdir -p r$i/a/b; for j in 1 2 3 4 5 6 7 8 9; do "
+	box_sh("cd %s; for i in 1 2 3 4 5 6 7 8; do (mkdir -p r$i/a/b; for j in 1 2 3 4 5 6 7 8 9; do "
 	   "mkdir r$i/a/$j r$i/a/b/$j; done) & done; wait; mkdir end",
 	   p.dir);
 	seen_until(&w, "CREATE end;");
@@ -447,15 +415,15 @@ static void test_entries(void **state)
 	char want[128];
 
 	place_start(&p);
-	sh("mkdir %s/d", p.dir);
+	box_sh("mkdir %s/d", p.dir);
 	watch_start(&p, p.dir, ",\"recursive\":true,\"includeEntry\":true", NULL, 0, &w);
 	seen_until_started(&w);
-	sh("mkdir %s/d/sub", p.dir);
+	box_sh("mkdir %s/d/sub", p.dir);
 	seen_until(&w, "CREATE d/sub;");
 	assert_int_equal(w.entries, 1);
 	snprintf(want, sizeof(want), "%s/d/sub", p.dir);
 	assert_string_equal(w.last_path, want);
-	sh("cd %s/d; chmod 700 sub; sleep 0.1; rmdir sub", p.dir);
+	box_sh("cd %s/d; chmod 700 sub; sleep 0.1; rmdir sub", p.dir);
 	seen_until(&w, "REMOVE d/sub;");
 	assert_int_equal(w.entries, 2);
 	seen_deinit(&w);
@@ -471,14 +439,14 @@ static void test_root(void **state)
 
 	place_start(&p);
 	snprintf(path, sizeof(path), "%s/root", p.dir);
-	sh("mkdir %s", path);
+	box_sh("mkdir %s", path);
 	watch_start(&p, path, ",\"recursive\":true", NULL, 0, &w);
 	seen_until_started(&w);
-	sh("chmod 711 %s", path);
+	box_sh("chmod 711 %s", path);
 	seen_until(&w, "CHMOD .;");
-	sh("mv %s %s2; mkdir %s2/still", path, path, path);
+	box_sh("mv %s %s2; mkdir %s2/still", path, path, path);
 	seen_until(&w, "RENAME .;CREATE still;");
-	sh("rm -r %s2", path);
+	box_sh("rm -r %s2", path);
 	seen_until(&w, "REMOVE still;");
 	seen_until(&w, "REMOVE .;");
 	seen_deinit(&w);
@@ -574,7 +542,7 @@ static void test_client_goes_away(void **state)
 	for (int i = 0; i < 19; i++)
 		seen_deinit(&w[i]);
 	expect_helpers(&p, 1);
-	sh("mkdir %s/x", p.dir);
+	box_sh("mkdir %s/x", p.dir);
 	seen_until(&w[19], "CREATE x;");
 	seen_deinit(&w[19]);
 	expect_helpers(&p, 0);
@@ -590,7 +558,7 @@ static void test_helper_dies(void **state)
 	place_start(&p);
 	watch_start(&p, p.dir, "", NULL, 0, &w);
 	seen_until_started(&w);
-	sh("pkill -KILL -P %d -x dorm-helper", p.b.pid);
+	box_sh("pkill -KILL -P %d -x dorm-helper", p.b.pid);
 	while (seen_step(&w, box_soon()) > 0)
 		;
 	assert_string_equal(w.code, "resource_exhausted");
@@ -615,13 +583,13 @@ static void test_prepare(void **state)
 	assert_int_equal(box_call(&p.b, "POST", "/prepare", NULL, NULL), 200);
 	assert_int_equal(seen_step(&w, deadline_after_ms(1000)), -ECONNRESET);
 	seen_deinit(&w);
-	sh("mkdir %s/meanwhile", p.dir);
+	box_sh("mkdir %s/meanwhile", p.dir);
 	box_reconnect(&p.b);
 	box_init(&p.b, 200);
 	watcher_expect(&p, id, "CREATE meanwhile;");
 	watch_start(&p, p.dir, "", NULL, 0, &w);
 	seen_until_started(&w);
-	sh("mkdir %s/after", p.dir);
+	box_sh("mkdir %s/after", p.dir);
 	seen_until(&w, "CREATE after;");
 	seen_deinit(&w);
 	place_stop(&p);
@@ -706,7 +674,7 @@ static void test_polled(void **state)
 	id = watcher_create(&p, ",\"recursive\":true");
 	other = watcher_create(&p, ",\"includeEntry\":true");
 	assert_string_not_equal(id, other);
-	sh("cd %s; mkdir -p a/b", p.dir);
+	box_sh("cd %s; mkdir -p a/b", p.dir);
 	watcher_expect(&p, id, "CREATE a;CREATE a/b;");
 	watcher_expect(&p, other, "CREATE a;");
 	assert_int_equal(call(&p, "GetWatcherEvents", json_pack("{s:s}", "watcherId", id), &o),

@@ -190,11 +190,6 @@ const char *pager_mode_name(enum pager_mode mode)
 	return mode_names[mode];
 }
 
-const char *pager_load_name(enum pager_load load)
-{
-	return load_names[load];
-}
-
 const char *pager_register_name(enum pager_register reg)
 {
 	return register_names[reg];
@@ -547,11 +542,4 @@ int pager_client_metrics(struct pager_client *c, uint64_t deadline_ns, char **re
 		return -EPROTO;
 	*ret = strdup(text);
 	return *ret ? 0 : -ENOMEM;
-}
-
-int pager_client_handover(struct pager_client *c, uint64_t deadline_ns, struct problem *problem)
-{
-	json_auto_t *request = json_pack("{s:s}", "op", "handover"), *reply = NULL;
-
-	return call(c, request, &no_descriptors, deadline_ns, problem, &reply, NULL);
 }

@@ -60,7 +60,6 @@ enum pager_register {
 
 /* The words of the protocol: "auto", "working-set", "missing,minor"... */
 const char *pager_mode_name(enum pager_mode mode);
-const char *pager_load_name(enum pager_load load);
 const char *pager_register_name(enum pager_register reg);
 /** pager_mode_parse() - Return: 0; -EINVAL */
 int pager_mode_parse(const char *text, enum pager_mode *ret);
@@ -193,9 +192,3 @@ int pager_client_config(struct pager_client *c, const json_t *changes, uint64_t 
 
 /** pager_client_metrics() - Prometheus text; the caller frees it */
 int pager_client_metrics(struct pager_client *c, uint64_t deadline_ns, char **ret);
-
-/**
- * pager_client_handover() - stop serving and end, leaving every VM to a pager that takes over
- * Return: 0 when it has stopped; its process ends soon
- */
-int pager_client_handover(struct pager_client *c, uint64_t deadline_ns, struct problem *problem);
