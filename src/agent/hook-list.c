@@ -71,7 +71,7 @@ static int add(struct hook_list *l, const char *base, enum hook_event event, int
 /* What the file says, in milliseconds; without a good one, the default. */
 static unsigned read_timeout(const char *base)
 {
-	_cleanup_free_ char *path = str_printf("%s/timeout", base), *text = NULL;
+	_cleanup_free_ char *path = str_printf("%s/timeout", base);
 	_cleanup_fd_ int fd = path ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
 	char line[32];
 	struct stat st;

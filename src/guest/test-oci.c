@@ -40,8 +40,8 @@ static void test_config(void **state)
 static void test_empty_configs(void **state)
 {
 	static const char *const texts[] = {"{}", "{\"config\": null}", "{\"config\": {}}",
-					    "{\"config\": {\"Env\": null, \"WorkingDir\": \"\", "
-					    "\"User\": \"\", \"Cmd\": null}}"};
+					    ("{\"config\": {\"Env\": null, \"WorkingDir\": \"\", "
+					     "\"User\": \"\", \"Cmd\": null}}")};
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
 		struct oci_config c = {0};
