@@ -106,7 +106,7 @@ static int scan(struct watch *w, int fd, int wd, const char *path, bool report);
 static int join(struct watch *w, int dirfd, const char *name, const char *path, bool report)
 {
 	_cleanup_fd_ int fd = walk_open(dirfd, name);
-	int r, wd;
+	int r, wd = -1;
 
 	if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM)
 		return fd;

@@ -102,7 +102,7 @@ static void set_keepalive(int fd)
 
 static void take_connection(struct peers *all)
 {
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = {0};
 	socklen_t len = sizeof(sa);
 	int fd =
 		accept4(all->listen_fd, (struct sockaddr *)&sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);

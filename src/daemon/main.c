@@ -440,7 +440,7 @@ static void raise_limits(void)
 static int listen_tcp(const char *text, struct problem *problem)
 {
 	_cleanup_fd_ int fd = fd_tcp_listen(text);
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = {0};
 	socklen_t len = sizeof(sa);
 	bool local = false;
 

@@ -66,7 +66,7 @@ static bool leads_upwards(const char *path)
 
 static int get_path(json_t *v, const char *name, bool absolute, struct problem *p, const char **ret)
 {
-	const char *path;
+	const char *path = NULL;
 	int r = get_text(v, name, PATH_BYTES - 1, p, &path);
 
 	if (r < 0)
@@ -90,7 +90,7 @@ static bool is_user(const char *s, size_t len)
 
 static int get_user(json_t *v, const char *name, struct problem *p, const char **ret)
 {
-	const char *s;
+	const char *s = NULL;
 	int r = get_text(v, name, 63, p, &s);
 
 	if (r == 0 && !is_user(s, strlen(s)))
@@ -103,7 +103,7 @@ static int get_user(json_t *v, const char *name, struct problem *p, const char *
 /* "user" or "user:group"; of a group only numbers, a name is looked up nowhere. */
 static int get_owner(json_t *v, const char *name, struct problem *p, const char **ret)
 {
-	const char *s, *colon;
+	const char *s = NULL, *colon;
 	uint64_t group;
 	int r = get_text(v, name, 80, p, &s);
 

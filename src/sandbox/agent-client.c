@@ -157,7 +157,7 @@ static int order(struct channel *ch, const char *path, json_t *body, const char 
 		 unsigned patience_ms, struct problem *problem)
 {
 	json_t *reply = NULL;
-	int status, r = post(ch, path, body, patience_ms, &status, &reply);
+	int status = 0, r = post(ch, path, body, patience_ms, &status, &reply);
 
 	if (r < 0) {
 		problem_errno(problem, r, "the guest's agent did not answer when asked to %s",
