@@ -2,6 +2,7 @@
 #include "api/request.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -17,8 +18,8 @@ const char *request_query(struct request *q, const char *name)
 
 bool request_is_local(struct request *q)
 {
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
-		q->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(q->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	struct sockaddr_storage a = {.ss_family = AF_UNSPEC};
 	socklen_t len = sizeof(a);
 
@@ -105,8 +106,13 @@ static struct MHD_Response *make_response(struct reply *y)
 					    text ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
 	if (m && text)
 		(void)MHD_add_response_header(m, "Content-Type", "application/json");
-	if (m && (y->status == 503 || y->status == 429)) /* E2B clients retry with an integer */
-		(void)MHD_add_response_header(m, "Retry-After", "1");
+	if (m && (y->status == 503 || y->status == 429)) { /* E2B clients retry with an integer */
+		char seconds[16];
+
+		(void)snprintf(seconds, sizeof(seconds), "%u", /* fits */
+			       y->problem.retry_s ? y->problem.retry_s : 1);
+		(void)MHD_add_response_header(m, "Retry-After", seconds);
+	}
 	if (m && y->next_token[0])
 		(void)MHD_add_response_header(m, "x-next-token", y->next_token);
 	return m;

@@ -13,12 +13,29 @@
 #include "base/problem.h"
 #include "sandbox/host.h"
 
-#define REQUEST_MAX_BODY (1u << 20)
-#define REQUEST_MAX_ARGS 3
+#define REQUEST_MAX_BODY   (1u << 20)
+#define REQUEST_MAX_ARGS   3
+#define REQUEST_KEY_ID_MAX 32
+
+/* What a key allows (docs/security.md): each includes those before it. */
+enum scope {
+	SCOPE_NONE,  /* nothing, not even to be told what there is */
+	SCOPE_READ,  /* look at sandboxes, snapshots, templates, the host */
+	SCOPE_USE,   /* ... and create, sleep, wake, fork, delete sandboxes; snapshots of them */
+	SCOPE_ADMIN, /* ... and templates, the store, the pager, keys, sandboxes of others */
+};
+
+/* Who asks. */
+struct caller {
+	char key_id[REQUEST_KEY_ID_MAX + 1]; /* "": over the unix socket, which may do everything */
+	enum scope scope;
+};
 
 struct request {
 	struct host *host;
 	struct MHD_Connection *connection;
+	struct caller caller;
+	char id[17];			  /* in X-Request-Id, in the log and in events */
 	char args[REQUEST_MAX_ARGS][128]; /* what {} in the route stood for */
 	struct buf body;
 	json_t *json; /* the body: an object, empty when there was none */
@@ -51,7 +68,8 @@ typedef int (*upload_handler)(struct request *q, struct problem *problem, struct
 /** request_query() - a query parameter, decoded once; NULL when absent */
 const char *request_query(struct request *q, const char *name);
 
-/** request_is_local() - did it come over the unix socket, from somebody who may act as root here? */
+/** request_is_local() - did it come over the unix socket, from somebody who may act as root here?
+ */
 bool request_is_local(struct request *q);
 
 /** reply_json() - status and body; steals @json. Return: 0; -ENOMEM when @json is NULL */

@@ -29,6 +29,12 @@ void problem_hint(struct problem *p, const char *fmt, ...)
 	va_end(ap);
 }
 
+void problem_retry(struct problem *p, unsigned seconds)
+{
+	if (p && !p->retry_s)
+		p->retry_s = seconds;
+}
+
 static int status_of_errno(int e)
 {
 	switch (e) {

@@ -16,6 +16,7 @@ struct problem {
 	int status;         /* HTTP status that fits: 400, 404, 409, 500, 503, 507...; 0: none set */
 	char message[512];  /* what failed, on what, why; one sentence, no trailing newline */
 	char hint[256];     /* what to do now; may be empty */
+	unsigned retry_s;   /* trying again makes sense after so many seconds; 0: not known */
 };
 
 #define PROBLEM_INIT ((struct problem){0})
@@ -26,6 +27,9 @@ void problem_set(struct problem *p, int status, const char *fmt, ...)
 
 /** problem_hint() - say what to do about it, unless a hint is there already; @p may be NULL */
 void problem_hint(struct problem *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** problem_retry() - say when to try again, unless that is known already; @p may be NULL */
+void problem_retry(struct problem *p, unsigned seconds);
 
 /** problem_errno() - describe errno -@r on "@what"; chooses the status (ENOSPC is 507, ENOENT 404...) */
 void problem_errno(struct problem *p, int r, const char *fmt, ...)

@@ -182,6 +182,9 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	if (!json_is_null(network))
 		job.like.network = json_incref(network ? network : sb->record.network);
 	job.like.auto_pause = sb->record.auto_pause;
+	job.like.auto_pause_disk = sb->record.auto_pause_disk;
+	job.like.auto_resume = sb->record.auto_resume;
+	memcpy(job.like.owner, sb->record.owner, sizeof(job.like.owner));
 	memcpy(job.like.traffic_token, sb->record.traffic_token, sizeof(job.like.traffic_token));
 	memcpy(job.like.mask_host, sb->record.mask_host, sizeof(job.like.mask_host));
 	job.like.end_ns = sandbox_end_after(timeout_s);

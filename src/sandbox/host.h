@@ -57,10 +57,23 @@ struct host_config {
 	int template_level; /* of zstd, for templates, which are written once and read often */
 	struct compact_policy compact; /* of sleeping sandboxes; .off: only when asked to */
 	enum disk_reflink reflink;
-	enum pager_mode pager_mode;	    /* of sandboxes that are not told otherwise */
-	bool no_prefetch, no_userfaultfd;   /* of the pager, for all of them */
+	enum pager_mode pager_mode;	  /* of sandboxes that are not told otherwise */
+	bool no_prefetch, no_userfaultfd; /* of the pager, for all of them */
 	bool offers_network; /* clients that only allow a sandbox the internet mean it */
 	uint64_t memory_limit, image_limit; /* of the pager's resident memory, bytes; 0: none */
+	/* jails (vmm/jail.h) */
+	bool no_jail;
+	uint32_t jail_first_uid, jail_n_uids; /* users of VMMs, one each */
+	unsigned cpu_limit_pct;		      /* of one processor, per sandbox; 0: no limit */
+	uint64_t io_limit;		      /* bytes per second each way, per sandbox; 0: none */
+	/* admission (sandbox/admission.h) */
+	uint64_t memory_reserve; /* of the host's memory, never given to sandboxes; 0: 5 % */
+	unsigned max_sandboxes;	 /* 0: as many as there is memory for */
+	unsigned queue_max;	 /* how many creates, wakes and forks may wait for memory */
+	unsigned queue_ms;	 /* and how long each */
+	/* VMs kept ready (sandbox/pool.h) */
+	unsigned warm_max;   /* per template; 0: none */
+	unsigned warm_total; /* of all templates */
 };
 
 /* What is not said otherwise; paths and keys have no default. */
@@ -70,7 +83,13 @@ struct host_config {
 			      .codec_level = 1,                                                    \
 			      .template_level = 9,                                                 \
 			      .compact = COMPACT_POLICY_DEFAULT,                                   \
-			      .reflink = DISK_REFLINK_AUTO})
+			      .reflink = DISK_REFLINK_AUTO,                                        \
+			      .jail_first_uid = 0x70000000,                                        \
+			      .jail_n_uids = 65536,                                                \
+			      .queue_max = 256,                                                    \
+			      .queue_ms = 20000,                                                   \
+			      .warm_max = 2,                                                       \
+			      .warm_total = 8})
 
 /* What a task of minutes asks and tells. All of it may be NULL. */
 struct host_task {

@@ -43,6 +43,9 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 		.started_ns = sb->record.started_ns ? sb->record.started_ns : sb->record.created_ns,
 		.end_ns = sb->record.end_ns,
 		.auto_pause = sb->record.auto_pause,
+		.auto_pause_disk = sb->record.auto_pause_disk,
+		.auto_resume = sb->record.auto_resume,
+		.disk_only = sb->record.disk_only,
 		.cpus = sb->manifest.cpus,
 		.memory_bytes = sb->manifest.memory_bytes,
 		.metadata = json_incref(sb->record.metadata),
@@ -127,16 +130,16 @@ static json_t *describe_memory(struct sandbox *sb)
 						 deadline_after_ms(1000), &pager); /* null then */
 	own = (json_int_t)use.private_pages * (json_int_t)DORM_PAGE_SIZE;
 	shared = (json_int_t)use.shared_pages * (json_int_t)DORM_PAGE_SIZE;
-	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:I, s:I, s:I}, s:o, s:o}",
-		      "sandboxID", sb->record.id, "status", sandbox_state_name(sb->record.state),
-		      "memoryBytes", (json_int_t)sb->manifest.memory_bytes, "ownBytes", own,
-		      "sharedBytes", shared, "vmmRssBytes", (json_int_t)use.rss_bytes,
-		      "vmmPssBytes", (json_int_t)use.pss_bytes, "vmmPrivateBytes",
-		      (json_int_t)use.private_bytes, "stored", "imageID", sb->manifest.image_id,
-		      "baseImageID", sb->manifest.base_image_id, "layerBytes",
-		      (json_int_t)st->bytes_stored, "layerPages", (json_int_t)st->pages_stored,
-		      "mapBytes", (json_int_t)st->map_bytes, "disk",
-		      sandbox_describe_disk(sb), "pager", pager ? pager : json_null());
+	o = json_pack(
+		"{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:I, s:I, s:I}, s:o, s:o}",
+		"sandboxID", sb->record.id, "status", sandbox_state_name(sb->record.state),
+		"memoryBytes", (json_int_t)sb->manifest.memory_bytes, "ownBytes", own,
+		"sharedBytes", shared, "vmmRssBytes", (json_int_t)use.rss_bytes, "vmmPssBytes",
+		(json_int_t)use.pss_bytes, "vmmPrivateBytes", (json_int_t)use.private_bytes,
+		"stored", "imageID", sb->manifest.image_id, "baseImageID",
+		sb->manifest.base_image_id, "layerBytes", (json_int_t)st->bytes_stored,
+		"layerPages", (json_int_t)st->pages_stored, "mapBytes", (json_int_t)st->map_bytes,
+		"disk", sandbox_describe_disk(sb), "pager", pager ? pager : json_null());
 	return o;
 }
 

@@ -72,7 +72,7 @@ char *record_encode(const struct record *r)
 
 	o = json_pack(
 		"{s:i, s:s, s:s, s:s, s:i, s:s, s:{s:i, s:I, s:I, s:I}, s:I, s:I, s:I, s:b, s:s, "
-		"s:O*, s:O*, s:s*, s:s, s:s, s:O*}",
+		"s:O*, s:O*, s:s*, s:s, s:s, s:O*, s:b, s:b, s:b, s:I, s:s, s:s}",
 		"version", 1, "id", r->id, "template", r->template_id, "state",
 		sandbox_state_name(r->state), "generation", (int)r->generation, "imageID",
 		r->image_id, "vm", "pid", (int)r->vm.pid, "startTime", (json_int_t)r->vm.start_time,
@@ -81,7 +81,10 @@ char *record_encode(const struct record *r)
 		(json_int_t)r->started_ns, "endNs", (json_int_t)r->end_ns, "autoPause",
 		(int)r->auto_pause, "failure", r->failure, "metadata", r->metadata, "envs", r->envs,
 		"token", r->token[0] ? r->token : NULL, "trafficToken", r->traffic_token,
-		"maskHost", r->mask_host, "network", r->network);
+		"maskHost", r->mask_host, "network", r->network, "autoPauseDisk",
+		(int)r->auto_pause_disk, "autoResume", (int)r->auto_resume, "diskOnly",
+		(int)r->disk_only, "uid", (json_int_t)r->uid, "owner", r->owner, "bootID",
+		r->boot_id);
 	if (o && r->disk.n && json_object_set_new(o, "disk", encode_disk(&r->disk)) < 0) {
 		json_decref(o);
 		return NULL;
@@ -105,10 +108,32 @@ static bool token_is_valid(const char *token)
 	return !token[0] || str_unhex(token, bytes, sizeof(bytes)) == 0;
 }
 
+/* What records of before do not have. */
+static int parse_later(json_t *o, struct record *r)
+{
+	int auto_pause_disk = 0, auto_resume = 0, disk_only = 0;
+	const char *owner = "", *boot_id = "";
+	json_int_t uid = 0;
+
+	if (json_unpack(o, "{s?b, s?b, s?b, s?I, s?s, s?s}", "autoPauseDisk", &auto_pause_disk,
+			"autoResume", &auto_resume, "diskOnly", &disk_only, "uid", &uid, "owner",
+			&owner, "bootID", &boot_id) < 0 ||
+	    uid < 0 || uid > UINT32_MAX || strlen(owner) >= sizeof(r->owner) ||
+	    strlen(boot_id) >= sizeof(r->boot_id))
+		return -EBADMSG;
+	r->auto_pause_disk = auto_pause_disk;
+	r->auto_resume = auto_resume;
+	r->disk_only = disk_only;
+	r->uid = (uint32_t)uid;
+	str_copy(r->owner, sizeof(r->owner), owner);
+	str_copy(r->boot_id, sizeof(r->boot_id), boot_id);
+	return 0;
+}
+
 static int parse(json_t *o, struct record *r)
 {
 	const char *id, *template, *state, *failure, *image_id = "", *token = "", *traffic = "",
-								 *mask = "";
+						     *mask = "";
 	json_int_t vm_start, vm_dev, vm_ino, created, started, end;
 	int version, generation, pid, auto_pause;
 
@@ -127,7 +152,7 @@ static int parse(json_t *o, struct record *r)
 	    strlen(traffic) >= sizeof(r->traffic_token) || strlen(mask) >= sizeof(r->mask_host) ||
 	    sandbox_state_parse(state, &r->state) < 0)
 		return -EBADMSG;
-	if (parse_disk(json_object_get(o, "disk"), &r->disk) < 0)
+	if (parse_disk(json_object_get(o, "disk"), &r->disk) < 0 || parse_later(o, r) < 0)
 		return -EBADMSG;
 	str_copy(r->id, sizeof(r->id), id);
 	str_copy(r->template_id, sizeof(r->template_id), template);

@@ -18,7 +18,8 @@
 #include "vmm/vmm.h"
 
 #define RECORD_TOKEN_BYTES 32
-#define RECORD_MAX_LAYERS 20
+#define RECORD_MAX_LAYERS  20
+#define RECORD_OWNER_LEN   32
 
 /*
  * The disk of a running VM: the lowest layers of the chain in memory-<generation>, then files in
@@ -41,13 +42,19 @@ struct record {
 	char image_id[IMAGE_ID_LEN + 1]; /* ... and has this content; "": not known (yet) */
 	struct vmm_identity vm;		 /* pid 0: none */
 	struct record_disk disk;
-	uint64_t created_ns;		 /* real time */
-	uint64_t started_ns;		 /* of the latest start or wake */
-	uint64_t end_ns;		 /* when its time is up; 0: never */
-	bool auto_pause;		 /* then sleep instead of deleting */
-	json_t *metadata;		 /* object or NULL; owned */
-	json_t *envs;			 /* object or NULL; owned */
-	json_t *network;		 /* whom it may talk to (net/rules.h); NULL: nobody; owned */
+	uint64_t created_ns;		  /* real time */
+	uint64_t started_ns;		  /* of the latest start or wake */
+	uint64_t end_ns;		  /* when its time is up; 0: never */
+	bool auto_pause;		  /* then sleep instead of deleting */
+	bool auto_pause_disk;		  /* ... keeping only the disk */
+	bool auto_resume;		  /* traffic wakes it */
+	bool disk_only;			  /* it sleeps without its memory: a wake boots it */
+	uint32_t uid;			  /* of its VMM's jail; 0: it has none */
+	char owner[RECORD_OWNER_LEN + 1]; /* which API key it was made with; "": the unix socket */
+	char boot_id[37];		  /* of the host when its VM was started; "": not known */
+	json_t *metadata;		  /* object or NULL; owned */
+	json_t *envs;			  /* object or NULL; owned */
+	json_t *network; /* whom it may talk to (net/rules.h); NULL: nobody; owned */
 	char failure[512];
 	/* What clients have to show in the sandbox, in hexadecimal: a secret, of this sandbox
 	 * alone, kept as long as it lives. "": none is asked for */

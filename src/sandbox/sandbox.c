@@ -89,6 +89,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 		   struct sandbox_timings *ret_timings)
 {
 	struct record like = {.auto_pause = options->auto_pause,
+			      .auto_pause_disk = options->auto_pause_disk,
+			      .auto_resume = options->auto_resume,
 			      .end_ns = sandbox_end_after(options->timeout_s),
 			      .metadata = options->metadata,
 			      .envs = options->envs,
@@ -99,6 +101,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	if (options->secure)
 		record_new_token(&like);
 	str_copy(like.template_id, sizeof(like.template_id), options->template_id);
+	str_copy(like.owner, sizeof(like.owner), options->owner ?: "");
 	str_copy(like.mask_host, sizeof(like.mask_host), options->mask_host ?: "");
 	if (options->private_traffic)
 		traffic_token_new(like.traffic_token);

@@ -22,16 +22,17 @@ struct sandbox_info {
 	enum sandbox_state state;
 	char failure[512];
 	uint64_t created_ns, started_ns, end_ns;
-	bool auto_pause;
+	bool auto_pause, auto_pause_disk, auto_resume, disk_only;
+	char owner[33]; /* which API key it was made with; "": the unix socket */
 	uint32_t cpus;
 	uint64_t memory_bytes;
 	uint64_t disk_bytes; /* what the guest can write to */
 	bool stalled;	     /* its VM stands still: the host's disk is full */
-	json_t *metadata; /* object or NULL */
-	char token[65];	  /* what clients show in it; "": none is asked for. A secret */
+	json_t *metadata;    /* object or NULL */
+	char token[65];	     /* what clients show in it; "": none is asked for. A secret */
 	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* "": none is needed. A secret */
 	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* "": not masked */
-	json_t *network;  /* as sandbox_options.network */
+	json_t *network;			   /* as sandbox_options.network */
 };
 void sandbox_info_deinit(struct sandbox_info *info);
 
@@ -84,6 +85,9 @@ struct sandbox_options {
 	const char *template_id; /* a template's name, or a snapshot's id */
 	uint64_t timeout_s;	 /* 0: never ends by itself */
 	bool auto_pause;	 /* sleep when the time is up, instead of being deleted */
+	bool auto_pause_disk;	 /* ... keeping only the disk, not the memory */
+	bool auto_resume;	 /* requests to it wake it */
+	const char *owner;	 /* which API key wants it; NULL: the unix socket */
 	bool secure;		 /* with an access token */
 	json_t *metadata;	 /* borrowed; object or NULL */
 	json_t *envs;		 /* borrowed; object of strings or NULL */
@@ -149,8 +153,7 @@ int sandbox_network_check(const json_t *policy, struct problem *problem);
  * exist too. @policy: borrowed; NULL ends its network
  * Return: 0; negative errno, and then it is as before
  */
-int sandbox_set_network(struct host *host, const char *id, json_t *policy,
-			struct problem *problem);
+int sandbox_set_network(struct host *host, const char *id, json_t *policy, struct problem *problem);
 
 /** sandbox_network_counters() - what its dorm-net counted; NULL when it has none or is busy */
 json_t *sandbox_network_counters(struct host *host, const char *id);

@@ -22,6 +22,12 @@ static void test_round_trip(void **state)
 			   .started_ns = 2,
 			   .end_ns = 3,
 			   .auto_pause = true,
+			   .auto_pause_disk = true,
+			   .auto_resume = true,
+			   .disk_only = true,
+			   .uid = 4000000000u,
+			   .owner = "k1",
+			   .boot_id = "01234567-89ab-cdef-0123-456789abcdef",
 			   .disk = {.below = 3, .n = 2},
 			   .failure = "why \"not\"",
 			   .traffic_token = "secret",
@@ -56,6 +62,12 @@ static void test_round_trip(void **state)
 		assert_int_equal(got.disk.n, 2);
 		assert_string_equal(got.disk.names[1], r.disk.names[1]);
 		assert_true(got.auto_pause);
+		assert_true(got.auto_pause_disk);
+		assert_true(got.auto_resume);
+		assert_true(got.disk_only);
+		assert_true(got.uid == 4000000000u);
+		assert_string_equal(got.owner, "k1");
+		assert_string_equal(got.boot_id, r.boot_id);
 		assert_true(json_equal(got.metadata, r.metadata));
 		assert_string_equal(got.token, r.token);
 		assert_true(json_equal(got.network, r.network));
@@ -97,7 +109,10 @@ static void test_without_image(void **state)
 static void test_refuses(void **state)
 {
 	static const char *const bad[] = {
-		"", "{", "[]", "{\"version\":1}",
+		"",
+		"{",
+		"[]",
+		"{\"version\":1}",
 		"{\"version\":1,\"id\":\"../../../../etc/"
 		"passwd\",\"template\":\"t\",\"state\":\"running\","
 		"\"generation\":0,\"vm\":{\"pid\":1,\"startTime\":1,\"memoryDev\":1,\"memoryIno\":"
