@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -160,33 +161,39 @@ static void describe(struct sandbox *sb, const char *id, const char *name, struc
 	m->defaults = json_incref(parent->defaults);
 }
 
-/* What will be sealed stays in memory until it is encrypted. */
-static int save_device_in_memory(struct sandbox *sb, struct snapshot_tmp *tmp,
-				 struct problem *problem)
+/* Of a sealed sandbox it reaches the disk only encrypted, which the commit does. */
+static int keep_device(struct snapshot_tmp *tmp, int from, bool sealed)
 {
-	tmp->device_fd = memfd_create("dorm-device", MFD_CLOEXEC);
-	if (tmp->device_fd < 0)
+	_cleanup_fd_ int fd = -1;
+	off_t size, at = 0;
+
+	if (sealed) {
+		tmp->device_fd = fcntl(from, F_DUPFD_CLOEXEC, 3);
+		return tmp->device_fd < 0 ? error_errno() : 0;
+	}
+	size = lseek(from, 0, SEEK_END);
+	fd = openat(tmp->dirfd, "device", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (size < 0 || fd < 0)
 		return error_errno();
-	return vmm_save_device_fd(sb->vmm, tmp->device_fd,
-				  deadline_after_ms(sb->host->limits.pause_ms), problem);
+	while (at < size) {
+		ssize_t n = sendfile(fd, from, &at, (size_t)(size - at));
+
+		if (n <= 0)
+			return n < 0 ? error_errno() : error_trace(-EIO);
+	}
+	return 0;
 }
 
-static int save_device_in_file(struct sandbox *sb, const struct snapshot_tmp *tmp,
-			       struct problem *problem)
-{
-	_cleanup_free_ char *path = str_printf("%s/device", tmp->path);
-
-	if (!path)
-		return -ENOMEM;
-	return vmm_save_device(sb->vmm, path, deadline_after_ms(sb->host->limits.pause_ms),
-			       problem);
-}
-
+/* The VMM writes into memory, never into the store: what goes wrong there is ours to tell. */
 static int save_device(struct sandbox *sb, struct snapshot_tmp *tmp, struct problem *problem)
 {
-	int r = sb->host->keys ? save_device_in_memory(sb, tmp, problem)
-			       : save_device_in_file(sb, tmp, problem);
+	_cleanup_fd_ int fd = memfd_create("dorm-device", MFD_CLOEXEC);
+	int r = fd < 0 ? error_errno()
+		       : vmm_save_device_fd(sb->vmm, fd,
+					    deadline_after_ms(sb->host->limits.pause_ms), problem);
 
+	if (r == 0)
+		r = keep_device(tmp, fd, sb->host->keys != NULL);
 	if (r < 0)
 		problem_errno(problem, r, "saving the device state of sandbox %s", sb->record.id);
 	return error_trace(r);
