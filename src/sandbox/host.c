@@ -242,7 +242,7 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 		return -ENOMEM;
 	copy_config(host, config);
 	host->pager_process = PAGER_PROCESS_INIT;
-	host->epoll_fd = host->kick_fd = host->netns_fd = -1;
+	host->epoll_fd = host->kick_fd = host->clock_fd = host->netns_fd = -1;
 	pthread_mutex_init(&host->lock, NULL);
 	pthread_mutex_init(&host->pager_lock, NULL);
 	pthread_mutex_init(&host->watch_lock, NULL);

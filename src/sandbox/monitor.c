@@ -2,9 +2,11 @@
 /*
  * monitor.c - one thread that notices deaths and deadlines
  *
- * It waits on an epoll set that holds the pidfd of every VM, every dorm-net and the pager, and an eventfd to be
- * told that a deadline changed. It never does the work itself: ending, sleeping and restarting can
- * block, so each event becomes a worker thread that takes the sandbox's op lock like any client.
+ * It waits on an epoll set that holds the pidfd of every VM, every dorm-net and the pager, and an
+ * eventfd to be told that a deadline changed, and a timer that tells when somebody sets the clock,
+ * which sandboxes' times to live go by. It never does the work itself: ending, sleeping and
+ * restarting can block, so each event becomes a worker thread that takes the sandbox's op lock like
+ * any client.
  *
  * A VM's pidfd is a duplicate owned by the set's entry: struct watch below, one-shot, freed by the
  * worker that handles it, or at the end: many belong to processes that live on. A VM that we end
@@ -19,16 +21,17 @@
 #include <sys/epoll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 
-#define MAX_SLEEP_MS 60000
+#define MAX_SLEEP_MS 10000
 #define STACK_BYTES  (512u << 10)
 
-enum watch_kind { WATCH_KICK, WATCH_VM, WATCH_NETWORK, WATCH_PAGER };
+enum watch_kind { WATCH_KICK, WATCH_CLOCK, WATCH_VM, WATCH_NETWORK, WATCH_PAGER };
 
 struct watch {
 	struct watch *prev, *next; /* in host->watches */
@@ -39,6 +42,7 @@ struct watch {
 };
 
 static struct watch kick_watch = {.kind = WATCH_KICK};
+static struct watch clock_watch = {.kind = WATCH_CLOCK};
 
 /* Before it is armed, as it may be handled at once. */
 static void watch_insert(struct host *host, struct watch *w)
@@ -253,6 +257,17 @@ static int check_deadlines(struct host *host)
 	return (int)((next - now) / NSEC_PER_MSEC) + 1;
 }
 
+/* A timer that never fires, but is cancelled when the clock is set. */
+static int arm_clock(struct host *host)
+{
+	const struct itimerspec never = {.it_value.tv_sec = INT64_MAX / NSEC_PER_SEC};
+
+	return timerfd_settime(host->clock_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never,
+			       NULL) < 0
+		       ? error_errno()
+		       : 0;
+}
+
 static void dispatch(struct host *host, struct watch *w)
 {
 	static void (*const handlers[])(struct host * host, void *arg) = {
@@ -261,6 +276,11 @@ static void dispatch(struct host *host, struct watch *w)
 
 	if (w->kind == WATCH_KICK) {
 		(void)eventfd_read(host->kick_fd, &v); /* only its being readable matters */
+		return;
+	}
+	if (w->kind == WATCH_CLOCK) {
+		(void)!read(host->clock_fd, &v, sizeof(v)); /* ECANCELED, which is the message */
+		(void)arm_clock(host);			    /* MAX_SLEEP_MS does without */
 		return;
 	}
 	if (host_run(host, handlers[w->kind], w) < 0) {
@@ -286,13 +306,16 @@ static void *monitor_main(void *arg)
 int monitor_open(struct host *host)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &kick_watch};
+	struct epoll_event clock = {.events = EPOLLIN, .data.ptr = &clock_watch};
 
 	host->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	host->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (host->epoll_fd < 0 || host->kick_fd < 0 ||
-	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->kick_fd, &ev) < 0)
+	host->clock_fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (host->epoll_fd < 0 || host->kick_fd < 0 || host->clock_fd < 0 ||
+	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->kick_fd, &ev) < 0 ||
+	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->clock_fd, &clock) < 0)
 		return error_errno();
-	return 0;
+	return arm_clock(host);
 }
 
 int monitor_start(struct host *host)
@@ -313,4 +336,5 @@ void monitor_stop(struct host *host)
 		watch_free(host, host->watches);
 	fd_close(host->epoll_fd);
 	fd_close(host->kick_fd);
+	fd_close(host->clock_fd);
 }

@@ -132,7 +132,7 @@ struct host {
 	struct pager_client *pager;
 
 	pthread_t monitor;
-	int epoll_fd, kick_fd;
+	int epoll_fd, kick_fd, clock_fd;
 	pthread_mutex_t watch_lock; /* innermost */
 	struct watch *watches;	    /* watch_lock; all that have not been handled */
 	uint64_t space_ns;	    /* the monitor's; when to look at the store's free space */
