@@ -130,8 +130,13 @@ class Model:
         s.state = "asleep"
 
     def wake(self, s):
-        self.d.api("POST", f"/v2/sandboxes/{s.name}/connect", {"timeout": 10})
+        self.connect(s)
         s.state = "running"
+
+    def connect(self, s):
+        """wakes it, if it sleeps, and can only give it more time"""
+        self.d.api("POST", f"/v2/sandboxes/{s.name}/connect", {"timeout": SHORT_S})
+        s.end = max(s.end, self.now() + SHORT_S)
 
     def fork(self, s):
         count = self.rng.randint(1, 3)
@@ -172,7 +177,7 @@ class Model:
         if (s := self.pick("failed")):
             self.expect(409, "POST", f"/sandboxes/{s.name}/pause", {})
         if (s := self.pick("running")):
-            self.d.api("POST", f"/v2/sandboxes/{s.name}/connect", {"timeout": 10})
+            self.connect(s)
         if self.gone:
             name = self.rng.choice(self.gone)
             for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/fork")):
@@ -193,8 +198,7 @@ class Model:
         operation, allowed = {
             "create": (lambda: self.d.create(min(self.snapshots)), {before}),
             "sleep": (lambda: self.d.api("POST", f"/sandboxes/{s.name}/pause", {}), {before, "asleep"}),
-            "wake": (lambda: self.d.api("POST", f"/v2/sandboxes/{s.name}/connect", {"timeout": 10}),
-                     {before, "running"}),
+            "wake": (lambda: self.connect(s), {before, "running"}),
             "fork": (lambda: self.d.api("POST", f"/sandboxes/{s.name}/fork", {"count": forks}), {before}),
             "snapshot": (lambda: self.d.api("POST", f"/sandboxes/{s.name}/snapshots", {}), {before}),
             "delete": (lambda: self.d.api("DELETE", f"/sandboxes/{s.name}"), {before, None}),
