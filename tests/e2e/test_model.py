@@ -334,6 +334,8 @@ class Model:
 
     def everything(self):
         """all of it, not only the states"""
+        # the layers of one that has just fallen asleep may be merged for a moment
+        wait_until(lambda: not list((self.d.root / "tmp").iterdir()), 30, "tmp/ is empty")
         check_sound(self.d)
         for s in self.in_state("running"):
             self.verify(s)
