@@ -56,4 +56,5 @@ extern const struct command cmd_snapshot_create, cmd_snapshot_ls, cmd_snapshot_r
 	cmd_snapshot_inspect, cmd_snapshot_verify, cmd_snapshot_tree, cmd_snapshot_compact,
 	cmd_snapshot_export, cmd_snapshot_import, cmd_snapshot_layers;
 extern const struct command cmd_store_df, cmd_store_check, cmd_store_repair, cmd_store_rewrap;
+extern const struct command cmd_info, cmd_drain, cmd_undrain;
 extern const struct command cmd_pager, cmd_pager_upgrade, cmd_doctor, cmd_version;
