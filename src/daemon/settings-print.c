@@ -221,38 +221,57 @@ static void man_sentences(FILE *f, const char *s)
 	fputc('\n', f);
 }
 
-static void describe_man(FILE *f)
+static void man_row(const struct setting *o, bool option, FILE *f)
+{
+	char buf[256];
+
+	fprintf(f, ".TP\n%s", o->arg ? ".BI \"" : ".B \"");
+	man_text(f, option ? "--" : "");
+	man_text(f, o->name);
+	if (o->arg && option)
+		fprintf(f, " \" \"%s", o->arg);
+	else if (!option)
+		fprintf(f, o->arg ? " = \" \"%s" : " = on%s", o->arg ?: "");
+	fputs("\"\n", f);
+	man_sentences(f, o->help);
+	if (o->kind == SETTING_CHOICE) {
+		fputs("One of ", f);
+		man_text(f, settings_allowed(o, buf));
+		fputs(".\n", f);
+	}
+	if (o->def && o->kind != SETTING_FLAG) {
+		fputs("Default: ", f);
+		man_text(f, o->def);
+		fputs(".\n", f);
+	}
+	if (o->env)
+		fprintf(f, "Environment: %s%s%s.\n", o->env, o->env_on ? "=" : "", o->env_on ?: "");
+}
+
+static void man_rows(bool option, FILE *f)
 {
 	for (size_t i = 0; i < settings_count; i++) {
 		const struct setting *o = &settings_table[i];
-		char buf[256];
 
+		if (o->this_run && !option)
+			break;
 		if (o->head) {
 			fputs(".SS ", f);
 			man_text(f, o->head);
 			fputc('\n', f);
 		}
-		fprintf(f, ".TP\n%s", o->arg ? ".BI " : ".B ");
-		fputs(o->arg ? "\"\\-\\-" : "\\-\\-", f);
-		man_text(f, o->name);
-		if (o->arg)
-			fprintf(f, " \" %s", o->arg);
-		fputc('\n', f);
-		man_sentences(f, o->help);
-		if (o->kind == SETTING_CHOICE) {
-			fputs("One of ", f);
-			man_text(f, settings_allowed(o, buf));
-			fputs(".\n", f);
-		}
-		if (o->def && o->kind != SETTING_FLAG) {
-			fputs("Default: ", f);
-			man_text(f, o->def);
-			fputs(".\n", f);
-		}
-		if (o->env)
-			fprintf(f, "Environment: %s%s%s.\n", o->env, o->env_on ? "=" : "",
-				o->env_on ?: "");
+		man_row(o, option, f);
 	}
+}
+
+static void describe_man(FILE *f)
+{
+	man_rows(true, f);
+}
+
+static void describe_man_conf(FILE *f)
+{
+	man_rows(false, f);
 }
 
 static void describe_markdown(FILE *f)
@@ -299,6 +318,7 @@ void settings_describe(const char *format, FILE *f)
 		void (*print)(FILE *f);
 	} formats[] = {{"conf", describe_conf},
 		       {"man", describe_man},
+		       {"man-conf", describe_man_conf},
 		       {"markdown", describe_markdown},
 		       {"words", describe_words}};
 

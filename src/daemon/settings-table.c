@@ -77,7 +77,7 @@ static const char *const compacts[] = {"auto", "off", NULL};
 /* Not "copy": that is for VMMs that bring their own memory. */
 static const char *const pager_modes[] = {"auto", "shared", "overlay", "eager", NULL};
 static const char *const jails[] = {"auto", "on", "off", NULL};
-static const char *const formats[] = {"conf", "man", "markdown", "words", NULL};
+static const char *const formats[] = {"conf", "man", "man-conf", "markdown", "words", NULL};
 
 const struct setting settings_table[] = {
 	{.head = "Where things are",
@@ -364,9 +364,7 @@ const struct setting settings_table[] = {
 	 .choices = formats,
 	 .this_run = true,
 	 .help = "Print what can be set, and end: as a configuration file in which everything is "
-		 "commented (conf), for a manual page (man), as a table (markdown), or as words "
-		 "for "
-		 "shells."},
+		 "commented, for the manual pages, as a table, or as words for shells."},
 	{.name = "doctor",
 	 .kind = SETTING_FLAG,
 	 .offset = AT(doctor),

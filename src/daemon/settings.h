@@ -135,5 +135,5 @@ void settings_print_help(FILE *f);
 /** settings_print_values() - every value and where it is from; is itself a configuration file */
 void settings_print_values(const struct settings *s, FILE *f);
 
-/** settings_describe() - the table as "conf", "man", "markdown" or "words" */
+/** settings_describe() - the table as "conf", "man", "man-conf", "markdown" or "words" */
 void settings_describe(const char *format, FILE *f);
