@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator does: configure, start, drain, restart; and what dormd says when it is wrong."""
-import http.client
 import os
 import pathlib
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import threading
 
-from harness import (ApiError, Dormouse, UnixConnection, check, main, program, wait_until)
+from harness import (BUILD, ROOT, ApiError, Dormouse, UnixConnection, check, main, program, skip,
+                     wait_until)
 
 D = Dormouse()
 
@@ -86,6 +88,73 @@ def test_errors_say_where():
     check(done.returncode == 2 and "--help" in done.stderr, f"{done}")
 
 
+def page_text(path):
+    """a manual page as plain lines; groff must have nothing to complain about"""
+    if not shutil.which("groff"):
+        skip("no groff")
+    done = subprocess.run(["groff", "-man", "-ww", "-Tascii", "-P-cbou", path], text=True,
+                          capture_output=True, check=False)
+    check(done.returncode == 0 and not done.stderr, f"{path}: {done.stderr}")
+    return done.stdout
+
+
+def commands():
+    """what `dorm help` lists"""
+    done = subprocess.run([program("dorm"), "help"], text=True, capture_output=True, check=True)
+    listed = done.stdout.split("COMMAND [ARGUMENT...]\n", 1)[1].split("\n`dorm COMMAND", 1)[0]
+    return [line[2:20].strip() for line in listed.splitlines() if line.startswith("  ")]
+
+
+def test_manual_pages():
+    page = re.sub(r"\s+", " ", re.sub(r"[][]", "", page_text(ROOT / "docs/dorm.1")))
+    for command in commands():
+        check(f" dorm {command} " in page, f"dorm(1) says nothing of `dorm {command}`")
+    page_text(ROOT / "docs/dorm-pager.1")
+    words = dormd("--describe", "words").stdout.split("\n")
+    options = [line.split()[0] for line in words if line]
+    pages = {name: page_text(BUILD / "docs" / name) for name in ("dormd.8", "dormd.conf.5")}
+    for option in options:
+        check(re.search(rf"^ +{option}\b", pages["dormd.8"], re.M), f"dormd(8) has no {option}")
+    for option in options[:options.index("--config")]:
+        check(re.search(rf"^ +{option[2:]} = ", pages["dormd.conf.5"], re.M),
+              f"dormd.conf(5) has no {option}")
+
+
+def test_guide_has_every_setting():
+    guide = (ROOT / "docs/operator-guide.md").read_text()
+    table = guide.split("<!-- settings -->\n", 1)[1].split("\n\n", 1)[0]
+    check(table.strip() == dormd("--describe", "markdown").stdout.strip(),
+          "docs/operator-guide.md is old: run tools/update-guide")
+
+
+def completed(*words):
+    """what bash offers for a command line whose last word is being typed"""
+    script = ('source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+              '"_${1##*/}"; printf "%s\\n" "${COMPREPLY[@]}"')
+    name = words[0]
+    done = subprocess.run(["bash", "-c", script, "bash", ROOT / f"docs/completion/{name}.bash",
+                           program(name), *words[1:]], env=D.env, text=True, capture_output=True,
+                          timeout=60, check=False)
+    check(done.returncode == 0 and not done.stderr, f"{words}: {done}")
+    return done.stdout.split()
+
+
+def test_completion_without_a_daemon():
+    check({c.split()[0] for c in commands()} | {"help"} == set(completed("dorm", "")), "all commands")
+    check(completed("dorm", "dra") == ["drain"], f"{completed('dorm', 'dra')}")
+    check(completed("dorm", "pager", "") == ["upgrade"], f"{completed('dorm', 'pager', '')}")
+    check(completed("dorm", "sleep", "") == [], "no daemon, nothing to offer, no complaint")
+    for command in commands():
+        done = subprocess.run([program("dorm"), *command.split(), "--help"], text=True,
+                              capture_output=True, check=True)
+        listed = set(re.findall(r"^  (?:-\w, |    )(--[\w-]+)", done.stdout, re.M))
+        offered = set(completed("dorm", *command.split(), "--"))
+        check(listed == offered and "--help" in listed, f"{command}: {listed ^ offered}")
+    check(completed("dormd", "--pager-m") == ["--pager-mode"], "an option of dormd")
+    check(completed("dormd", "--reflink", "a") == ["auto", "always"], "its values")
+    check(completed("dormd", "--root", "") == [], "a directory: the shell's business")
+
+
 def test_second_dormd_is_refused():
     D.start()
     D.build_template("base", 128)
@@ -93,6 +162,23 @@ def test_second_dormd_is_refused():
     check(done.returncode == 1 and str(D.daemon.pid) in done.stderr and str(D.root) in done.stderr,
           f"{done}")
     check(D.answers(), "the first one still answers")
+
+
+def test_completion_of_what_there_is():
+    running, sleeper = D.create("base"), D.create("base")
+    D.dorm("sleep", sleeper)
+    for words, expected in ((("run", ""), {"base"}), (("template", "rm", "b"), {"base"}),
+                            (("exec", ""), {running, sleeper}), (("sleep", ""), {running}),
+                            (("wake", ""), {sleeper}), (("wake", sleeper[:-1]), {sleeper}),
+                            (("rm", running, ""), {running, sleeper}), (("exec", running, ""), set()),
+                            (("cp", ""), {f"{running}:", f"{sleeper}:"}),
+                            (("wake", "--mode", ""), set())):
+        offered = set(completed("dorm", *words))
+        if words == ("run", ""):
+            check(offered >= expected, f"{words}: {offered}")
+        else:
+            check(offered == expected, f"{words}: {offered}")
+    D.dorm("rm", running, sleeper)
 
 
 def refused(method, path, body=None):
