@@ -7,7 +7,9 @@ BT := build-tsan
 BF := build-fuzz
 DEPS := tools/install-deps
 
-.PHONY: help demo test build check-layers fmt lint asan tsan fuzz bench clean deps deps-dev
+PREFIX := /usr/local
+
+.PHONY: install deb help demo test build check-layers fmt lint asan tsan fuzz bench clean deps deps-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +25,8 @@ help:
 	@echo '  make tsan          ThreadSanitizer build in $(BT)/, and unit tests'
 	@echo '  make fuzz          run every fuzz target for FUZZ_SECONDS (default 30) each'
 	@echo '  make bench         every benchmark; make bench-NAME for tests/bench/NAME.py alone'
+	@echo '  make install       into PREFIX ($(PREFIX)); DESTDIR=DIR puts the tree below DIR'
+	@echo '  make deb           a Debian package, in build-deb/'
 	@echo '  make clean         remove what was built'
 	@echo
 	@echo 'demo, test, asan, tsan and bench install missing Debian packages first (tools/install-deps).'
@@ -77,5 +81,13 @@ bench: build
 bench-%: build
 	python3 tests/bench/$*.py --build-dir $(B)
 
+install: build
+	meson configure $(B) -Dprefix=$(PREFIX)
+	ninja -C $(B)
+	meson install -C $(B) --no-rebuild $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
+
+deb: deps
+	tools/make-deb
+
 clean:
-	rm -rf $(B) $(BA) $(BT) $(BF) build-clang
+	rm -rf $(B) $(BA) build-deb $(BT) $(BF) build-clang

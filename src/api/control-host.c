@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sandbox/drain.h"
+
 int control_health(struct request *q, struct reply *y)
 {
 	return reply_json(y, 200,
@@ -24,7 +26,16 @@ int control_ready(struct request *q, struct reply *y)
 
 int control_doctor(struct request *q, struct reply *y)
 {
-	return reply_json(y, 200, host_doctor(host_root(q->host)));
+	json_t *report = host_doctor(host_root(q->host));
+
+	if (host_is_draining(q->host))
+		(void)json_array_append_new(/* out of memory: a shorter list */
+					    json_object_get(report, "checks"),
+					    json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", "drain",
+						      "status", "warn", "found", "on", "cost",
+						      "creates, wakes, forks and builds are refused",
+						      "remedy", "dorm undrain"));
+	return reply_json(y, 200, report);
 }
 
 int control_pager(struct request *q, struct reply *y)

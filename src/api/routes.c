@@ -52,6 +52,9 @@ static const struct route routes[] = {
 	{"GET", "/pager", control_pager},
 	{"POST", "/pager/upgrade", control_pager_upgrade},
 	{"GET", "/metrics", control_metrics},
+	{"GET", "/host", control_host},
+	{"POST", "/host/drain", control_host_drain},
+	{"DELETE", "/host/drain", control_host_undrain},
 };
 
 /* One segment of @path after its '/', and its length. */

@@ -67,6 +67,13 @@ int control_template_warm(struct request *q, struct reply *y);
 /* control-host.c */
 int control_health(struct request *q, struct reply *y);
 int control_ready(struct request *q, struct reply *y);
+
+/* control-drain.c */
+int control_host(struct request *q, struct reply *y);
+int control_host_drain(struct request *q, struct reply *y);
+int control_host_undrain(struct request *q, struct reply *y);
+
+/* control-host.c */
 int control_doctor(struct request *q, struct reply *y);
 int control_pager(struct request *q, struct reply *y);
 int control_pager_upgrade(struct request *q, struct reply *y);

@@ -23,6 +23,10 @@ enum cli_exit {
 	CLI_ODD_END = 255,    /* exec, run: ended in a way that has no number */
 };
 
+struct command;
+struct completion;
+struct option_spec;
+
 struct cli {
 	const char *argv0;
 	const char *socket; /* path of dormd's socket */
@@ -30,6 +34,10 @@ struct cli {
 	bool tty_out;	    /* standard output is a terminal */
 	bool tty_err;	    /* standard error is a terminal that can redraw a line */
 	bool colour;	    /* standard output may have colours */
+	/* options_parse() is to show the options to it, and to parse nothing; NULL */
+	void (*look_at_options)(struct completion *c, const struct command *command,
+				const struct option_spec *specs, size_t n_specs);
+	struct completion *completion; /* for that; cli/complete.c */
 };
 
 struct command {
@@ -56,4 +64,5 @@ extern const struct command cmd_snapshot_create, cmd_snapshot_ls, cmd_snapshot_r
 	cmd_snapshot_inspect, cmd_snapshot_verify, cmd_snapshot_tree, cmd_snapshot_compact,
 	cmd_snapshot_export, cmd_snapshot_import, cmd_snapshot_layers;
 extern const struct command cmd_store_df, cmd_store_check, cmd_store_repair, cmd_store_rewrap;
+extern const struct command cmd_info, cmd_drain, cmd_undrain;
 extern const struct command cmd_pager, cmd_pager_upgrade, cmd_doctor, cmd_version;

@@ -27,14 +27,19 @@
 /* ---- without a daemon: `dormd --doctor`
  * ---------------------------------------------------------- */
 
+/* In the same folder, as in a build, or where it is when dorm is installed. */
 static char *beside(const char *path)
 {
-	_cleanup_free_ char *copy = strdup(path);
-	char *found = copy ? str_printf("%s/dormd", dirname(copy)) : NULL;
+	static const char *const places[] = {"dormd", "../sbin/dormd"};
 
-	if (found && !access(found, X_OK))
-		return found;
-	free(found);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		_cleanup_free_ char *copy = strdup(path);
+		char *found = copy ? str_printf("%s/%s", dirname(copy), places[i]) : NULL;
+
+		if (found && !access(found, X_OK))
+			return found;
+		free(found);
+	}
 	return NULL;
 }
 

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/complete.h"
 #include "cli/options.h"
 #include "cli/output.h"
 
@@ -56,6 +57,10 @@ static const struct command *const commands[] = {
 	&cmd_store_check,
 	&cmd_store_repair,
 	&cmd_store_rewrap,
+	NULL,
+	&cmd_info,
+	&cmd_drain,
+	&cmd_undrain,
 	NULL,
 	&cmd_pager,
 	&cmd_pager_upgrade,
@@ -213,6 +218,8 @@ static int dispatch(struct cli *cli, int argc, char **argv)
 {
 	const struct command *command = find(argv[0]);
 
+	if (!strcmp(argv[0], "__complete"))
+		return complete(cli, commands, ARRAY_SIZE(commands), argc - 1, argv + 1);
 	if (!strcmp(argv[0], "help"))
 		return run_help(cli, argc, argv);
 	if (is_group(argv[0]))

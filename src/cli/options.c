@@ -306,7 +306,13 @@ int options_parse(struct cli *cli, const struct command *command, const struct o
 	/* `exec ID ls -l`: the first argument ends the options, so that -l is not ours */
 	bool dashes = n_after != SIZE_MAX, stop = command->needs_command && !dashes;
 	struct args a = {0};
-	int r = parse_all(cli, command, specs, n_specs, stop, argc, argv);
+	int r;
+
+	if (cli->look_at_options) {
+		cli->look_at_options(cli->completion, command, specs, n_specs);
+		return OPTIONS_E_HELP;
+	}
+	r = parse_all(cli, command, specs, n_specs, stop, argc, argv);
 
 	if (r)
 		return r;

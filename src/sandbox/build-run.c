@@ -352,4 +352,5 @@ void build_main(struct host *host, void *arg)
 	LOCK_SCOPE(&host->lock);
 	b->problem = p;
 	b->status = r < 0 ? BUILD_ERROR : BUILD_READY;
+	work_end(host);
 }

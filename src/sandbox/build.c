@@ -287,9 +287,14 @@ int template_build_start(struct host *host, const char *template_id, const char 
 		r = check_source(source, &recipe, problem);
 	if (r < 0)
 		return r;
+	if (!work_begin(host, problem))
+		return -EAGAIN;
 	LOCK_SCOPE(&host->lock);
 	b = find_build(host, template_id, build_id, problem);
-	return b ? start(b, source, &recipe, problem) : -ENOENT;
+	r = b ? start(b, source, &recipe, problem) : -ENOENT;
+	if (r < 0)
+		work_end(host); /* otherwise build_main() says when it is over */
+	return r;
 }
 
 int template_build_status(struct host *host, const char *template_id, const char *build_id,

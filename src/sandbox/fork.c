@@ -163,8 +163,9 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 		.host = host, .from = -1, .memory = memory, .forks = forks, .count = count};
 	struct sandbox_save_timings timings = {0};
 	struct sandbox *sb;
+	_cleanup_work_ struct host *work = work_begin(host, problem);
 	char point[64], fork_id[ID_LEN + 1];
-	int r = admit_forks(count, problem);
+	int r = work ? admit_forks(count, problem) : -EAGAIN;
 
 	if (r < 0)
 		return r;

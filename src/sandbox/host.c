@@ -327,6 +327,10 @@ int host_ready(struct host *host, struct problem *problem)
 	pid_t pid;
 	int r;
 
+	if (atomic_load(&host->draining)) {
+		problem_set(problem, 503, "draining: this host takes no new work");
+		return -EAGAIN;
+	}
 	r = host_pager(host, problem, &pid);
 	if (r < 0)
 		return r;

@@ -140,6 +140,8 @@ struct host {
 	atomic_uint n_stalled;	    /* sandboxes whose VM stands still for want of space */
 	atomic_bool stopping;
 	atomic_int workers; /* threads that still use the host */
+	atomic_bool draining; /* no new work is let in; drain.c */
+	atomic_uint n_work;   /* creates, wakes, forks, builds under way */
 };
 
 /* ---- table.c ----------------------------------------------------------------------------------
@@ -491,6 +493,21 @@ void snapshots_let_go(struct host *host, struct busy_snapshot *b);
 
 /** snapshots_interrupt() - it is to be deleted: end a compaction of it. Return: 0; -EBUSY */
 int snapshots_interrupt(struct host *host, const char *id, struct problem *problem);
+
+/* ---- drain.c ----------------------------------------------------------------------------------
+ */
+
+/** work_begin() - for what a host that is drained refuses. Return: @host, for work_end() or
+ *  `_cleanup_work_`; NULL with a 503 in @problem */
+struct host *work_begin(struct host *host, struct problem *problem);
+void work_end(struct host *host);
+
+static inline void work_endp(struct host **host)
+{
+	if (*host)
+		work_end(*host);
+}
+#define _cleanup_work_ _cleanup_(work_endp)
 
 /* ---- build.c ----------------------------------------------------------------------------------
  */

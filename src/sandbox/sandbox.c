@@ -95,9 +95,12 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			      .metadata = options->metadata,
 			      .envs = options->envs,
 			      .network = options->network};
+	_cleanup_work_ struct host *work = work_begin(host, problem);
 	char snapshot_id[ID_LEN + 1];
 	int r;
 
+	if (!work)
+		return -EAGAIN;
 	if (options->secure)
 		record_new_token(&like);
 	str_copy(like.template_id, sizeof(like.template_id), options->template_id);
@@ -235,6 +238,7 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 		       const struct sandbox_memory_options *memory, struct problem *problem,
 		       struct sandbox_timings *ret_timings)
 {
+	_cleanup_work_ struct host *work = NULL;
 	int r;
 
 	if (sb->record.state == SANDBOX_RUNNING) {
@@ -244,6 +248,9 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	}
 	if (sb->record.state != SANDBOX_ASLEEP)
 		return sandbox_wrong_state(sb, "woken", problem);
+	work = work_begin(sb->host, problem);
+	if (!work)
+		return -EAGAIN;
 	r = check_memory(sb, problem);
 	if (r < 0)
 		return error_trace(r);

@@ -116,7 +116,8 @@ class Dormouse:
         self.args = list(dormd_args)
         self.run = self.dir / "run"
         self.socket = self.run / "dormd.sock"
-        self.env = dict(os.environ, DORM_SOCKET=str(self.socket), **(env or {}))
+        self.env = dict(os.environ, DORM_SOCKET=str(self.socket), DORM_CONFIG="/dev/null",
+                        **(env or {}))
         self.daemon = None
 
     def __enter__(self):
