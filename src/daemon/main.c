@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "sandbox/host.h"
+#include "sandbox/op.h"
 
 #define MIN_LIMIT (16ull << 20) /* below, guests would evict what they are about to touch */
 
@@ -61,7 +62,8 @@ static const char help[] =
 	"  --memory-limit SIZE   what clean memory of images may take on this host [no limit]\n"
 	"  --image-memory-limit SIZE\n"
 	"                        the same for each image                          [no limit]\n"
-	"  --offer-network       a client that allows a sandbox the internet wants it a network, as\n"
+	"  --offer-network       a client that allows a sandbox the internet wants it a network, "
+	"as\n"
 	"                        with E2B; otherwise it has to ask for one by rules\n"
 	"  --doctor              print what this host has and lacks as JSON, and end\n"
 	"  --version, --help\n"
@@ -100,6 +102,7 @@ enum {
 	OPT_ACCEL,
 	OPT_ANSWER,
 	OPT_BOOT,
+	OPT_OPERATION,
 	OPT_SEAL_KEY,
 	OPT_CODEC,
 	OPT_TEMPLATE_LEVEL,
@@ -128,6 +131,7 @@ static const struct option options[] = {
 	{"accel", required_argument, NULL, OPT_ACCEL},
 	{"answer-timeout", required_argument, NULL, OPT_ANSWER},
 	{"boot-timeout", required_argument, NULL, OPT_BOOT},
+	{"operation-timeout", required_argument, NULL, OPT_OPERATION},
 	{"seal-key", required_argument, NULL, OPT_SEAL_KEY},
 	{"codec", required_argument, NULL, OPT_CODEC},
 	{"template-level", required_argument, NULL, OPT_TEMPLATE_LEVEL},
@@ -321,6 +325,8 @@ static int take_option(int opt, struct settings *s)
 		return parse_seconds("answer-timeout", optarg, &s->config.limits.answer_ms);
 	case OPT_BOOT:
 		return parse_seconds("boot-timeout", optarg, &s->config.limits.boot_ms);
+	case OPT_OPERATION:
+		return parse_seconds("operation-timeout", optarg, &s->config.limits.operation_ms);
 	case OPT_SEAL_KEY:
 		return take_key(s, optarg);
 	case OPT_OFFER_NETWORK:
@@ -401,6 +407,19 @@ static int load_keys(const struct settings *s, struct problem *problem, struct k
 static int print_doctor(const char *root)
 {
 	json_t *o = host_doctor(root);
+
+	if (!o)
+		return 1;
+	json_dumpf(o, stdout, JSON_INDENT(1));
+	puts("");
+	json_decref(o);
+	return 0;
+}
+
+/* For tools/lifecycle-table and the tests; no option that anybody needs. */
+static int print_fault_table(void)
+{
+	json_t *o = op_points_describe();
 
 	if (!o)
 		return 1;
@@ -539,6 +558,8 @@ int main(int argc, char **argv)
 	s.config.run_dir = "/run/dormouse";
 	s.config.guest_cache = "/var/cache/dormouse";
 	s.config.libexec = s.libexec;
+	if (argc == 2 && !strcmp(argv[1], "--fault-table"))
+		return print_fault_table();
 	r = parse(argc, argv, &s);
 	if (r >= 0)
 		return r;
