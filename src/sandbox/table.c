@@ -120,13 +120,18 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 int sandbox_insert(struct sandbox *sb)
 {
 	struct host *host = sb->host;
+	int r;
 
-	LOCK_SCOPE(&host->lock);
-	if (mem_grow(&host->sandboxes, &host->cap_sandboxes, host->n_sandboxes,
-		     sizeof(*host->sandboxes)) < 0)
-		return -ENOMEM;
-	host->sandboxes[host->n_sandboxes++] = sandbox_ref(sb);
-	return 0;
+	pthread_mutex_lock(&host->lock);
+	r = mem_grow(&host->sandboxes, &host->cap_sandboxes, host->n_sandboxes,
+		     sizeof(*host->sandboxes));
+	if (r == 0)
+		host->sandboxes[host->n_sandboxes++] = sandbox_ref(sb);
+	pthread_mutex_unlock(&host->lock);
+	if (r == 0)
+		monitor_kick(
+			host); /* its time, and that of what is done with it, count from now on */
+	return r;
 }
 
 void sandbox_remove(struct sandbox *sb)
