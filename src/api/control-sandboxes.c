@@ -330,6 +330,9 @@ int control_sandbox_get(struct request *q, struct reply *y)
 	o = describe_details(&info);
 	if (o)
 		network_describe(o, info.network);
+	if (o)
+		(void)json_object_set_new(o, "operation",
+					  sandbox_operation(q->host, info.id)); /* left out */
 	o = with_memory(q, info.id, o);
 	if (request_query(q, "repair"))
 		o = with_repair(q, info.id, o);

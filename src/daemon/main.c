@@ -24,6 +24,7 @@
 #include "daemon/listeners.h"
 #include "daemon/notify.h"
 #include "daemon/settings.h"
+#include "sandbox/op.h"
 
 static int complain(const struct problem *p)
 {
@@ -169,6 +170,19 @@ static int run(struct settings *s)
 	return 0;
 }
 
+/* For tools/lifecycle-table and the tests; no option that anybody needs. */
+static int print_fault_table(void)
+{
+	json_t *o = op_points_describe();
+
+	if (!o)
+		return 1;
+	json_dumpf(o, stdout, JSON_INDENT(1));
+	puts("");
+	json_decref(o);
+	return 0;
+}
+
 /* What is printed instead of serving. Return: false: nothing is */
 static bool print_instead(const struct settings *s, int *ret_status)
 {
@@ -193,8 +207,11 @@ static bool print_instead(const struct settings *s, int *ret_status)
 int main(int argc, char **argv)
 {
 	struct settings s;
-	int r = settings_init(&s), status = 1;
+	int r, status = 1;
 
+	if (argc == 2 && !strcmp(argv[1], "--fault-table"))
+		return print_fault_table();
+	r = settings_init(&s);
 	r = r ?: settings_load(&s, argc, argv);
 	if (r > 0)
 		status = r;

@@ -24,6 +24,7 @@
 #include "sys/pidfd.h"
 
 #define SESSION_MS	   10000
+#define DOOMED_SESSION_MS  300
 #define KILL_MS		   10000
 #define REPORT_MS	   1000
 #define DEATH_WAIT_MS	   500 /* a socket hangs up before its process has ended */
@@ -85,6 +86,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 	}
 	/* So that the next daemon finds the process; nothing is lost if the host goes down. */
 	pthread_mutex_lock(&sb->info);
+	str_copy(sb->record.boot_id, sizeof(sb->record.boot_id), sb->host->boot_id);
 	vmm_identity(sb->vmm, &sb->record.vm);
 	pthread_mutex_unlock(&sb->info);
 	return error_trace(sandbox_write_record(sb, false));
@@ -185,6 +187,7 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 		return error_trace(r);
 	t1 = clock_now_ns();
 	timings->answer_ns += t1 - t0;
+	(void)op_step(sb, STEP_REPAIR); /* for those who look: it is no point of failure */
 	r = repair(sb, ch, problem);
 	if (r < 0)
 		return error_trace(r);
@@ -201,14 +204,19 @@ static bool try_to_reconnect(struct sandbox *sb)
 {
 	struct problem ignored = PROBLEM_INIT;
 	struct sandbox_timings t = {0};
+	bool done, again = false;
 
-	LOCK_SCOPE(&sb->op);
-	if (sb->gone || sb->record.state != SANDBOX_RUNNING ||
-	    (sb->channel && channel_is_open(sb->channel)))
+	if (!op_wait(sb))
 		return true;
-	channel_close(sandbox_withdraw(sb));
-	if (sandbox_connect(sb, -1, RECONNECT_TRY_MS, &ignored, &t) < 0)
-		return false;
+	done = sb->record.state != SANDBOX_RUNNING || (sb->channel && channel_is_open(sb->channel));
+	if (!done) {
+		op_begin(sb, OP_RECONNECT);
+		channel_close(sandbox_withdraw(sb));
+		done = again = sandbox_connect(sb, -1, RECONNECT_TRY_MS, &ignored, &t) == 0;
+	}
+	op_unlock(sb);
+	if (!again)
+		return done;
 	log_info("sandbox=%s its guest answers again", sb->record.id);
 	return true;
 }
@@ -256,6 +264,9 @@ struct channel *sandbox_withdraw(struct sandbox *sb)
 
 void sandbox_take_down(struct sandbox *sb)
 {
+	/* who deletes it does not wait for a pager that stands still */
+	const unsigned close_ms = atomic_load(&sb->doomed) ? DOOMED_SESSION_MS : SESSION_MS;
+
 	channel_close(sandbox_withdraw(sb));
 	if (sb->vmm) {
 		sandbox_refine_at_end(sb);
@@ -268,7 +279,7 @@ void sandbox_take_down(struct sandbox *sb)
 	sb->memory_fd = fd_close(sb->memory_fd);
 	if (atomic_load(&sb->pager_pid))
 		(void)pager_client_close_session(sb->host->pager, sb->record.id,
-						 deadline_after_ms(SESSION_MS));
+						 deadline_after_ms(close_ms));
 	/* the pager also notices by itself that the process is gone */
 	atomic_store(&sb->pager_pid, 0);
 	pthread_mutex_lock(&sb->info);
@@ -311,7 +322,7 @@ static void hint_console(struct sandbox *sb, struct problem *problem)
 }
 
 static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
-		    uint32_t cpus, const struct sandbox_memory_options *how,
+		    uint32_t cpus, const struct sandbox_memory_options *how, pid_t *ret_served_by,
 		    struct problem *problem, struct sandbox_timings *t)
 {
 	_cleanup_fd_ int memory_dirfd = -1, agent_fd = -1;
@@ -328,13 +339,19 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 			return memory_dirfd;
 		}
 	}
+	r = op_step(sb, STEP_SESSION);
+	if (r < 0)
+		return r;
 	r = sandbox_open_session(sb, memory_dirfd, memory_bytes, how, problem, &session);
 	if (r < 0)
 		return r;
 	sb->memory_fd = session.memory_fd;
+	*ret_served_by = atomic_load(&sb->pager_pid);
 	t1 = clock_now_ns();
 	t->image_ns += t1 - t0;
-	r = start_vmm(sb, boot, &session, memory_bytes, cpus, problem);
+	r = op_step(sb, STEP_START);
+	if (r == 0)
+		r = start_vmm(sb, boot, &session, memory_bytes, cpus, problem);
 	if (r < 0)
 		return r;
 	r = sandbox_network_start(sb, problem); /* ready before the guest is */
@@ -346,8 +363,12 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 		/* The port was connected when the state was saved: it must be so again before it is
 		 * loaded, or the guest has to deal with a hang-up and a new connection first. */
 		agent_fd = channel_dial(vmm_agent_socket(sb->vmm));
-		r = load_device(sb, memory_dirfd, problem);
+		r = op_step(sb, STEP_LOAD);
+		if (r == 0)
+			r = load_device(sb, memory_dirfd, problem);
 		t->load_ns += clock_now_ns() - t0;
+		if (r == 0)
+			r = op_step(sb, STEP_RESUME);
 		if (r == 0) {
 			t0 = clock_now_ns();
 			r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms),
@@ -357,6 +378,9 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 		if (r < 0)
 			return r;
 	}
+	r = op_step(sb, STEP_ANSWER);
+	if (r < 0)
+		return r;
 	r = sandbox_connect(sb, take_fd(agent_fd),
 			    boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms, problem,
 			    t);
@@ -395,12 +419,12 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 		return r;
 	/* Some boots under emulation hang in the kernel's delay calibration: try those again. */
 	while (tries-- > 0) {
-		pid_t served_by;
+		pid_t served_by = 0;
 
 		local = PROBLEM_INIT;
 		*timings = (struct sandbox_timings){0};
-		r = try_once(sb, boot, memory_bytes, cpus, how ? how : &as_it_comes, &local,
-			     timings);
+		r = try_once(sb, boot, memory_bytes, cpus, how ? how : &as_it_comes, &served_by,
+			     &local, timings);
 		if (r == 0)
 			r = monitor_watch(sb->host, sb);
 		if (r == 0) {
@@ -410,14 +434,16 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 		}
 		hint_console(sb, &local);
 		sandbox_ask_pager(sb, &local);
-		served_by = atomic_load(&sb->pager_pid);
+		if (!served_by) /* else what it was at first: another may have adopted the session
+				 */
+			served_by = atomic_load(&sb->pager_pid);
 		sandbox_take_down(sb);
 		if (again && lost_its_pager(sb, served_by)) {
 			log_warn("sandbox=%s its pager died while it was brought up: once more",
 				 sb->record.id);
 			again = false;
 			tries++;
-		} else if (r != -ETIMEDOUT) {
+		} else if (r != -ETIMEDOUT || op_is_interrupted(sb)) {
 			break;
 		}
 	}

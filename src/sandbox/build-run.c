@@ -280,11 +280,12 @@ static int run_guest(struct build *b, const struct plan *plan, struct problem *p
 	if (r < 0)
 		return error_trace(r);
 	pthread_mutex_lock(&sb->op);
+	op_begin(sb, OP_BUILD);
 	r = sandbox_insert(sb);
 	if (r == 0)
 		r = boot_and_save(b, sb, plan, problem);
 	sandbox_discard(sb);
-	pthread_mutex_unlock(&sb->op);
+	op_unlock(sb);
 	sandbox_unref(sb);
 	return error_trace(r);
 }

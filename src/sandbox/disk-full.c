@@ -80,7 +80,7 @@ static void look_at(void *userdata, struct sandbox *sb)
 {
 	struct problem p = PROBLEM_INIT;
 
-	if (pthread_mutex_trylock(&sb->op) != 0)
+	if (!op_try(sb))
 		return;
 	if (sb->gone || sb->record.state != SANDBOX_RUNNING) {
 		set_stalled(sb, false);
@@ -92,7 +92,7 @@ static void look_at(void *userdata, struct sandbox *sb)
 			sandbox_reconnect(sb);
 		}
 	}
-	pthread_mutex_unlock(&sb->op);
+	op_unlock(sb);
 }
 
 static void look_at_all(struct host *host, void *arg)

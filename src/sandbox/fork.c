@@ -45,14 +45,21 @@ static int copy_out(struct sandbox *sb, const char *verb, const char *final, con
 	}
 	if (sb->record.state != SANDBOX_RUNNING)
 		return sandbox_wrong_state(sb, verb, problem);
+	r = op_step(sb, STEP_BEGIN);
+	if (r < 0) {
+		problem_errno(problem, r, "pausing sandbox %s", sb->record.id);
+		return error_trace(r);
+	}
 	sandbox_await_pager(sb);
 	sandbox_settle(sb, SANDBOX_PAUSING, false);
 	r = sandbox_save(sb, final, id, name, &sb->host->sleep_options, problem, timings, &m);
 	if (r == 0) {
 		manifest_deinit(&m);
+		(void)op_step(sb, STEP_CONTINUE);
 		(void)sandbox_run_on(sb,
 				     NULL); /* fails the sandbox; the copy is good all the same */
 	}
+	op_explain(sb, r, problem);
 	if (sb->record.state == SANDBOX_PAUSING)
 		sandbox_settle(sb, SANDBOX_RUNNING, false);
 	return error_trace(r);
@@ -73,17 +80,22 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 	sb = sandbox_op_begin(host, id, problem);
 	if (!sb)
 		return -ENOENT;
+	op_begin(sb, OP_SNAPSHOT);
 	id_new('s', ret_id);
 	(void)snprintf(final, sizeof(final), "snapshots/%s", ret_id); /* fixed length */
 	r = copy_out(sb, "snapshotted", final, ret_id, name, problem, ret_timings);
 	if (r == 0 && name) {
-		r = store_template_set(host->store, name, ret_id);
+		r = op_step(sb, STEP_NAME);
+		if (r == 0)
+			r = store_template_set(host->store, name, ret_id);
 		if (r < 0) {
 			problem_errno(problem, r, "naming snapshot %s '%s'", ret_id, name);
 			(void)snapshot_delete(host->store->root_fd, final,
 					      NULL); /* the error counts */
 		}
 	}
+	if (r == 0)
+		(void)op_step(sb, STEP_REPLY);
 	return error_trace(r);
 }
 
@@ -172,6 +184,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	sb = sandbox_op_begin(host, id, problem);
 	if (!sb)
 		return -ENOENT;
+	op_begin(sb, OP_FORK);
 	/* The fork point lives in tmp/: gone after a crash, and every fork has links of its own. */
 	id_new(SANDBOX_MEMORY_PREFIX, fork_id);
 	(void)snprintf(point, sizeof(point), "tmp/fork-%s", fork_id); /* fixed length */
@@ -189,16 +202,17 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	memcpy(job.like.traffic_token, sb->record.traffic_token, sizeof(job.like.traffic_token));
 	memcpy(job.like.mask_host, sb->record.mask_host, sizeof(job.like.mask_host));
 	job.like.end_ns = sandbox_end_after(timeout_s);
+	if (r == 0)
+		r = op_step(sb, STEP_COPIES);
+	problem_errno(r < 0 ? problem : NULL, r, "forking sandbox %s", id);
 	sandbox_op_endp(&sb);
 	if (r == 0) {
 		job.from = file_open_dir(host->store->root_fd, point);
 		r = job.from < 0 ? job.from : 0;
 	}
-	if (r == 0) {
+	if (r == 0)
 		fork_all(&job);
-		(void)snapshot_delete(host->store->root_fd, point,
-				      NULL); /* emptied at start anyway */
-	}
+	(void)snapshot_delete(host->store->root_fd, point, NULL); /* emptied at start anyway */
 	fd_close(job.from);
 	json_decref(job.like.metadata);
 	json_decref(job.like.envs);

@@ -2,6 +2,7 @@
 #include "sandbox/private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -171,6 +172,17 @@ static void make_netns(struct host *host)
 	host->netns_fd = -1;
 }
 
+/* Without it nothing that ran before is taken for lost but by its process being gone. */
+static void read_boot_id(struct host *host)
+{
+	_cleanup_free_ char *text = NULL;
+
+	if (file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 4096, &text, NULL) < 0)
+		return;
+	text[strcspn(text, "\n")] = 0;
+	str_copy(host->boot_id, sizeof(host->boot_id), text);
+}
+
 static int set_up(struct host *host, const struct host_config *config, struct problem *problem)
 {
 	_cleanup_free_ char *socket = NULL;
@@ -181,6 +193,7 @@ static int set_up(struct host *host, const struct host_config *config, struct pr
 	if (r < 0)
 		return r;
 	choose_accel(host, config->accel);
+	read_boot_id(host);
 	r = tsc_khz(&host->tsc_khz);
 	if (r == 0)
 		r = vmm_version(host->vmm_version, problem);
@@ -236,6 +249,7 @@ static void copy_config(struct host *host, const struct host_config *config)
 int host_new(const struct host_config *config, struct problem *problem, struct host **ret)
 {
 	struct host *host = calloc(1, sizeof(*host));
+	pthread_mutexattr_t attr;
 	int r;
 
 	if (!host)
@@ -243,8 +257,11 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	copy_config(host, config);
 	host->pager_process = PAGER_PROCESS_INIT;
 	host->epoll_fd = host->kick_fd = host->clock_fd = host->netns_fd = -1;
-	pthread_mutex_init(&host->lock, NULL);
-	pthread_mutex_init(&host->pager_lock, NULL);
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK); /* op_check_order() asks */
+	pthread_mutex_init(&host->lock, &attr);
+	pthread_mutex_init(&host->pager_lock, &attr);
+	pthread_mutexattr_destroy(&attr);
 	pthread_mutex_init(&host->watch_lock, NULL);
 	r = set_up(host, config, problem);
 	if (r < 0) {

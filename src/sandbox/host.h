@@ -25,13 +25,15 @@
 /* How long things may take, in milliseconds. Separate, so that a slow one does not starve the next.
  */
 struct host_limits {
-	unsigned boot_ms;    /* kernel start to the agent's first answer; tried three times */
-	unsigned start_ms;   /* VMM process until it can be talked to */
-	unsigned load_ms;    /* device state */
-	unsigned answer_ms;  /* resume until the agent's first answer */
-	unsigned repair_ms;  /* the agent's init */
-	unsigned prepare_ms; /* the agent's prepare; best effort */
-	unsigned pause_ms;   /* each command to a running VMM */
+	unsigned boot_ms;      /* kernel start to the agent's first answer; tried three times */
+	unsigned start_ms;     /* VMM process until it can be talked to */
+	unsigned load_ms;      /* device state */
+	unsigned answer_ms;    /* resume until the agent's first answer */
+	unsigned repair_ms;    /* the agent's init */
+	unsigned prepare_ms;   /* the agent's prepare; best effort */
+	unsigned pause_ms;     /* each command to a running VMM */
+	unsigned operation_ms; /* a create or wake as a whole, hooks of the guest included */
+	unsigned save_ms;      /* a sleep, snapshot or fork as a whole; then the guest runs on */
 };
 
 #define HOST_LIMITS_DEFAULT                                                                        \
@@ -41,7 +43,9 @@ struct host_limits {
 			      .answer_ms = 15000,                                                  \
 			      .repair_ms = 10000,                                                  \
 			      .prepare_ms = 5000,                                                  \
-			      .pause_ms = 5000})
+			      .pause_ms = 5000,                                                    \
+			      .operation_ms = 180000,                                              \
+			      .save_ms = 900000})
 
 struct host_config {
 	const char *root;	 /* the store; absolute */

@@ -59,6 +59,8 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 	memcpy(ret->mask_host, sb->record.mask_host, sizeof(ret->mask_host));
 	ret->disk_bytes = disk_bytes(&sb->manifest);
 	ret->stalled = sb->stalled;
+	if (atomic_load(&sb->doomed))
+		ret->state = SANDBOX_DELETING;
 }
 
 int sandbox_info(struct host *host, const char *id, struct problem *problem,

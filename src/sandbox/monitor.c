@@ -3,10 +3,9 @@
  * monitor.c - one thread that notices deaths and deadlines
  *
  * It waits on an epoll set that holds the pidfd of every VM, every dorm-net and the pager, and an
- * eventfd to be told that a deadline changed, and a timer that tells when somebody sets the clock,
- * which sandboxes' times to live go by. It never does the work itself: ending, sleeping and
- * restarting can block, so each event becomes a worker thread that takes the sandbox's op lock like
- * any client.
+ * eventfd to be told that a deadline changed, and a timer that tells when the clock is set. It
+ * never does the work itself: ending, sleeping and restarting can block, so each event becomes a
+ * worker thread that takes the sandbox's op lock like any client.
  *
  * A VM's pidfd is a duplicate owned by the set's entry: struct watch below, one-shot, freed by the
  * worker that handles it, or at the end: many belong to processes that live on. A VM that we end
@@ -155,16 +154,14 @@ static void vm_died(struct host *host, void *arg)
 	struct watch *w = arg;
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, w->id, NULL);
 
-	if (sb) {
-		pthread_mutex_lock(&sb->op);
-		if (!sb->gone && sb->vmm && vmm_pid(sb->vmm) == w->pid &&
-		    sb->record.state == SANDBOX_RUNNING) {
+	if (sb && op_wait(sb)) {
+		if (sb->vmm && vmm_pid(sb->vmm) == w->pid && sb->record.state == SANDBOX_RUNNING) {
 			char why[400];
 
 			vmm_exit_reason(sb->vmm, why, sizeof(why));
 			sandbox_fail_asking_pager(sb, why);
 		}
-		pthread_mutex_unlock(&sb->op);
+		op_unlock(sb);
 	}
 	watch_free(host, w);
 }
@@ -206,11 +203,13 @@ static void time_is_up(struct host *host, void *arg)
  */
 static bool clock_applies(const struct sandbox *sb)
 {
-	if (!sb->record.end_ns || sb->gone || sb->expiring)
+	if (!sb->record.end_ns || sb->gone || sb->expiring || atomic_load(&sb->doomed))
 		return false;
 	if (sb->record.state == SANDBOX_RUNNING)
 		return true;
-	return sb->record.state == SANDBOX_ASLEEP && !sb->record.auto_pause;
+	return !sb->record.auto_pause &&
+	       (sb->record.state == SANDBOX_ASLEEP || sb->record.state == SANDBOX_CREATING ||
+		sb->record.state == SANDBOX_PAUSING);
 }
 
 /* When it is to be asked for its working set, or 0. info held. */
@@ -224,19 +223,37 @@ static uint64_t refine_due(struct host *host, struct sandbox *sb, uint64_t now)
 	return 0;
 }
 
+static void too_late(struct host *host, void *arg)
+{
+	struct sandbox *sb = arg;
+
+	log_warn("sandbox=%s the operation under way takes too long: it is ended", sb->record.id);
+	op_interrupt(sb, OP_TOO_LATE);
+	sandbox_unref(sb);
+}
+
+/* info held, which op_interrupt() needs, too. */
+static void op_is_over(struct host *host, struct sandbox *sb)
+{
+	if (host_run(host, too_late, sandbox_ref(sb)) < 0)
+		sandbox_unref(sb); /* not the last one; tried again at the next occasion */
+}
+
 /* Start a worker for every sandbox whose time is up. Return: milliseconds until the next one. */
 static int check_deadlines(struct host *host)
 {
 	uint64_t now = clock_real_ns(), next = now + MAX_SLEEP_MS * NSEC_PER_MSEC;
 
+	uint64_t due, left_ns = MAX_SLEEP_MS * NSEC_PER_MSEC;
 	bool any_disk = false;
-	uint64_t due;
 	LOCK_SCOPE(&host->lock);
 
 	for (size_t i = 0; i < host->n_sandboxes; i++) {
 		struct sandbox *sb = host->sandboxes[i];
 
 		LOCK_SCOPE(&sb->info);
+		if (op_is_late(sb, &left_ns))
+			op_is_over(host, sb);
 		any_disk |= sb->record.disk.n && sb->record.state == SANDBOX_RUNNING;
 		due = refine_due(host, sb, now);
 		if (due)
@@ -254,18 +271,19 @@ static int check_deadlines(struct host *host)
 	due = disk_full_check(host, now, any_disk);
 	if (due)
 		next = MIN(next, due);
+	next = MIN(next, now + left_ns);
 	return (int)((next - now) / NSEC_PER_MSEC) + 1;
 }
 
-/* A timer that never fires, but is cancelled when the clock is set. */
-static int arm_clock(struct host *host)
+/* Readable when somebody sets the real-time clock, in which sandboxes have their ends. */
+static void arm_clock(struct host *host)
 {
-	const struct itimerspec never = {.it_value.tv_sec = INT64_MAX / NSEC_PER_SEC};
+	const struct itimerspec never = {.it_value.tv_sec = INT64_C(1) << 40};
 
-	return timerfd_settime(host->clock_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never,
-			       NULL) < 0
-		       ? error_errno()
-		       : 0;
+	if (timerfd_settime(host->clock_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never,
+			    NULL) < 0 &&
+	    errno != ECANCELED) /* set again meanwhile, and armed all the same */
+		log_warn("changes of the clock are noticed late: %s", strerrordesc_np(errno));
 }
 
 static void dispatch(struct host *host, struct watch *w)
@@ -279,8 +297,7 @@ static void dispatch(struct host *host, struct watch *w)
 		return;
 	}
 	if (w->kind == WATCH_CLOCK) {
-		(void)!read(host->clock_fd, &v, sizeof(v)); /* ECANCELED, which is the message */
-		(void)arm_clock(host);			    /* MAX_SLEEP_MS does without */
+		arm_clock(host); /* deadlines are looked at again now */
 		return;
 	}
 	if (host_run(host, handlers[w->kind], w) < 0) {
@@ -305,17 +322,18 @@ static void *monitor_main(void *arg)
 
 int monitor_open(struct host *host)
 {
-	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &kick_watch};
-	struct epoll_event clock = {.events = EPOLLIN, .data.ptr = &clock_watch};
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &kick_watch},
+			   clock_ev = {.events = EPOLLIN, .data.ptr = &clock_watch};
 
 	host->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	host->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	host->clock_fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (host->epoll_fd < 0 || host->kick_fd < 0 || host->clock_fd < 0 ||
 	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->kick_fd, &ev) < 0 ||
-	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->clock_fd, &clock) < 0)
+	    epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->clock_fd, &clock_ev) < 0)
 		return error_errno();
-	return arm_clock(host);
+	arm_clock(host);
+	return 0;
 }
 
 int monitor_start(struct host *host)

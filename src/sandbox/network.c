@@ -179,23 +179,25 @@ void sandbox_network_died(struct sandbox *sb, pid_t pid)
 {
 	unsigned wait_ms;
 
-	pthread_mutex_lock(&sb->op);
-	if (sb->gone || sb->net.pid != pid) {
-		pthread_mutex_unlock(&sb->op);
+	if (!op_wait(sb))
+		return;
+	if (sb->net.pid != pid) {
+		op_unlock(sb);
 		return; /* we ended it */
 	}
 	wait_ms = bury(sb);
 	if (sb->record.state == SANDBOX_RUNNING)
 		log_warn("sandbox=%s its dorm-net pid=%d died", sb->record.id, (int)pid);
-	pthread_mutex_unlock(&sb->op);
+	op_unlock(sb);
 	do {
 		uint64_t end = deadline_after_ms(wait_ms);
 
 		while (!deadline_passed(end) && !atomic_load(&sb->host->stopping))
 			clock_sleep_ms(MIN(wait_ms, 20u));
-		pthread_mutex_lock(&sb->op);
+		if (!op_wait(sb))
+			return;
 		wait_ms = atomic_load(&sb->host->stopping) ? 0 : revive(sb);
-		pthread_mutex_unlock(&sb->op);
+		op_unlock(sb);
 	} while (wait_ms);
 }
 
@@ -282,11 +284,11 @@ json_t *sandbox_network_counters(struct host *host, const char *id)
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, NULL);
 	json_t *counters = NULL;
 
-	if (!sb || pthread_mutex_trylock(&sb->op))
+	if (!sb || !op_try(sb))
 		return NULL;
 	if (sb->net.pid &&
 	    net_process_counters(&sb->net, deadline_after_ms(AGENT_MS / 10), &counters) < 0)
 		counters = NULL;
-	pthread_mutex_unlock(&sb->op);
+	op_unlock(sb);
 	return counters;
 }

@@ -13,7 +13,9 @@
  *   host.lock      held for moments: guards the table and the builds.
  *
  * A sandbox is referenced by the table and by everyone who looked it up; it is freed with the last
- * reference. `gone` says that it left the table, which whoever waited for `op` must check.
+ * reference. `gone` says that it left the table, which whoever waited for `op` must check. `doomed`
+ * says that it is to be deleted: nobody finds it any more, the operation under way gives up, and
+ * whoever gets op next removes it.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,6 +31,7 @@
 #include "pager/client.h"
 #include "sandbox/build.h"
 #include "sandbox/host.h"
+#include "sandbox/op.h"
 #include "sandbox/pager-process.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
@@ -38,6 +41,7 @@
 
 #define HOST_MAX_BUILDS 32
 #define OP_WAIT_MS	60000
+#define OP_RETRY_S	5 /* what a client is told who waited that long */
 #define HOST_MAX_BUSY	8
 
 /* First letter of the ids of what only sandboxes have: their memories and fork points. Snapshots
@@ -53,6 +57,9 @@ struct sandbox {
 
 	struct record record; /* info to read; op and info to change */
 	bool gone;	      /* info */
+	atomic_bool doomed;   /* only ever set, by sandbox_doom() */
+	atomic_int interrupt; /* enum op_interrupt */
+	struct op doing;      /* info to read; op and info to change */
 
 	int dirfd;  /* sandboxes/<id>; constant */
 	char *path; /* the same, absolute; constant */
@@ -104,7 +111,8 @@ struct host {
 	char vmm_version[64];
 	uint64_t tsc_khz;
 	bool offers_network;
-	int netns_fd; /* an empty network namespace, for VMs; -1: they have ours. Constant */
+	char boot_id[37]; /* of this run of the host; "": not known. Constant */
+	int netns_fd;	  /* an empty network namespace, for VMs; -1: they have ours. Constant */
 	struct host_limits limits;
 
 	struct store *store;
@@ -182,6 +190,15 @@ int sandbox_expire(struct sandbox *sb, struct problem *problem);
 /** sandbox_discard() - op held: end the VM and remove every trace on disk */
 void sandbox_discard(struct sandbox *sb);
 
+/** sandbox_doom() - any thread, without op: it is to go. From here on nobody finds it, its record
+ *  says "deleting", and the operation under way ends soon. It is removed when this returns, or soon
+ *  after. Return: false when somebody else has done so */
+bool sandbox_doom(struct sandbox *sb);
+
+/** sandbox_try_state() - sandbox_set_state() for a transition that only counts if it is recorded:
+ * if it cannot be, the state is the one before again. Return: 0; negative errno */
+int sandbox_try_state(struct sandbox *sb, enum sandbox_state state, bool durable);
+
 /** sandbox_memory_name() - "memory-3"; @buf holds 32 bytes */
 char *sandbox_memory_name(unsigned generation, char buf[32]);
 
@@ -209,7 +226,7 @@ struct sandbox *sandbox_op_begin(struct host *host, const char *id, struct probl
 static inline void sandbox_op_endp(struct sandbox **sb)
 {
 	if (*sb) {
-		pthread_mutex_unlock(&(*sb)->op);
+		op_unlock(*sb);
 		sandbox_unref(*sb);
 	}
 }

@@ -13,6 +13,11 @@
 #define RECORD_FILE "sandbox.json"
 #define RECORD_MAX  (1u << 20)
 
+bool record_is_host_restarted(const struct record *r)
+{
+	return r->state == SANDBOX_FAILED && !strcmp(r->failure, RECORD_HOST_RESTARTED);
+}
+
 void record_deinit(struct record *r)
 {
 	json_decref(r->metadata);

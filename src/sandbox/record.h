@@ -66,6 +66,12 @@ struct record {
 /** record_new_token() - give it an access token of its own */
 void record_new_token(struct record *r);
 
+/* What stands in `failure` of one that ran when the host went down; its disk is as it was then. */
+#define RECORD_HOST_RESTARTED "the host was restarted while it ran"
+
+/** record_is_host_restarted() - is it failed for that reason, and for no other? */
+bool record_is_host_restarted(const struct record *r);
+
 /** record_deinit() - release what it owns */
 void record_deinit(struct record *r);
 

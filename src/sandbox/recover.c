@@ -12,15 +12,32 @@
  *   waking               the memory directory is whole: VM ended, asleep
  *   asleep, failed       as they are; leftovers of a process are ended
  *
+ * Has the host been restarted since (record.boot_id), what ran is failed with just that reason; its
+ * memory went with the host, its disk is as it was. A process id of then means nothing now.
+ *
+ * There is no journal besides: each transition writes the record before it begins and when it
+ * counts, what it makes appears by one rename, and what it replaces is removed after that. So state
+ * and directory always tell how far it came:
+ *
+ *   create   "creating" is written with the directory: whatever is in there, nobody was told of it
+ *   sleep    "pausing" at g. memory-<g+1> appears complete, or not at all; until the record says
+ *            "asleep" at g+1 it counts only if the VM is gone, and then there is nothing else
+ *   wake     "waking" at g, and nothing below memory-<g> is ever written: what the guest writes
+ *            goes to disks/, which is emptied
+ *   compact  see compaction.c
+ *   delete   "deleting", or the directory is in tmp/ already, which store_open() has emptied
+ *   fork, snapshot   "pausing" on the source; the copy is in tmp/ until it is complete
+ *
  * A directory without a record was never completed and is removed. One whose record cannot be read
  * stays as it is, for a person to look at: it is shown as failed, and deleted when a client says
  * so.
  *
- * Last, VM processes whose working directory lies in this store but which no sandbox owns are
- * ended: a daemon that died between starting one and writing its pid down leaves such an orphan,
- * often in a directory that was removed above. None can still be about to begin: a child that has
- * not yet closed what it inherited still holds the lock of the store, for which store_open()
- * waited. Nothing else is touched, in particular no shell that somebody has in there.
+ * Last, VM processes whose working directory is one of a sandbox of this store, or was before it
+ * was removed, but which no sandbox owns are ended: a daemon that died between starting one and
+ * writing its pid down leaves such an orphan, often in a directory that was removed above. None can
+ * still be about to begin: a child that has not yet closed what it inherited still holds the lock
+ * of the store, for which store_open() waited. Nothing else is touched, in particular no shell that
+ * somebody has in there.
  */
 #include "sandbox/private.h"
 
@@ -62,6 +79,17 @@ static int open_process(const struct vmm_identity *vm)
 	if (r < 0 || start != vm->start_time || pidfd_is_gone(fd) != 0)
 		return -ESRCH;
 	return take_fd(fd);
+}
+
+static bool is_of_another_boot(const struct sandbox *sb)
+{
+	return sb->record.boot_id[0] && sb->host->boot_id[0] &&
+	       strcmp(sb->record.boot_id, sb->host->boot_id) != 0;
+}
+
+static int open_vm(const struct sandbox *sb)
+{
+	return is_of_another_boot(sb) ? -ESRCH : open_process(&sb->record.vm);
 }
 
 /* Return: 1 this variable is in its environment; 0 it is not; -EAGAIN no environment (yet) */
@@ -175,10 +203,14 @@ static int find_session(struct sandbox *sb, struct problem *problem)
 /* Its VM must be the process that the record names, and alive. */
 static int find_vm(struct sandbox *sb, struct problem *problem)
 {
-	_cleanup_fd_ int alive = open_process(&sb->record.vm);
+	_cleanup_fd_ int alive = open_vm(sb);
 
 	if (alive >= 0)
 		return 0;
+	if (is_of_another_boot(sb)) {
+		problem_set(problem, 500, "%s", RECORD_HOST_RESTARTED);
+		return -ESRCH;
+	}
 	if (!sb->record.vm.pid)
 		problem_set(problem, 500, "dormd died before it knew its process");
 	sandbox_ask_pager(sb, problem); /* it ends VMs that it cannot serve */
@@ -229,7 +261,7 @@ static void end_process(struct sandbox *sb)
 {
 	_cleanup_fd_ int fd = -1;
 
-	fd = open_process(&sb->record.vm);
+	fd = open_vm(sb);
 	if (fd >= 0) {
 		(void)pidfd_signal(fd, SIGKILL); /* gone already is as good */
 		(void)fd_poll(fd, POLLIN, deadline_after_ms(ADOPT_MS));
@@ -267,7 +299,7 @@ static void recover_running(struct sandbox *sb)
 static void recover_pausing(struct sandbox *sb)
 {
 	struct manifest m = {0};
-	_cleanup_fd_ int alive = open_process(&sb->record.vm);
+	_cleanup_fd_ int alive = open_vm(sb);
 
 	if (alive < 0 && has_memory(sb, sb->record.generation + 1, &m)) {
 		sandbox_set_generation(sb, sb->record.generation + 1, m.image_id);
@@ -286,6 +318,7 @@ static void recover_sandbox(struct sandbox *sb)
 	bool ok, its;
 
 	pthread_mutex_lock(&sb->op);
+	op_begin(sb, OP_RECOVER);
 	ok = has_memory(sb, sb->record.generation, &m);
 	its = !ok || sandbox_is_its_memory(sb, &m, why);
 	if (ok)
@@ -312,7 +345,7 @@ static void recover_sandbox(struct sandbox *sb)
 	}
 	if (!sb->gone)
 		remove_leftovers(sb);
-	pthread_mutex_unlock(&sb->op);
+	op_unlock(sb);
 }
 
 /* Return: 0; -ENOENT there is none; negative errno, and then @ret says that the sandbox failed */
@@ -373,31 +406,50 @@ static bool is_owned(struct host *host, pid_t pid)
 	return false;
 }
 
+/* Does it work in sandboxes/<id>, or in what that became in tmp/? Deeper may be another store. */
+static bool works_in_store(const struct host *host, const char *pid)
+{
+	static const char *const folders[] = {"sandboxes/", "tmp/"};
+	char link[300], cwd[PATH_MAX];
+	size_t n = strlen(host->store->root);
+	ssize_t len;
+
+	(void)snprintf(link, sizeof(link), "/proc/%s/cwd", pid); /* digits */
+	len = readlink(link, cwd, sizeof(cwd) - 1);
+	if (len <= 0)
+		return false;
+	cwd[len] = 0;
+	if (!str_has_prefix(cwd, host->store->root) || cwd[n] != '/')
+		return false;
+	for (unsigned i = 0; i < ARRAY_SIZE(folders); i++)
+		if (str_has_prefix(cwd + n + 1, folders[i]))
+			return !strchr(cwd + n + 1 + strlen(folders[i]), '/');
+	return false;
+}
+
+/* The descriptor comes first: it stays that of the process which is looked at. */
+static void end_orphan(struct host *host, const char *name, pid_t pid)
+{
+	_cleanup_fd_ int fd = -1;
+
+	if (!works_in_store(host, name))
+		return; /* which most do not */
+	fd = pidfd_from_pid(pid);
+	if (fd < 0 || !works_in_store(host, name) || is_owned(host, pid) || !is_vm(pid))
+		return;
+	log_warn("ending orphaned VM pid=%d", (int)pid);
+	(void)pidfd_signal(fd, SIGKILL); /* it may have gone by itself */
+}
+
 static void end_orphans(struct host *host)
 {
-	_cleanup_free_ char *prefix = str_printf("%s/", host->store->root);
 	DIR *d = opendir("/proc");
 	struct dirent *e;
 	uint64_t pid;
 
-	while (d && prefix && (e = readdir(d))) {
-		char link[300], cwd[PATH_MAX];
-		ssize_t n;
-
-		if (str_to_u64(e->d_name, &pid) < 0)
-			continue;
-		(void)snprintf(link, sizeof(link), "/proc/%s/cwd", e->d_name); /* digits */
-		n = readlink(link, cwd, sizeof(cwd) - 1);
-		if (n <= 0)
-			continue;
-		cwd[n] = 0;
-		/* of a directory that was removed this is its last name, in tmp/ */
-		if (!str_has_prefix(cwd, prefix) || is_owned(host, (pid_t)pid) ||
-		    !is_vm((pid_t)pid))
-			continue;
-		log_warn("ending orphaned VM pid=%d in %s", (int)pid, cwd);
-		(void)kill((pid_t)pid, SIGKILL); /* it may have gone by itself */
-	}
+	while (d && (e = readdir(d)))
+		if (str_to_u64(e->d_name, &pid) == 0)
+			end_orphan(host, e->d_name, (pid_t)pid);
 	if (d)
 		closedir(d);
 }

@@ -5,7 +5,7 @@
  * Each takes the sandbox's op lock, checks the state it starts from, does its work with deadlines,
  * and leaves one of the states that sandbox/state.h allows. What a client asked for either happened
  * or did not: a create that fails leaves nothing, a sleep that fails leaves a running sandbox, a
- * wake that fails leaves a sleeping one.
+ * wake that fails leaves a sleeping one. docs/lifecycle.md has all of it as tables.
  */
 #include "sandbox/private.h"
 
@@ -18,8 +18,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "sys/pidfd.h"
 
 #define EXPIRE_AGAIN_NS (60 * NSEC_PER_SEC)
+#define DELETE_WAIT_MS	1500 /* for the operation that it interrupts; then it goes on behind */
 
 /* ---- create -----------------------------------------------------------------------------------
  */
@@ -42,6 +44,32 @@ int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem)
 	return 0;
 }
 
+/*
+ * The guest answers and is repaired: now that is made the truth. If it cannot be recorded, a dormd
+ * that starts after a crash would end the VM, however long it has been running by then; so it is
+ * ended now, while the client can be told.
+ */
+static int come_to_life(struct sandbox *sb, bool durable, struct problem *problem)
+{
+	int r = op_step(sb, STEP_RECORD);
+
+	if (r == 0 && pidfd_is_gone(vmm_pidfd(sb->vmm)) != 0) {
+		char why[400];
+
+		vmm_exit_reason(sb->vmm, why, sizeof(why));
+		problem_set(problem, 500, "the VM of sandbox %s ended: %s", sb->record.id, why);
+		r = -ECONNRESET;
+	}
+	if (r == 0)
+		r = sandbox_try_state(sb, SANDBOX_RUNNING, durable);
+	if (r < 0) {
+		problem_errno(problem, r, "recording that sandbox %s runs", sb->record.id);
+		sandbox_take_down(sb);
+		sandbox_forget_disks(sb);
+	}
+	return error_trace(r);
+}
+
 int sandbox_create_from(struct host *host, int from, const struct record *like,
 			const struct sandbox_memory_options *memory, struct problem *problem,
 			char ret_id[ID_LEN + 1], struct sandbox_timings *timings)
@@ -60,24 +88,30 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&sb->op);
+	op_begin(sb, OP_CREATE);
 	r = sandbox_insert(sb);
+	if (r == 0)
+		r = op_step(sb, STEP_CLONE);
 	if (r == 0)
 		r = sandbox_clone_memory(sb, from, problem);
 	cloned = clock_now_ns() - t0;
 	if (r == 0)
 		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
 				     problem, timings);
+	if (r == 0)
+		r = come_to_life(sb, false, problem);
 	if (r == 0) {
 		timings->image_ns += cloned;
 		timings->total_ns += cloned;
-		sandbox_settle(sb, SANDBOX_RUNNING, false);
 		sandbox_refine_later(sb);
 		memcpy(ret_id, record.id, ID_LEN + 1);
+		(void)op_step(sb, STEP_REPLY);
 	} else {
+		op_explain(sb, r, problem);
 		sandbox_discard(sb);
 		problem_errno(problem, r > 0 ? -EBADMSG : r, "creating a sandbox");
 	}
-	pthread_mutex_unlock(&sb->op);
+	op_unlock(sb);
 	sandbox_unref(sb);
 	if (r == 0 && memory)
 		sandbox_await_memory(host, ret_id, memory->wait);
@@ -149,22 +183,24 @@ static int fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *p
 	int r;
 
 	sandbox_set_generation(sb, old + 1, m->image_id);
-	r = sandbox_set_state(sb, SANDBOX_ASLEEP, true);
+	r = op_step(sb, STEP_RECORD);
+	if (r == 0)
+		r = sandbox_try_state(sb, SANDBOX_ASLEEP, true);
 	if (r < 0) {
 		problem_errno(problem, r, "recording that sandbox %s is asleep", sb->record.id);
 		sandbox_set_generation(sb, old, sb->manifest.image_id);
-		pthread_mutex_lock(&sb->info);
-		sb->record.state = SANDBOX_PAUSING;
-		pthread_mutex_unlock(&sb->info);
 		sandbox_forget_generation(sb, old + 1);
 		manifest_deinit(m);
 		return error_trace(r);
 	}
+	(void)op_step(sb, STEP_END);
 	sandbox_take_down(sb);
+	(void)op_step(sb, STEP_REMOVE);
 	sandbox_forget_disks(sb);
 	sandbox_set_manifest(sb, m);
 	sandbox_forget_generation(sb, old);
 	sandbox_compact_later(sb);
+	(void)op_step(sb, STEP_REPLY);
 	return 0;
 }
 
@@ -177,6 +213,12 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 
 	if (sb->record.state != SANDBOX_RUNNING)
 		return sandbox_wrong_state(sb, "put to sleep", problem);
+	op_begin(sb, OP_SLEEP);
+	r = op_step(sb, STEP_BEGIN);
+	if (r < 0) {
+		problem_errno(problem, r, "putting sandbox %s to sleep", sb->record.id);
+		return error_trace(r);
+	}
 	sandbox_await_pager(sb);
 	id_new(SANDBOX_MEMORY_PREFIX, id);
 	(void)snprintf(final, sizeof(final), "sandboxes/%s/%s", sb->record.id,
@@ -189,6 +231,7 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 			return 0;
 		(void)sandbox_run_on(sb, NULL); /* logs and records it when that fails too */
 	}
+	op_explain(sb, r, problem);
 	if (sb->record.state == SANDBOX_PAUSING)
 		sandbox_settle(sb, SANDBOX_RUNNING, false);
 	return error_trace(r);
@@ -251,9 +294,14 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	work = work_begin(sb->host, problem);
 	if (!work)
 		return -EAGAIN;
-	r = check_memory(sb, problem);
-	if (r < 0)
+	op_begin(sb, OP_WAKE);
+	r = op_step(sb, STEP_CHECK);
+	if (r == 0)
+		r = check_memory(sb, problem);
+	if (r < 0) {
+		problem_errno(problem, r, "waking sandbox %s", sb->record.id);
 		return error_trace(r);
+	}
 	sandbox_settle(sb, SANDBOX_WAKING, false);
 	r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
 			     problem, ret_timings);
@@ -261,7 +309,14 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 		extend(sb, timeout_s);
 	/* Durable: a host that goes down now must not find it asleep at a point it has left behind.
 	 */
-	sandbox_settle(sb, r == 0 ? SANDBOX_RUNNING : SANDBOX_ASLEEP, true);
+	if (r == 0)
+		r = come_to_life(sb, true, problem);
+	if (r == 0) {
+		(void)op_step(sb, STEP_REPLY);
+		return 0;
+	}
+	op_explain(sb, r, problem);
+	sandbox_settle(sb, SANDBOX_ASLEEP, true);
 	return error_trace(r);
 }
 
@@ -284,46 +339,125 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 /* ---- delete, timeout --------------------------------------------------------------------------
  */
 
+/* op held */
+static void end_doomed(struct sandbox *sb)
+{
+	op_begin(sb, OP_DELETE);
+	sandbox_settle(sb, SANDBOX_DELETING, false);
+	sandbox_discard(sb);
+	(void)op_step(sb, STEP_REPLY);
+}
+
+/* An operation that does not end soon (it waits for a disk, or for a pager that stands still) is
+ * nothing that a client should wait for. */
+static void end_later(struct host *host, void *arg)
+{
+	struct sandbox *sb = arg;
+
+	if (op_wait(sb)) { /* else the next dormd removes it, by what its record says */
+		end_doomed(sb);
+		op_unlock(sb);
+	}
+	sandbox_unref(sb);
+}
+
+static void doom_later(struct sandbox *sb)
+{
+	log_info("sandbox=%s is deleted as soon as the operation under way has ended",
+		 sb->record.id);
+	if (host_run(sb->host, end_later, sandbox_ref(sb)) < 0)
+		sandbox_unref(sb); /* not the last one; the next dormd removes it */
+}
+
+bool sandbox_doom(struct sandbox *sb)
+{
+	bool first;
+
+	(void)op_fault(sb, OP_DELETE, STEP_BEGIN); /* goes on whatever fails */
+	pthread_mutex_lock(&sb->info);
+	first = !sb->gone && !atomic_exchange(&sb->doomed, true);
+	pthread_mutex_unlock(&sb->info);
+	if (!first)
+		return false;
+	if (sandbox_write_record(sb, false) < 0) /* the rename that follows is what counts */
+		log_warn("sandbox=%s that it is to be deleted could not be recorded",
+			 sb->record.id);
+	if (!op_try(sb)) {
+		op_interrupt(sb, OP_DELETED);
+		if (deadline_lock(&sb->op, deadline_after_ms(DELETE_WAIT_MS)) < 0) {
+			doom_later(sb);
+			return true;
+		}
+	}
+	if (!sb->gone)
+		end_doomed(sb);
+	op_unlock(sb);
+	return true;
+}
+
 int sandbox_delete(struct host *host, const char *id, struct problem *problem)
 {
-	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
+	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
 
 	if (!sb)
 		return -ENOENT;
-	sandbox_settle(sb, SANDBOX_DELETING, false); /* the rename that follows is what counts */
-	sandbox_discard(sb);
-	return 0;
+	if (sandbox_doom(sb))
+		return 0;
+	problem_set(problem, 404, "there is no sandbox %.64s", id);
+	return -ENOENT;
 }
 
-/* Whoever came first, a client's operation may have changed everything since the clock struck. */
-static int expire_locked(struct sandbox *sb, struct problem *problem)
+/* info held. Whoever came first, a client's operation may have changed everything since the clock
+ * struck. */
+static bool is_over(const struct sandbox *sb)
 {
-	struct sandbox_save_timings t;
-	enum sandbox_state state = sb->record.state;
-	int r = 0;
+	return sb->record.end_ns && sb->record.end_ns <= clock_real_ns();
+}
 
-	if (!sb->record.end_ns || sb->record.end_ns > clock_real_ns())
+static bool is_to_sleep(struct sandbox *sb)
+{
+	LOCK_SCOPE(&sb->info);
+	return is_over(sb) && sb->record.auto_pause && sb->record.state == SANDBOX_RUNNING;
+}
+
+static int expire_to_sleep(struct sandbox *sb, struct problem *problem)
+{
+	_cleanup_op_ struct sandbox *locked = sandbox_op_lock(sandbox_ref(sb), problem);
+	struct sandbox_save_timings t;
+	int r;
+
+	if (!locked)
+		return sb->gone || atomic_load(&sb->doomed) ? 0 : -EBUSY;
+	if (!is_to_sleep(sb))
 		return 0;
-	if (state == SANDBOX_RUNNING && sb->record.auto_pause) {
-		r = sleep_locked(sb, problem, &t);
-	} else if ((state == SANDBOX_RUNNING || state == SANDBOX_ASLEEP) &&
-		   !sb->record.auto_pause) {
-		sandbox_settle(sb, SANDBOX_DELETING, false);
-		sandbox_discard(sb);
-	} else {
-		return 0;
-	}
+	r = sleep_locked(sb, problem, &t);
 	if (r == 0)
-		log_info("sandbox=%s time is up: %s", sb->record.id,
-			 sandbox_state_name(sb->record.state));
+		log_info("sandbox=%s time is up: asleep", sb->record.id);
 	return error_trace(r);
+}
+
+/* It is not worth waiting for what is done with it: that is ended, too. But one that is being woken
+ * may be given more time by just that. */
+static void expire_for_good(struct sandbox *sb)
+{
+	bool over;
+
+	pthread_mutex_lock(&sb->info);
+	over = is_over(sb) && !sb->record.auto_pause && sb->record.state != SANDBOX_WAKING &&
+	       sb->record.state != SANDBOX_FAILED;
+	pthread_mutex_unlock(&sb->info);
+	if (over && sandbox_doom(sb))
+		log_info("sandbox=%s time is up: deleted", sb->record.id);
 }
 
 int sandbox_expire(struct sandbox *sb, struct problem *problem)
 {
-	_cleanup_op_ struct sandbox *locked = sandbox_op_lock(sandbox_ref(sb), problem);
-	int r = locked ? expire_locked(sb, problem) : sb->gone ? 0 : -EBUSY;
+	int r = 0;
 
+	if (is_to_sleep(sb))
+		r = expire_to_sleep(sb, problem);
+	else
+		expire_for_good(sb);
 	pthread_mutex_lock(&sb->info);
 	sb->expiring = false;
 	if (r < 0) /* again in a while */

@@ -161,6 +161,11 @@ json_t *sandbox_network_counters(struct host *host, const char *id);
 int sandbox_info(struct host *host, const char *id, struct problem *problem,
 		 struct sandbox_info *ret);
 
+/** sandbox_operation() - what it is busy with: {"name", "step", "since"}, or JSON null; new
+ * reference
+ */
+json_t *sandbox_operation(struct host *host, const char *id);
+
 typedef void (*sandbox_visit)(void *userdata, const struct sandbox_info *info);
 
 /** sandbox_each() - every sandbox, newest first; those being created or deleted are left out */

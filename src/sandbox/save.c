@@ -85,8 +85,11 @@ static int add_range(struct sandbox *sb, struct image_writer *w, const struct vm
 {
 	for (uint64_t done = 0; done < range->n_pages;) {
 		uint64_t n = MIN(range->n_pages - done, (uint64_t)CHUNK_PAGES);
-		int r = vmm_read(sb->vmm, range->gfn + done, n, chunk);
+		int r = op_step(sb, STEP_MEMORY);
 
+		if (r < 0)
+			return error_trace(r);
+		r = vmm_read(sb->vmm, range->gfn + done, n, chunk);
 		if (r < 0) {
 			problem_errno(problem, r, "reading the memory of sandbox %s",
 				      sb->record.id);
@@ -206,20 +209,28 @@ static int write_paused(struct sandbox *sb, struct snapshot_tmp *tmp, const char
 	uint64_t t0 = clock_now_ns(), t1;
 	int r;
 
-	r = vmm_pause(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
+	r = op_step(sb, STEP_PAUSE);
+	if (r == 0)
+		r = vmm_pause(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
 	if (r < 0) {
 		problem_errno(problem, r, "pausing sandbox %s", sb->record.id);
 		return error_trace(r);
 	}
-	r = save_device(sb, tmp, problem);
+	r = op_step(sb, STEP_DEVICE);
+	if (r == 0)
+		r = save_device(sb, tmp, problem);
 	t1 = clock_now_ns();
 	t->device_ns = t1 - t0;
+	if (r == 0)
+		r = op_step(sb, STEP_DISKS);
 	if (r == 0)
 		r = sandbox_save_disks(sb, tmp->dirfd, m, problem);
 	if (r == 0)
 		r = write_memory(sb, tmp->dirfd, options, m->memory_bytes, problem, m);
 	if (m->lineage_sleeps)
 		m->lineage_stored += m->stats.bytes_stored;
+	if (r == 0)
+		r = op_step(sb, STEP_COMMIT);
 	if (r == 0)
 		r = snapshot_commit(tmp, sb->host->store->root_fd, final, m, sb->host->keys,
 				    problem);
@@ -300,9 +311,13 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 
 	r = sandbox_refuse_stalled(sb, "saved", problem);
 	if (r == 0)
+		r = op_step(sb, STEP_PREPARE);
+	if (r == 0)
 		r = snapshot_begin(sb->host->store->root_fd, sb->host->store->root, problem, &tmp);
-	if (r < 0)
+	if (r < 0) {
+		problem_errno(problem, r, "saving sandbox %s", sb->record.id);
 		return error_trace(r); /* the guest has not noticed anything */
+	}
 	ch = prepare(sb, &m, &t);
 	describe(sb, id, name, &m);
 	r = write_paused(sb, &tmp, final, options, &m, problem, &t);

@@ -43,6 +43,17 @@ static int open_dir(struct host *host, const char *id, bool make, int *ret)
 	return 0;
 }
 
+/* Of the kind that knows who holds it, for op_check_order(). */
+static void init_lock(pthread_mutex_t *m)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
+	pthread_mutex_init(m, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
+
 int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 		struct problem *problem, struct sandbox **ret)
 {
@@ -55,9 +66,9 @@ int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 	sb->refs = 1;
 	sb->dirfd = sb->memory_fd = -1;
 	sb->net = NET_PROCESS_NONE;
-	pthread_mutex_init(&sb->op, NULL);
-	pthread_mutex_init(&sb->info, NULL);
-	pthread_mutex_init(&sb->disk, NULL);
+	init_lock(&sb->op);
+	init_lock(&sb->info);
+	init_lock(&sb->disk);
 	sb->record = *record;
 	json_incref(sb->record.metadata);
 	json_incref(sb->record.envs);
@@ -109,13 +120,18 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 int sandbox_insert(struct sandbox *sb)
 {
 	struct host *host = sb->host;
+	int r;
 
-	LOCK_SCOPE(&host->lock);
-	if (mem_grow(&host->sandboxes, &host->cap_sandboxes, host->n_sandboxes,
-		     sizeof(*host->sandboxes)) < 0)
-		return -ENOMEM;
-	host->sandboxes[host->n_sandboxes++] = sandbox_ref(sb);
-	return 0;
+	pthread_mutex_lock(&host->lock);
+	r = mem_grow(&host->sandboxes, &host->cap_sandboxes, host->n_sandboxes,
+		     sizeof(*host->sandboxes));
+	if (r == 0)
+		host->sandboxes[host->n_sandboxes++] = sandbox_ref(sb);
+	pthread_mutex_unlock(&host->lock);
+	if (r == 0)
+		monitor_kick(
+			host); /* its time, and that of what is done with it, count from now on */
+	return r;
 }
 
 void sandbox_remove(struct sandbox *sb)
@@ -143,7 +159,8 @@ struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *
 {
 	LOCK_SCOPE(&host->lock);
 	for (size_t i = 0; i < host->n_sandboxes; i++)
-		if (!strcmp(host->sandboxes[i]->record.id, id))
+		if (!strcmp(host->sandboxes[i]->record.id, id) &&
+		    !atomic_load(&host->sandboxes[i]->doomed))
 			return sandbox_ref(host->sandboxes[i]);
 	problem_set(problem, 404, "there is no sandbox %.64s", id);
 	problem_hint(problem, "`dorm ps -a` lists them");
@@ -153,15 +170,27 @@ struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *
 /* ---- locking and states -----------------------------------------------------------------------
  */
 
+static void say_busy(struct sandbox *sb, struct problem *problem)
+{
+	struct op op;
+
+	pthread_mutex_lock(&sb->info);
+	op = sb->doing;
+	pthread_mutex_unlock(&sb->info);
+	problem_set(problem, 503, "sandbox %s is busy with another operation (%s, step %s)",
+		    sb->record.id, op_kind_name(op.kind), op_step_name(op.step));
+	problem_retry(problem, OP_RETRY_S);
+}
+
 struct sandbox *sandbox_op_lock(struct sandbox *sb, struct problem *problem)
 {
+	op_check_order(sb);
 	if (deadline_lock(&sb->op, deadline_after_ms(OP_WAIT_MS)) < 0) {
-		problem_set(problem, 503, "sandbox %s is busy with another operation",
-			    sb->record.id);
+		say_busy(sb, problem);
 		sandbox_unref(sb);
 		return NULL;
 	}
-	if (sb->gone) {
+	if (sb->gone || atomic_load(&sb->doomed)) {
 		problem_set(problem, 404, "there is no sandbox %s", sb->record.id);
 		sandbox_op_endp(&sb);
 		return NULL;
@@ -179,10 +208,15 @@ struct sandbox *sandbox_op_begin(struct host *host, const char *id, struct probl
 int sandbox_write_record(struct sandbox *sb, bool durable)
 {
 	_cleanup_free_ char *text = NULL;
+	enum sandbox_state state;
 	LOCK_SCOPE(&sb->disk);
 
 	pthread_mutex_lock(&sb->info);
+	state = sb->record.state;
+	if (atomic_load(&sb->doomed)) /* whatever the operation that was interrupted makes of it */
+		sb->record.state = SANDBOX_DELETING;
 	text = record_encode(&sb->record);
+	sb->record.state = state;
 	pthread_mutex_unlock(&sb->info);
 	return text ? record_write(sb->dirfd, text, durable) : -ENOMEM;
 }
@@ -232,6 +266,19 @@ int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable
 	return error_trace(r);
 }
 
+int sandbox_try_state(struct sandbox *sb, enum sandbox_state state, bool durable)
+{
+	enum sandbox_state before = sb->record.state;
+	int r = sandbox_set_state(sb, state, durable);
+
+	if (r < 0) {
+		pthread_mutex_lock(&sb->info);
+		sb->record.state = before;
+		pthread_mutex_unlock(&sb->info);
+	}
+	return error_trace(r);
+}
+
 void sandbox_set_manifest(struct sandbox *sb, struct manifest *m)
 {
 	LOCK_SCOPE(&sb->info);
@@ -254,7 +301,8 @@ void sandbox_fail(struct sandbox *sb, const char *fmt, ...)
 	pthread_mutex_unlock(&sb->info);
 	if (sandbox_set_state(sb, SANDBOX_FAILED, true) < 0)
 		log_error("sandbox=%s its failure could not be recorded on disk", sb->record.id);
-	log_error("sandbox=%s failed: %s", sb->record.id, why);
+	if (!atomic_load(&sb->doomed)) /* else it is our doing */
+		log_error("sandbox=%s failed: %s", sb->record.id, why);
 }
 
 void sandbox_fail_asking_pager(struct sandbox *sb, const char *why)
@@ -270,7 +318,9 @@ void sandbox_discard(struct sandbox *sb)
 	struct problem p = PROBLEM_INIT;
 	char name[64];
 
+	(void)op_step(sb, STEP_END);
 	sandbox_take_down(sb);
+	(void)op_step(sb, STEP_REMOVE);
 	sandbox_remove(sb);
 	(void)snprintf(name, sizeof(name), "sandboxes/%s", sb->record.id); /* fixed length */
 	if (snapshot_delete(sb->host->store->root_fd, name, &p) < 0)

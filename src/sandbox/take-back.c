@@ -28,9 +28,10 @@
 #include "base/file.h"
 #include "base/log.h"
 
-#define ASK_MS	       10000
-#define PAGER_TRIES    5
-#define PAGER_PAUSE_MS 200
+#define ASK_MS		10000
+#define PAGER_TRIES	5
+#define PAGER_PAUSE_MS	200
+#define SETTLE_PAUSE_MS 10
 
 /* ---- one sandbox ------------------------------------------------------------------------------
  */
@@ -191,25 +192,35 @@ static void settle_one(struct sandbox *sb, const struct death *d)
 			     (int)d->dead, d->problem.message);
 }
 
-/* First those that nothing is done with; then those whose operations may have to run into their
- * deadlines. */
-static void settle_all(struct all *all, const struct death *d)
+/* Return: how many are left, with which something is being done */
+static size_t settle_free(struct all *all, const struct death *d)
 {
+	size_t left = 0;
+
 	for (size_t i = 0; i < all->n; i++) {
-		if (!all->items[i] || pthread_mutex_trylock(&all->items[i]->op) != 0)
+		struct sandbox *sb = all->items[i];
+
+		if (!sb)
 			continue;
-		settle_one(all->items[i], d);
-		pthread_mutex_unlock(&all->items[i]->op);
-		all->items[i] = sandbox_unref(all->items[i]);
-	}
-	for (size_t i = 0; i < all->n; i++) {
-		if (!all->items[i])
+		if (!op_try(sb)) {
+			left++;
 			continue;
-		pthread_mutex_lock(&all->items[i]->op);
-		settle_one(all->items[i], d);
-		pthread_mutex_unlock(&all->items[i]->op);
-		all->items[i] = sandbox_unref(all->items[i]);
+		}
+		settle_one(sb, d);
+		op_unlock(sb);
+		all->items[i] = sandbox_unref(sb);
 	}
+	return left;
+}
+
+/* Each as soon as nothing is done with it: some operations may have to run into their deadlines,
+ * and nobody else is to wait for that. */
+static void settle_all(struct host *host, struct all *all, const struct death *d)
+{
+	while (settle_free(all, d) && !atomic_load(&host->stopping))
+		clock_sleep_ms(SETTLE_PAUSE_MS);
+	for (size_t i = 0; i < all->n; i++)
+		all->items[i] = sandbox_unref(all->items[i]);
 }
 
 void take_back_all(struct host *host, pid_t dead)
@@ -234,6 +245,6 @@ void take_back_all(struct host *host, pid_t dead)
 		    try_to_take_back(all.items[i], &d, &p) == 0)
 			all.items[i] = sandbox_unref(all.items[i]);
 	}
-	settle_all(&all, &d);
+	settle_all(host, &all, &d);
 	free(all.items);
 }

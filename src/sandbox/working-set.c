@@ -132,6 +132,7 @@ int template_record_working_set(struct host *host, const char *snapshot_id, cons
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&sb->op);
+	op_begin(sb, OP_BUILD);
 	r = sandbox_insert(sb);
 	if (r == 0)
 		r = try_restore(sb, dirfd, problem, &set);
@@ -140,7 +141,7 @@ int template_record_working_set(struct host *host, const char *snapshot_id, cons
 	if (r == 0)
 		*ret_pages = set.n_pages;
 	sandbox_discard(sb);
-	pthread_mutex_unlock(&sb->op);
+	op_unlock(sb);
 	sandbox_unref(sb);
 	pager_working_set_deinit(&set);
 	return error_trace(r);
@@ -287,10 +288,10 @@ void sandbox_refine_now(struct host *host, void *arg)
 	struct sandbox *sb = arg;
 	bool again = false;
 
-	if (pthread_mutex_trylock(&sb->op) == 0) { /* else busy: later */
+	if (op_try(sb)) { /* else busy: later */
 		if (!sb->gone && sb->record.state == SANDBOX_RUNNING && sb->refine_tries)
 			again = refine(sb, false);
-		pthread_mutex_unlock(&sb->op);
+		op_unlock(sb);
 	} else {
 		again = true;
 	}
