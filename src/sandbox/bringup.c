@@ -265,6 +265,7 @@ void sandbox_take_down(struct sandbox *sb)
 		sb->vmm = vmm_free(sb->vmm);
 	}
 	sandbox_network_stop(sb);
+	sb->agent_fd = fd_close(sb->agent_fd);
 	sb->memory_fd = fd_close(sb->memory_fd);
 	if (atomic_load(&sb->pager_pid))
 		(void)pager_client_close_session(sb->host->pager, sb->record.id,
@@ -310,11 +311,15 @@ static void hint_console(struct sandbox *sb, struct problem *problem)
 		problem_hint(problem, "the guest's console ends with: %.180s", last);
 }
 
-static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
-		    uint32_t cpus, const struct sandbox_memory_options *how,
-		    struct problem *problem, struct sandbox_timings *t)
+/*
+ * The first half: the pager serves, the VM has its device state and is paused. A kernel that boots
+ * runs already.
+ */
+static int stage(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes, uint32_t cpus,
+		 const struct sandbox_memory_options *how, struct problem *problem,
+		 struct sandbox_timings *t)
 {
-	_cleanup_fd_ int memory_dirfd = -1, agent_fd = -1;
+	_cleanup_fd_ int memory_dirfd = -1;
 	struct pager_session session;
 	uint64_t t0 = clock_now_ns(), t1;
 	char memory[32];
@@ -335,32 +340,43 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 	t1 = clock_now_ns();
 	t->image_ns += t1 - t0;
 	r = start_vmm(sb, boot, &session, memory_bytes, cpus, problem);
-	if (r < 0)
-		return r;
-	r = sandbox_network_start(sb, problem); /* ready before the guest is */
-	if (r < 0)
-		return r;
 	t0 = clock_now_ns();
 	t->vmm_ns += t0 - t1;
-	if (!boot) {
-		/* The port was connected when the state was saved: it must be so again before it is
-		 * loaded, or the guest has to deal with a hang-up and a new connection first. */
-		agent_fd = channel_dial(vmm_agent_socket(sb->vmm));
-		r = load_device(sb, memory_dirfd, problem);
-		t->load_ns += clock_now_ns() - t0;
-		if (r == 0) {
-			t0 = clock_now_ns();
-			r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms),
-				       problem);
-			t->answer_ns += clock_now_ns() - t0;
-		}
-		if (r < 0)
-			return r;
-	}
-	r = sandbox_connect(sb, take_fd(agent_fd),
-			    boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms, problem,
-			    t);
+	if (r < 0 || boot)
+		return r;
+	/* The port was connected when the state was saved: it must be so again before it is loaded,
+	 * or the guest has to deal with a hang-up and a new connection first. */
+	sb->agent_fd = channel_dial(vmm_agent_socket(sb->vmm));
+	r = load_device(sb, memory_dirfd, problem);
+	t->load_ns += clock_now_ns() - t0;
+	return r;
+}
+
+/* The second half: it runs, answers, and is who it is to be. */
+static int go(struct sandbox *sb, bool boots, struct problem *problem, struct sandbox_timings *t)
+{
+	uint64_t t0 = clock_now_ns();
+	int r = sandbox_network_start(sb, problem); /* ready before the guest is */
+
+	t->vmm_ns += clock_now_ns() - t0;
+	t0 = clock_now_ns();
+	if (r == 0 && !boots)
+		r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
+	t->answer_ns += clock_now_ns() - t0;
+	if (r == 0)
+		r = sandbox_connect(sb, take_fd(sb->agent_fd),
+				    boots ? sb->host->limits.boot_ms : sb->host->limits.answer_ms,
+				    problem, t);
 	return r < 0 ? r : sandbox_network_await(sb, problem);
+}
+
+static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
+		    uint32_t cpus, const struct sandbox_memory_options *how,
+		    struct problem *problem, struct sandbox_timings *t)
+{
+	int r = stage(sb, boot, memory_bytes, cpus, how, problem, t);
+
+	return r < 0 ? r : go(sb, boot != NULL, problem, t);
 }
 
 /* Did the pager die under our hands? Then the next one knows nothing of this VM, or has ended it.
@@ -380,6 +396,11 @@ static int check_accel(struct sandbox *sb, struct problem *problem)
 		    sb->manifest.accel, sb->host->accel);
 	problem_hint(problem, "run it on a host with usable KVM; see `dorm doctor`");
 	return -ENOTSUP;
+}
+
+static void add_up(struct sandbox_timings *t)
+{
+	t->total_ns = t->image_ns + t->vmm_ns + t->load_ns + t->answer_ns + t->repair_ns;
 }
 
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
@@ -404,8 +425,7 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 		if (r == 0)
 			r = monitor_watch(sb->host, sb);
 		if (r == 0) {
-			timings->total_ns = timings->image_ns + timings->vmm_ns + timings->load_ns +
-					    timings->answer_ns + timings->repair_ns;
+			add_up(timings);
 			return 0;
 		}
 		hint_console(sb, &local);
@@ -425,5 +445,30 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 	problem_errno(&local, r, "starting sandbox %s", sb->record.id);
 	if (problem && !problem_is_set(problem))
 		*problem = local;
+	return error_trace(r);
+}
+
+int sandbox_stage(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings)
+{
+	static const struct sandbox_memory_options as_it_comes = {.no_record = true};
+	int r = check_accel(sb, problem);
+
+	*timings = (struct sandbox_timings){0};
+	if (r == 0)
+		r = stage(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, &as_it_comes,
+			  problem, timings);
+	if (r == 0)
+		r = monitor_watch(sb->host, sb);
+	add_up(timings);
+	return error_trace(r);
+}
+
+int sandbox_go(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings)
+{
+	int r;
+
+	*timings = (struct sandbox_timings){.warm = true};
+	r = go(sb, false, problem, timings);
+	add_up(timings);
 	return error_trace(r);
 }

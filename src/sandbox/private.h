@@ -62,6 +62,7 @@ struct sandbox {
 	uint64_t net_started_ns;  /* op; the last try */
 	unsigned net_deaths;	  /* op; one soon after the other */
 	int memory_fd;		  /* op; the image's resident memory, -1 without a VM */
+	int agent_fd;		  /* op; to the agent's port of a VM that has not run yet, or -1 */
 	atomic_int pager_pid;	  /* which pager serves it; 0: none does */
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
@@ -244,6 +245,13 @@ int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem);
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
 		     uint32_t cpus, const struct sandbox_memory_options *memory,
 		     struct problem *problem, struct sandbox_timings *timings);
+
+/** sandbox_stage() - op held, being created: the first half of sandbox_bring_up(), up to a VM that is
+ *  paused with its device state loaded. What a failure leaves goes with sandbox_discard() */
+int sandbox_stage(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings);
+
+/** sandbox_go() - op held, staged: the second half. A failure leaves it to sandbox_discard() */
+int sandbox_go(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings);
 
 /** sandbox_connect() - op held, VM runs: open the channel, repair, publish the channel.
  *  @first_fd: from channel_dial(), consumed; or -1 */

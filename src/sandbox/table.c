@@ -53,7 +53,7 @@ int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 		return -ENOMEM;
 	sb->host = host;
 	sb->refs = 1;
-	sb->dirfd = sb->memory_fd = -1;
+	sb->dirfd = sb->memory_fd = sb->agent_fd = -1;
 	sb->net = NET_PROCESS_NONE;
 	pthread_mutex_init(&sb->op, NULL);
 	pthread_mutex_init(&sb->info, NULL);
@@ -93,6 +93,7 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 	channel_free(sb->channel);
 	vmm_free(sb->vmm);
 	net_process_forget(&sb->net);
+	fd_close(sb->agent_fd);
 	fd_close(sb->memory_fd);
 	fd_close(sb->dirfd);
 	free(sb->path);
