@@ -90,6 +90,8 @@ void reply_error(struct reply *y, int r)
 	json_decref(y->json);
 	y->status = y->problem.status ? y->problem.status : 500;
 	y->json = json_pack("{s:i, s:s}", "code", y->status, "message", y->problem.message);
+	if (y->json && y->problem.code)
+		(void)json_object_set_new(y->json, "error_code", json_string(y->problem.code));
 	if (y->json && y->problem.hint[0])
 		(void)json_object_set_new(y->json, "hint", json_string(y->problem.hint));
 }

@@ -61,6 +61,13 @@ static const char help[] =
 	"  --memory-limit SIZE   what clean memory of images may take on this host [no limit]\n"
 	"  --image-memory-limit SIZE\n"
 	"                        the same for each image                          [no limit]\n"
+	"  --memory-reserve SIZE memory that sandboxes never get        [5 %, at least 256M]\n"
+	"  --max-sandboxes N     how many may run at once                 [what memory allows]\n"
+	"  --queue N             how many creates, wakes and forks may wait for room     [256]\n"
+	"  --queue-timeout SEC   and how long                                             [20]\n"
+	"  --warm-vms N          VMs kept ready for each template in use, 0 to 64          [2]\n"
+	"  --warm-total N        and for all of them, 0 to 64                              [8]\n"
+	"  --warm-idle SEC       until a template is not in use any more                 [300]\n"
 	"  --offer-network       a client that allows a sandbox the internet wants it a network, as\n"
 	"                        with E2B; otherwise it has to ask for one by rules\n"
 	"  --doctor              print what this host has and lacks as JSON, and end\n"
@@ -111,6 +118,13 @@ enum {
 	OPT_NO_UFFD,
 	OPT_MEMORY_LIMIT,
 	OPT_IMAGE_LIMIT,
+	OPT_MEMORY_RESERVE,
+	OPT_MAX_SANDBOXES,
+	OPT_QUEUE,
+	OPT_QUEUE_TIMEOUT,
+	OPT_WARM_VMS,
+	OPT_WARM_TOTAL,
+	OPT_WARM_IDLE,
 	OPT_OFFER_NETWORK,
 	OPT_DOCTOR,
 	OPT_VERSION,
@@ -139,6 +153,13 @@ static const struct option options[] = {
 	{"no-userfaultfd", no_argument, NULL, OPT_NO_UFFD},
 	{"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
 	{"image-memory-limit", required_argument, NULL, OPT_IMAGE_LIMIT},
+	{"memory-reserve", required_argument, NULL, OPT_MEMORY_RESERVE},
+	{"max-sandboxes", required_argument, NULL, OPT_MAX_SANDBOXES},
+	{"queue", required_argument, NULL, OPT_QUEUE},
+	{"queue-timeout", required_argument, NULL, OPT_QUEUE_TIMEOUT},
+	{"warm-vms", required_argument, NULL, OPT_WARM_VMS},
+	{"warm-total", required_argument, NULL, OPT_WARM_TOTAL},
+	{"warm-idle", required_argument, NULL, OPT_WARM_IDLE},
 	{"offer-network", no_argument, NULL, OPT_OFFER_NETWORK},
 	{"doctor", no_argument, NULL, OPT_DOCTOR},
 	{"version", no_argument, NULL, OPT_VERSION},
@@ -210,6 +231,48 @@ static int take_limit(const char *name, const char *value, uint64_t *ret)
 	return -1;
 }
 
+static int take_count(const char *name, const char *value, unsigned max, unsigned *ret)
+{
+	uint64_t v;
+
+	if (str_to_u64(value, &v) < 0 || v > max) {
+		fprintf(stderr, "dormd: --%s: '%s' is not a number from 0 to %u\n", name, value,
+			max);
+		return 2;
+	}
+	*ret = (unsigned)v;
+	return -1;
+}
+
+/* Who is let in, and what is kept ready. Return: as take_option() */
+static int take_admission_option(int opt, struct host_config *c)
+{
+	unsigned ms = 0;
+	int r;
+
+	switch (opt) {
+	case OPT_MEMORY_RESERVE:
+		return take_limit("memory-reserve", optarg, &c->memory_reserve);
+	case OPT_MAX_SANDBOXES:
+		return take_count("max-sandboxes", optarg, 100000, &c->max_sandboxes);
+	case OPT_QUEUE:
+		return take_count("queue", optarg, 100000, &c->queue_max);
+	case OPT_QUEUE_TIMEOUT:
+		return parse_seconds("queue-timeout", optarg, &c->queue_ms);
+	case OPT_WARM_VMS:
+		return take_count("warm-vms", optarg, 64, &c->warm_max);
+	case OPT_WARM_TOTAL:
+		return take_count("warm-total", optarg, 64, &c->warm_total);
+	case OPT_WARM_IDLE:
+		r = parse_seconds("warm-idle", optarg, &ms);
+		c->warm_idle_s = ms / 1000;
+		return r;
+	default:
+		fputs("Try 'dormd --help'.\n", stderr);
+		return 2;
+	}
+}
+
 /* How memory is served. Return: as take_option() */
 static int take_pager_option(int opt, struct host_config *c)
 {
@@ -227,8 +290,7 @@ static int take_pager_option(int opt, struct host_config *c)
 	case OPT_IMAGE_LIMIT:
 		return take_limit("image-memory-limit", optarg, &c->image_limit);
 	default:
-		fputs("Try 'dormd --help'.\n", stderr);
-		return 2;
+		return take_admission_option(opt, c);
 	}
 }
 

@@ -259,6 +259,7 @@ void sandbox_take_down(struct sandbox *sb)
 	channel_close(sandbox_withdraw(sb));
 	if (sb->vmm) {
 		sandbox_refine_at_end(sb);
+		host_learn_memory(sb);
 		if (vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0)
 			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,
 				  (int)vmm_pid(sb->vmm));
@@ -275,6 +276,7 @@ void sandbox_take_down(struct sandbox *sb)
 	pthread_mutex_lock(&sb->info);
 	sb->record.vm = (struct vmm_identity){0};
 	pthread_mutex_unlock(&sb->info);
+	admission_changed(sb->host->admission);
 }
 
 /* What the pager knows of a failure is closer to the cause than a guest that does not answer. */

@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "sandbox/pool.h"
 
 #define MAX_SLEEP_MS 60000
 #define STACK_BYTES  (512u << 10)
@@ -160,6 +161,8 @@ static void vm_died(struct host *host, void *arg)
 			vmm_exit_reason(sb->vmm, why, sizeof(why));
 			sandbox_fail_asking_pager(sb, why);
 		}
+		if (sb->pooled)
+			pool_recheck(host->pool);
 		pthread_mutex_unlock(&sb->op);
 	}
 	watch_free(host, w);

@@ -3,8 +3,8 @@
 /*
  * private.h - the insides of this folder: struct host, struct sandbox, who may do what
  *
- * Lock order: sandbox.op, then sandbox.disk, then host.lock, then sandbox.info; host.pager_lock
- * last of all.
+ * Lock order: sandbox.op, then sandbox.disk, then the lock of admission.c, then host.lock, then
+ * sandbox.info; host.pager_lock last of all. Nothing is taken with the lock of pool.c held.
  *
  *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
  *                  holder alone changes vmm, memory_fd, manifest and makes transitions.
@@ -27,6 +27,7 @@
 #include "image/store.h"
 #include "net/client.h"
 #include "pager/client.h"
+#include "sandbox/admission.h"
 #include "sandbox/build.h"
 #include "sandbox/host.h"
 #include "sandbox/pager-process.h"
@@ -53,6 +54,7 @@ struct sandbox {
 
 	struct record record; /* info to read; op and info to change */
 	bool gone;	      /* info */
+	bool pooled;	      /* op and info to change: kept ready by pool.c, nobody's yet */
 
 	int dirfd;  /* sandboxes/<id>; constant */
 	char *path; /* the same, absolute; constant */
@@ -117,6 +119,9 @@ struct host {
 	enum pager_mode pager_mode;
 	struct pager_process_options pager_options;
 
+	struct admission *admission; /* locks for itself; see its head */
+	struct pool *pool;	     /* locks for itself */
+
 	pthread_mutex_t lock;
 	struct sandbox **sandboxes; /* lock; creation order */
 	size_t n_sandboxes, cap_sandboxes;
@@ -159,6 +164,9 @@ struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *
 /** sandbox_insert() / sandbox_remove() - the table's own reference */
 int sandbox_insert(struct sandbox *sb);
 void sandbox_remove(struct sandbox *sb);
+
+/** sandbox_move_to_end() - of the table, which is in the order of creation: it is somebody's now */
+void sandbox_move_to_end(struct sandbox *sb);
 
 /** sandbox_set_state() - op held; asserts the table; writes the record */
 int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable);
@@ -233,6 +241,12 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 			const struct sandbox_memory_options *memory, struct problem *problem,
 			char ret_id[ID_LEN + 1], struct sandbox_timings *timings);
 
+/** sandbox_create_warm() - the same with a VM that is kept ready for @like's template, of which @from
+ *  is the directory. Return: 1: there it is; 0: there was none that could be used */
+int sandbox_create_warm(struct host *host, int from, const struct record *like,
+			const struct sandbox_memory_options *memory, char ret_id[ID_LEN + 1],
+			struct sandbox_timings *timings);
+
 /** sandbox_clone_memory() - op held, new: link the memory directory @from as its memory-0 */
 int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem);
 
@@ -271,6 +285,31 @@ void sandbox_ask_pager(struct sandbox *sb, struct problem *problem);
 
 /** sandbox_take_down() - op held: end the VM and its session with the pager; fine without any */
 void sandbox_take_down(struct sandbox *sb);
+
+/* ---- admit.c ----------------------------------------------------------------------------------
+ */
+
+int host_admission_new(struct host *host, const struct host_config *config);
+
+/**
+ * host_admit() - wait until there is room for one more, and a turn. No lock held
+ * @verb: "another sandbox", "a fork": for people
+ * @template_id: of which; @least: bytes that it takes at least, as far as the caller knows
+ * Return: as admission_enter(); then host_admitted() is owed
+ */
+int host_admit(struct host *host, const char *verb, const char *template_id, uint64_t least,
+	       struct problem *problem, struct admission_ticket *ret);
+
+/** host_admitted() - it is up; @id NULL: it came to nothing. Fine when nothing is owed */
+void host_admitted(struct host *host, struct admission_ticket *t, const char *id);
+
+/** host_learn_memory() - op held, its VM is about to be ended: what it held tells about others */
+void host_learn_memory(struct sandbox *sb);
+
+/* For the daemon's figures. */
+int admission_metrics(struct host *host, struct buf *b);
+/** admission_check() - can anybody wait? Return: 0; -EAGAIN with a 503 */
+int admission_check(struct host *host, struct problem *problem);
 
 /* ---- disks.c ----------------------------------------------------------------------------------
  */

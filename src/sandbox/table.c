@@ -140,6 +140,19 @@ void sandbox_remove(struct sandbox *sb)
 		sandbox_unref(sb);
 }
 
+void sandbox_move_to_end(struct sandbox *sb)
+{
+	struct host *host = sb->host;
+	size_t n = 0;
+	LOCK_SCOPE(&host->lock);
+
+	for (size_t i = 0; i < host->n_sandboxes; i++)
+		if (host->sandboxes[i] != sb)
+			host->sandboxes[n++] = host->sandboxes[i];
+	if (n < host->n_sandboxes)
+		host->sandboxes[n] = sb;
+}
+
 struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *problem)
 {
 	LOCK_SCOPE(&host->lock);
