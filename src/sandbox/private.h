@@ -65,6 +65,8 @@ struct sandbox {
 	unsigned net_deaths;	  /* op; one soon after the other */
 	int memory_fd;		  /* op; the image's resident memory, -1 without a VM */
 	int agent_fd;		  /* op; to the agent's port of a VM that has not run yet, or -1 */
+	struct channel *greeted;  /* op; to a guest that answered and has not been repaired, or NULL
+				   */
 	atomic_int pager_pid;	  /* which pager serves it; 0: none does */
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
@@ -261,7 +263,7 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 		     struct problem *problem, struct sandbox_timings *timings);
 
 /** sandbox_stage() - op held, being created: the first half of sandbox_bring_up(), up to a VM that is
- *  paused with its device state loaded. What a failure leaves goes with sandbox_discard() */
+ *  loaded, has answered once and is paused. What a failure leaves goes with sandbox_discard() */
 int sandbox_stage(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings);
 
 /** sandbox_go() - op held, staged: the second half. A failure leaves it to sandbox_discard() */

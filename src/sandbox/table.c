@@ -91,6 +91,7 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 	if (sb->stalled)
 		atomic_fetch_sub(&sb->host->n_stalled, 1);
 	channel_free(sb->channel);
+	channel_free(sb->greeted);
 	vmm_free(sb->vmm);
 	net_process_forget(&sb->net);
 	fd_close(sb->agent_fd);
