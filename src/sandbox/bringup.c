@@ -476,6 +476,8 @@ static int rehearse(struct sandbox *sb, struct problem *problem)
 
 	if (r == 0)
 		r = greet(sb, take_fd(sb->agent_fd), limits->answer_ms, problem, &sb->greeted);
+	if (r == 0) /* a request like any other, of which nothing is kept */
+		json_decref(agent_last_repair(sb->greeted, deadline_after_ms(REPORT_MS)));
 	if (r == 0)
 		r = vmm_pause(sb->vmm, deadline_after_ms(limits->pause_ms), problem);
 	return error_trace(r);

@@ -83,8 +83,9 @@ void pool_rate_add(struct pool_rate *r, unsigned n, uint64_t now_ns)
 	for (uint64_t i = 0; i < MIN(halvings, 64ull); i++)
 		r->per_s /= 2;
 	r->when_ns += halvings * HALF_NS;
-	/* at a steady rate the sum of all that is left of earlier ones is that rate */
-	r->per_s += n / (2 * (double)(HALF_NS / NSEC_PER_SEC));
+	/* at a steady rate it moves between 2/3 and 4/3 of that, as what came since the last
+	 * halving counts in full */
+	r->per_s += n / (1.5 * (double)(HALF_NS / NSEC_PER_SEC));
 }
 
 unsigned pool_demand(double per_s, uint64_t make_ns, unsigned max)
