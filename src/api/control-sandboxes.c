@@ -153,8 +153,11 @@ static json_t *with_traffic(struct request *q, const char *id, json_t *sandbox)
 
 static int create(struct request *q, struct reply *y, bool secure)
 {
-	struct sandbox_options o = {
-		.template_id = "base", .timeout_s = DEFAULT_TIMEOUT_S, .secure = secure};
+	struct sandbox_options o = {.template_id = "base",
+				    .timeout_s = DEFAULT_TIMEOUT_S,
+				    .secure = secure,
+				    .abandoned = request_is_abandoned,
+				    .userdata = q};
 	struct sandbox_timings t = {0};
 	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
 	json_t *made, *network = NULL;

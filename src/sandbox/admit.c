@@ -91,18 +91,22 @@ static uint64_t first_guess(struct host *host, const char *template_id)
 	return START_BYTES + snapshots_working_set_pages(host, id) * DORM_PAGE_SIZE;
 }
 
-int host_admit(struct host *host, const char *verb, const char *template_id, uint64_t least,
-	       struct problem *problem, struct admission_ticket *ret)
+int host_admit(struct host *host, const struct admit_ask *q, struct problem *problem,
+	       struct admission_ticket *ret)
 {
 	char what[128];
-	struct admission_ask ask = {.what = what, .template = template_id, .least = least};
+	const struct admission_ask ask = {.what = what,
+					  .template = q->template_id,
+					  .start = first_guess(host, q->template_id),
+					  .least = q->least,
+					  .abandoned = q->abandoned,
+					  .userdata = q->userdata};
 	int r;
 
-	(void)snprintf(what, sizeof(what), "%s of %.63s", verb, template_id); /* fits */
-	ask.start = first_guess(host, template_id);
+	(void)snprintf(what, sizeof(what), "%s of %.63s", q->verb, q->template_id); /* fits */
 	r = admission_enter(host->admission, &ask, problem, ret);
 	if (r == -ECANCELED)
-		problem_set(problem, 503, "dormd is ending");
+		problem_set(problem, 503, "dormd is ending, or its client is gone");
 	return r;
 }
 

@@ -103,6 +103,7 @@ struct fork_job {
 /* Each waits for room and its turn, and until then holds nothing. */
 static int fork_one(struct fork_job *job, const struct record *like, struct sandbox_fork *f)
 {
+	const struct admit_ask ask = {.verb = "a fork", .template_id = like->template_id};
 	struct admission_ticket ticket = {0};
 	int r = atomic_load(&job->refused);
 
@@ -111,7 +112,7 @@ static int fork_one(struct fork_job *job, const struct record *like, struct sand
 		problem_code(&f->problem, ADMISSION_CODE);
 		return r;
 	}
-	r = host_admit(job->host, "a fork", like->template_id, 0, &f->problem, &ticket);
+	r = host_admit(job->host, &ask, &f->problem, &ticket);
 	if (r < 0) {
 		atomic_store(&job->refused, r);
 		return r;

@@ -293,14 +293,20 @@ void sandbox_take_down(struct sandbox *sb);
 
 int host_admission_new(struct host *host, const struct host_config *config);
 
+struct admit_ask {
+	const char *verb;	 /* "another sandbox", "a fork": for people */
+	const char *template_id; /* of which */
+	uint64_t least;		 /* bytes that it takes at least, as far as the caller knows */
+	bool (*abandoned)(void *userdata); /* asked now and then while it waits; may be NULL */
+	void *userdata;
+};
+
 /**
  * host_admit() - wait until there is room for one more, and a turn. No lock held
- * @verb: "another sandbox", "a fork": for people
- * @template_id: of which; @least: bytes that it takes at least, as far as the caller knows
  * Return: as admission_enter(); then host_admitted() is owed
  */
-int host_admit(struct host *host, const char *verb, const char *template_id, uint64_t least,
-	       struct problem *problem, struct admission_ticket *ret);
+int host_admit(struct host *host, const struct admit_ask *ask, struct problem *problem,
+	       struct admission_ticket *ret);
 
 /** host_admitted() - it is up; @id NULL: it came to nothing. Fine when nothing is owed */
 void host_admitted(struct host *host, struct admission_ticket *t, const char *id);

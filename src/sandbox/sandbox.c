@@ -96,6 +96,10 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			      .metadata = options->metadata,
 			      .envs = options->envs,
 			      .network = options->network};
+	const struct admit_ask ask = {.verb = "another sandbox",
+				      .template_id = options->template_id,
+				      .abandoned = options->abandoned,
+				      .userdata = options->userdata};
 	struct admission_ticket ticket = {0};
 	char snapshot_id[ID_LEN + 1];
 	int r;
@@ -109,7 +113,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 		traffic_token_new(like.traffic_token);
 	r = snapshot_resolve(host, options->template_id, problem, snapshot_id);
 	if (r == 0)
-		r = host_admit(host, "another sandbox", options->template_id, 0, problem, &ticket);
+		r = host_admit(host, &ask, problem, &ticket);
 	if (r < 0)
 		return r;
 	like.end_ns = sandbox_end_after(options->timeout_s); /* from when it is there */
@@ -281,7 +285,7 @@ static int admit_wake(struct host *host, const char *id, struct problem *problem
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
 	char template_id[sizeof(sb->record.template_id)];
-	uint64_t least;
+	struct admit_ask ask = {.verb = "a sandbox", .template_id = template_id};
 	bool asleep;
 
 	if (!sb)
@@ -289,10 +293,10 @@ static int admit_wake(struct host *host, const char *id, struct problem *problem
 	pthread_mutex_lock(&sb->info);
 	asleep = sb->record.state == SANDBOX_ASLEEP;
 	memcpy(template_id, sb->record.template_id, sizeof(template_id));
-	least = sb->manifest.stats.pages_stored *
-		DORM_PAGE_SIZE; /* what it wrote last is its own */
+	/* what it wrote last is its own */
+	ask.least = sb->manifest.stats.pages_stored * DORM_PAGE_SIZE;
 	pthread_mutex_unlock(&sb->info);
-	return asleep ? host_admit(host, "a sandbox", template_id, least, problem, ticket) : 0;
+	return asleep ? host_admit(host, &ask, problem, ticket) : 0;
 }
 
 int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,

@@ -98,6 +98,9 @@ struct sandbox_options {
 				    {"internet": bool, "allow": [...], "deny": [...]} */
 	struct sandbox_memory_options memory;
 	bool private_traffic;  /* requests to its ports have to show a token: sandbox/traffic.h */
+	bool (*abandoned)(void *userdata); /* asked while it waits for room: is nobody there any
+					      more? NULL: somebody is */
+	void *userdata;
 	const char *mask_host; /* what servers in it see as Host, ${PORT} replaced; NULL: the
 				  client's */
 };
