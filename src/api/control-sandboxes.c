@@ -26,9 +26,10 @@ static json_t *ms(uint64_t ns)
 
 static json_t *describe_timings(const struct sandbox_timings *t)
 {
-	return json_pack("{s:o, s:{s:o, s:o, s:o, s:o, s:o}}", "totalMs", ms(t->total_ns), "phases",
-			 "image", ms(t->image_ns), "vmm", ms(t->vmm_ns), "load", ms(t->load_ns),
-			 "answer", ms(t->answer_ns), "repair", ms(t->repair_ns));
+	return json_pack("{s:o, s:o, s:b, s:{s:o, s:o, s:o, s:o, s:o}}", "totalMs", ms(t->total_ns),
+			 "queueMs", ms(t->queue_ns), "warm", (int)t->warm, "phases", "image",
+			 ms(t->image_ns), "vmm", ms(t->vmm_ns), "load", ms(t->load_ns), "answer",
+			 ms(t->answer_ns), "repair", ms(t->repair_ns));
 }
 
 static json_t *describe_save(const struct sandbox_save_timings *t)
@@ -128,7 +129,8 @@ static int read_traffic(struct request *q, struct problem *problem, struct sandb
 		r = fields_text(network, "maskRequestHost", TRAFFIC_HOST_MAX, problem,
 				&o->mask_host);
 	if (r == 0 && o->mask_host && !http1_is_value(o->mask_host)) {
-		problem_set(problem, 400, "network.maskRequestHost: must not have control characters");
+		problem_set(problem, 400,
+			    "network.maskRequestHost: must not have control characters");
 		r = -EINVAL;
 	}
 	o->private_traffic = !is_public;
@@ -151,8 +153,11 @@ static json_t *with_traffic(struct request *q, const char *id, json_t *sandbox)
 
 static int create(struct request *q, struct reply *y, bool secure)
 {
-	struct sandbox_options o = {
-		.template_id = "base", .timeout_s = DEFAULT_TIMEOUT_S, .secure = secure};
+	struct sandbox_options o = {.template_id = "base",
+				    .timeout_s = DEFAULT_TIMEOUT_S,
+				    .secure = secure,
+				    .abandoned = request_is_abandoned,
+				    .userdata = q};
 	struct sandbox_timings t = {0};
 	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
 	json_t *made, *network = NULL;
@@ -419,10 +424,10 @@ static json_t *describe_fork(struct request *q, const struct sandbox_fork *f,
 	json_t *e;
 
 	if (f->result == 0)
-		return json_pack("{s:o}", "sandbox",
-				 with_traffic(q, f->id,
-					      describe_sandbox(f->id, template_id, f->token,
-							       &f->timings)));
+		return json_pack(
+			"{s:o}", "sandbox",
+			with_traffic(q, f->id,
+				     describe_sandbox(f->id, template_id, f->token, &f->timings)));
 	e = json_pack("{s:{s:i, s:s}}", "error", "code", f->problem.status, "message",
 		      f->problem.message);
 	return e;
@@ -453,8 +458,8 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 		return r;
 	}
 	forks = calloc(count, sizeof(*forks));
-	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &memory,
-				 network, &y->problem, forks)
+	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &memory, network,
+				 &y->problem, forks)
 		  : -ENOMEM;
 	json_decref(network);
 	all = r == 0 ? json_array() : NULL;

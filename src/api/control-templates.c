@@ -170,9 +170,16 @@ static int warm_task(struct job *job, struct host *host, void *arg, struct probl
 int control_template_warm(struct request *q, struct reply *y)
 {
 	struct warm *w;
+	uint64_t vms = 0;
 	bool full = false;
 	int r = fields_bool(q->json, "full", &y->problem, &full);
 
+	if (r == 0 && json_object_get(q->json, "vms")) {
+		r = fields_uint(q->json, "vms", 0, 64, &y->problem, &vms);
+		if (r == 0)
+			r = host_keep_warm(q->host, q->args[0], (unsigned)vms, &y->problem);
+		return r < 0 ? r : reply_json(y, 200, json_pack("{s:I}", "vms", (json_int_t)vms));
+	}
 	if (r == 0)
 		r = snapshots_exists(q->host, q->args[0], &y->problem);
 	if (r < 0)

@@ -2,6 +2,7 @@
 #include "api/request.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,6 +26,19 @@ bool request_is_local(struct request *q)
 
 	return info && getsockname(info->connect_fd, (struct sockaddr *)&a, &len) == 0 &&
 	       a.ss_family == AF_UNIX;
+}
+
+bool request_is_abandoned(void *userdata)
+{
+	const struct request *q = userdata;
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(q->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct pollfd p = {.events = POLLRDHUP};
+
+	if (!info)
+		return false;
+	p.fd = info->connect_fd;
+	return poll(&p, 1, 0) == 1 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
 }
 
 int reply_json(struct reply *y, int status, json_t *json)
@@ -90,6 +104,8 @@ void reply_error(struct reply *y, int r)
 	json_decref(y->json);
 	y->status = y->problem.status ? y->problem.status : 500;
 	y->json = json_pack("{s:i, s:s}", "code", y->status, "message", y->problem.message);
+	if (y->json && y->problem.code)
+		(void)json_object_set_new(y->json, "error_code", json_string(y->problem.code));
 	if (y->json && y->problem.hint[0])
 		(void)json_object_set_new(y->json, "hint", json_string(y->problem.hint));
 }

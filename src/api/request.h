@@ -72,6 +72,9 @@ const char *request_query(struct request *q, const char *name);
  */
 bool request_is_local(struct request *q);
 
+/** request_is_abandoned() - has its client hung up? @q: a struct request */
+bool request_is_abandoned(void *q);
+
 /** reply_json() - status and body; steals @json. Return: 0; -ENOMEM when @json is NULL */
 int reply_json(struct reply *y, int status, json_t *json);
 

@@ -60,7 +60,6 @@ struct settings {
 	const char *socket;
 	const char *listen, *api_key;	/* both or neither */
 	struct settings_list seal_keys; /* their sources */
-	unsigned warm_idle_ms;
 	bool jail_required; /* start only where VMs can be shut in */
 
 	/* of this run alone; not in the file */

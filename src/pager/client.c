@@ -287,6 +287,8 @@ static json_t *open_request(const char *session, bool zero, bool keys, uint64_t 
 		r |= json_object_set_new(q, "wait", json_false());
 	if (o->no_prefetch)
 		r |= json_object_set_new(q, "prefetch", json_false());
+	if (o->no_record)
+		r |= json_object_set_new(q, "record", json_false());
 	if (r) {
 		json_decref(q);
 		return NULL;

@@ -70,6 +70,7 @@ struct pager_open_options {
 	enum pager_load load;
 	bool is_private;  /* no other VM will run from this image */
 	bool no_prefetch; /* not the working set either, unless @load says so */
+	bool no_record;	  /* it is not to be the one whose working set is recorded */
 };
 
 struct pager_session {

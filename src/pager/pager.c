@@ -349,7 +349,7 @@ int pager_open(struct pager *p, const struct pager_request *q, struct problem *p
 		resident_keep(r, true);
 		s->full = 1;
 	}
-	e = start_recording(s); /* before anything is brought for it */
+	e = q->no_record ? 0 : start_recording(s); /* before anything is brought for it */
 	if (e == 0)
 		e = start_loading(p, s, q->prefetch ? q->set : NULL,
 				  s->mode == SESSION_EAGER ? JOB_FULL : q->what);

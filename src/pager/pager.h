@@ -101,6 +101,7 @@ struct pager_request {
 	struct image *image;
 	enum session_mode mode;	 /* AUTO: see pager_open() */
 	bool exclusive;		 /* no other VM will ever run from this image */
+	bool no_record;		 /* its working set is not to be recorded */
 	struct image *base;	 /* what it once ran from, or NULL */
 	struct working_set *set; /* of the image, or NULL; may be moved into the session */
 	bool prefetch;		 /* load the set in the background */

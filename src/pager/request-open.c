@@ -257,6 +257,7 @@ int request_open(struct control *c, const json_t *request, const int fds[WIRE_MA
 	q.mode = (enum session_mode)mode;
 	q.what = (enum job_what)what;
 	q.exclusive = json_is_true(json_object_get(request, "private"));
+	q.no_record = json_is_false(json_object_get(request, "record"));
 	r = open_session(c, &q, fds[0], problem, &d);
 	if (r < 0)
 		return r;

@@ -119,7 +119,8 @@ static void test_open_request(void **state)
 	const struct pager_open_options options = {.mode = PAGER_MODE_OVERLAY,
 						   .load = PAGER_LOAD_FULL,
 						   .is_private = true,
-						   .no_prefetch = true};
+						   .no_prefetch = true,
+						   .no_record = true};
 	struct pager_session s;
 	struct peer p;
 	json_t *q;
@@ -134,6 +135,7 @@ static void test_open_request(void **state)
 	assert_string_equal(text_of(q, "load"), "full");
 	assert_true(json_is_true(json_object_get(q, "private")));
 	assert_true(json_is_false(json_object_get(q, "prefetch")));
+	assert_true(json_is_false(json_object_get(q, "record")));
 	assert_int_equal(p.n_request_fds, 1);
 	assert_int_equal(s.mode, PAGER_MODE_OVERLAY);
 	assert_int_equal(s.reg, PAGER_REGISTER_MINOR);

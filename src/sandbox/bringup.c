@@ -166,15 +166,18 @@ static void log_repair(const struct sandbox *sb, struct channel *ch)
 	json_decref(steps);
 }
 
-int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct problem *problem,
-		    struct sandbox_timings *timings)
+/* Until the agent has answered once. A staged one has already. */
+static int greet(struct sandbox *sb, int first_fd, unsigned answer_ms, struct problem *problem,
+		 struct channel **ret)
 {
-	_cleanup_(channel_freep) struct channel *ch = NULL;
-	uint64_t t0 = clock_now_ns(), t1;
 	int r;
 
+	if (sb->greeted) {
+		*ret = take_ptr(sb->greeted);
+		return 0;
+	}
 	r = channel_connect(vmm_agent_socket(sb->vmm), first_fd, vmm_pidfd(sb->vmm),
-			    deadline_after_ms(answer_ms), &ch);
+			    deadline_after_ms(answer_ms), ret);
 	if (r == -ECONNRESET) {
 		say_ended(sb, problem);
 	} else if (r == -ETIMEDOUT) {
@@ -183,6 +186,16 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 	} else if (r < 0) {
 		problem_errno(problem, r, "connecting to the agent of sandbox %s", sb->record.id);
 	}
+	return error_trace(r);
+}
+
+int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct problem *problem,
+		    struct sandbox_timings *timings)
+{
+	_cleanup_(channel_freep) struct channel *ch = NULL;
+	uint64_t t0 = clock_now_ns(), t1;
+	int r = greet(sb, first_fd, answer_ms, problem, &ch);
+
 	if (r < 0)
 		return error_trace(r);
 	t1 = clock_now_ns();
@@ -268,14 +281,17 @@ void sandbox_take_down(struct sandbox *sb)
 	const unsigned close_ms = atomic_load(&sb->doomed) ? DOOMED_SESSION_MS : SESSION_MS;
 
 	channel_close(sandbox_withdraw(sb));
+	channel_close(take_ptr(sb->greeted));
 	if (sb->vmm) {
 		sandbox_refine_at_end(sb);
+		host_learn_memory(sb);
 		if (vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0)
 			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,
 				  (int)vmm_pid(sb->vmm));
 		sb->vmm = vmm_free(sb->vmm);
 	}
 	sandbox_network_stop(sb);
+	sb->agent_fd = fd_close(sb->agent_fd);
 	sb->memory_fd = fd_close(sb->memory_fd);
 	if (atomic_load(&sb->pager_pid))
 		(void)pager_client_close_session(sb->host->pager, sb->record.id,
@@ -285,6 +301,7 @@ void sandbox_take_down(struct sandbox *sb)
 	pthread_mutex_lock(&sb->info);
 	sb->record.vm = (struct vmm_identity){0};
 	pthread_mutex_unlock(&sb->info);
+	admission_changed(sb->host->admission);
 }
 
 /* What the pager knows of a failure is closer to the cause than a guest that does not answer. */
@@ -321,11 +338,15 @@ static void hint_console(struct sandbox *sb, struct problem *problem)
 		problem_hint(problem, "the guest's console ends with: %.180s", last);
 }
 
-static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
-		    uint32_t cpus, const struct sandbox_memory_options *how, pid_t *ret_served_by,
-		    struct problem *problem, struct sandbox_timings *t)
+/*
+ * The first half: the pager serves, the VM has its device state and is paused. A kernel that boots
+ * runs already.
+ */
+static int stage(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes, uint32_t cpus,
+		 const struct sandbox_memory_options *how, pid_t *ret_served_by,
+		 struct problem *problem, struct sandbox_timings *t)
 {
-	_cleanup_fd_ int memory_dirfd = -1, agent_fd = -1;
+	_cleanup_fd_ int memory_dirfd = -1;
 	struct pager_session session;
 	uint64_t t0 = clock_now_ns(), t1;
 	char memory[32];
@@ -352,39 +373,49 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 	r = op_step(sb, STEP_START);
 	if (r == 0)
 		r = start_vmm(sb, boot, &session, memory_bytes, cpus, problem);
-	if (r < 0)
-		return r;
-	r = sandbox_network_start(sb, problem); /* ready before the guest is */
-	if (r < 0)
-		return r;
 	t0 = clock_now_ns();
 	t->vmm_ns += t0 - t1;
-	if (!boot) {
-		/* The port was connected when the state was saved: it must be so again before it is
-		 * loaded, or the guest has to deal with a hang-up and a new connection first. */
-		agent_fd = channel_dial(vmm_agent_socket(sb->vmm));
-		r = op_step(sb, STEP_LOAD);
-		if (r == 0)
-			r = load_device(sb, memory_dirfd, problem);
-		t->load_ns += clock_now_ns() - t0;
-		if (r == 0)
-			r = op_step(sb, STEP_RESUME);
-		if (r == 0) {
-			t0 = clock_now_ns();
-			r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms),
-				       problem);
-			t->answer_ns += clock_now_ns() - t0;
-		}
-		if (r < 0)
-			return r;
-	}
-	r = op_step(sb, STEP_ANSWER);
-	if (r < 0)
+	if (r < 0 || boot)
 		return r;
-	r = sandbox_connect(sb, take_fd(agent_fd),
-			    boot ? sb->host->limits.boot_ms : sb->host->limits.answer_ms, problem,
-			    t);
+	/* The port was connected when the state was saved: it must be so again before it is loaded,
+	 * or the guest has to deal with a hang-up and a new connection first. */
+	sb->agent_fd = channel_dial(vmm_agent_socket(sb->vmm));
+	r = op_step(sb, STEP_LOAD);
+	if (r == 0)
+		r = load_device(sb, memory_dirfd, problem);
+	t->load_ns += clock_now_ns() - t0;
+	return r;
+}
+
+/* The second half: it runs, answers, and is who it is to be. */
+static int go(struct sandbox *sb, bool boots, struct problem *problem, struct sandbox_timings *t)
+{
+	uint64_t t0 = clock_now_ns();
+	int r = sandbox_network_start(sb, problem); /* ready before the guest is */
+
+	t->vmm_ns += clock_now_ns() - t0;
+	if (r == 0 && !boots)
+		r = op_step(sb, STEP_RESUME);
+	t0 = clock_now_ns();
+	if (r == 0 && !boots)
+		r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
+	t->answer_ns += clock_now_ns() - t0;
+	if (r == 0)
+		r = op_step(sb, STEP_ANSWER);
+	if (r == 0)
+		r = sandbox_connect(sb, take_fd(sb->agent_fd),
+				    boots ? sb->host->limits.boot_ms : sb->host->limits.answer_ms,
+				    problem, t);
 	return r < 0 ? r : sandbox_network_await(sb, problem);
+}
+
+static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
+		    uint32_t cpus, const struct sandbox_memory_options *how, pid_t *ret_served_by,
+		    struct problem *problem, struct sandbox_timings *t)
+{
+	int r = stage(sb, boot, memory_bytes, cpus, how, ret_served_by, problem, t);
+
+	return r < 0 ? r : go(sb, boot != NULL, problem, t);
 }
 
 /* Did the pager die under our hands? Then the next one knows nothing of this VM, or has ended it.
@@ -404,6 +435,11 @@ static int check_accel(struct sandbox *sb, struct problem *problem)
 		    sb->manifest.accel, sb->host->accel);
 	problem_hint(problem, "run it on a host with usable KVM; see `dorm doctor`");
 	return -ENOTSUP;
+}
+
+static void add_up(struct sandbox_timings *t)
+{
+	t->total_ns = t->image_ns + t->vmm_ns + t->load_ns + t->answer_ns + t->repair_ns;
 }
 
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
@@ -428,8 +464,7 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 		if (r == 0)
 			r = monitor_watch(sb->host, sb);
 		if (r == 0) {
-			timings->total_ns = timings->image_ns + timings->vmm_ns + timings->load_ns +
-					    timings->answer_ns + timings->repair_ns;
+			add_up(timings);
 			return 0;
 		}
 		hint_console(sb, &local);
@@ -451,5 +486,52 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 	problem_errno(&local, r, "starting sandbox %s", sb->record.id);
 	if (problem && !problem_is_set(problem))
 		*problem = local;
+	return error_trace(r);
+}
+
+/*
+ * Under emulation most of a guest's first answer is translating code that has never run. It says and
+ * does nothing in which copies of a template could differ, the workload is frozen, and random
+ * numbers, clock and name are repaired after it as always: so that too can be had ahead.
+ */
+static int rehearse(struct sandbox *sb, struct problem *problem)
+{
+	const struct host_limits *limits = &sb->host->limits;
+	int r = vmm_resume(sb->vmm, deadline_after_ms(limits->pause_ms), problem);
+
+	if (r == 0)
+		r = greet(sb, take_fd(sb->agent_fd), limits->answer_ms, problem, &sb->greeted);
+	if (r == 0) /* a request like any other, of which nothing is kept */
+		json_decref(agent_last_repair(sb->greeted, deadline_after_ms(REPORT_MS)));
+	if (r == 0)
+		r = vmm_pause(sb->vmm, deadline_after_ms(limits->pause_ms), problem);
+	return error_trace(r);
+}
+
+int sandbox_stage(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings)
+{
+	static const struct sandbox_memory_options as_it_comes = {.no_record = true};
+	int r = check_accel(sb, problem);
+	pid_t served_by;
+
+	*timings = (struct sandbox_timings){0};
+	if (r == 0)
+		r = stage(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, &as_it_comes,
+			  &served_by, problem, timings);
+	if (r == 0)
+		r = rehearse(sb, problem);
+	if (r == 0)
+		r = monitor_watch(sb->host, sb);
+	add_up(timings);
+	return error_trace(r);
+}
+
+int sandbox_go(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings)
+{
+	int r;
+
+	*timings = (struct sandbox_timings){.warm = true};
+	r = go(sb, false, problem, timings);
+	add_up(timings);
 	return error_trace(r);
 }

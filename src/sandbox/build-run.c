@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "sandbox/pool.h"
 #include "guest/disk.h"
 #include "guest/root-build.h"
 
@@ -146,6 +147,7 @@ static int save_template(struct build *b, struct sandbox *sb, struct problem *pr
 		problem_errno(problem, r, "naming template %s", b->name);
 		(void)snapshot_delete(b->host->store->root_fd, final, NULL); /* the error counts */
 	}
+	pool_recheck(b->host->pool);
 	return error_trace(r);
 }
 

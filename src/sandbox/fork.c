@@ -18,10 +18,10 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "sandbox/pool.h"
 
 #define FORK_MAX	 1000u
 #define FORK_THREADS_MAX 8u
-#define FORK_FORECAST	 (40ull << 20) /* what one VMM takes before its guest has written much */
 
 /* Save a running sandbox, or clone a sleeping one, to @final. The sandbox goes on as it was. */
 static int copy_out(struct sandbox *sb, const char *verb, const char *final, const char *id,
@@ -96,6 +96,8 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 	}
 	if (r == 0)
 		(void)op_step(sb, STEP_REPLY);
+	if (name)
+		pool_recheck(host->pool);
 	return error_trace(r);
 }
 
@@ -107,7 +109,32 @@ struct fork_job {
 	struct sandbox_fork *forks;
 	unsigned count;
 	atomic_uint next;
+	atomic_int refused; /* by admission: the rest need not wait as long for the same answer */
 };
+
+/* Each waits for room and its turn, and until then holds nothing. */
+static int fork_one(struct fork_job *job, const struct record *like, struct sandbox_fork *f)
+{
+	const struct admit_ask ask = {.verb = "a fork", .template_id = like->template_id};
+	struct admission_ticket ticket = {0};
+	int r = atomic_load(&job->refused);
+
+	if (r < 0) {
+		problem_set(&f->problem, 503, "there was no room for the forks before this one");
+		problem_code(&f->problem, ADMISSION_CODE);
+		return r;
+	}
+	r = host_admit(job->host, &ask, &f->problem, &ticket);
+	if (r < 0) {
+		atomic_store(&job->refused, r);
+		return r;
+	}
+	r = sandbox_create_from(job->host, job->from, like, job->memory, &f->problem, f->id,
+				&f->timings);
+	f->timings.queue_ns = ticket.waited_ns;
+	host_admitted(job->host, &ticket, r == 0 ? f->id : NULL);
+	return r;
+}
 
 static void *fork_worker(void *arg)
 {
@@ -123,8 +150,7 @@ static void *fork_worker(void *arg)
 		if (like.token[0])
 			record_new_token(&like); /* the source's would open it to others */
 		memcpy(f->token, like.token, sizeof(f->token));
-		f->result = sandbox_create_from(job->host, job->from, &like, job->memory,
-						&f->problem, f->id, &f->timings);
+		f->result = fork_one(job, &like, f);
 	}
 	return NULL;
 }
@@ -142,29 +168,12 @@ static void fork_all(struct fork_job *job)
 		pthread_join(threads[i], NULL);
 }
 
-static int admit_forks(unsigned count, struct problem *problem)
+static int check_count(unsigned count, struct problem *problem)
 {
-	unsigned long long available = 0;
-	_cleanup_free_ char *text = NULL;
-	const char *p;
-
-	if (count < 1 || count > FORK_MAX) {
-		problem_set(problem, 400, "count: %u is not between 1 and %u", count, FORK_MAX);
-		return -EINVAL;
-	}
-	if (file_read(AT_FDCWD, "/proc/meminfo", 65536, &text, NULL) == 0 &&
-	    (p = strstr(text, "MemAvailable:")) &&
-	    sscanf(p, "MemAvailable: %llu", &available) == 1 &&
-	    (available << 10) < count * FORK_FORECAST) {
-		char need[16], have[16];
-
-		problem_set(problem, 503, "%u forks need about %s of memory, %s are available",
-			    count, str_format_bytes(count * FORK_FORECAST, need),
-			    str_format_bytes(available << 10, have));
-		problem_hint(problem, "fork fewer, or put other sandboxes to sleep");
-		return -ENOMEM;
-	}
-	return 0;
+	if (count >= 1 && count <= FORK_MAX)
+		return 0;
+	problem_set(problem, 400, "count: %u is not between 1 and %u", count, FORK_MAX);
+	return -EINVAL;
 }
 
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
@@ -177,7 +186,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	struct sandbox *sb;
 	_cleanup_work_ struct host *work = work_begin(host, problem);
 	char point[64], fork_id[ID_LEN + 1];
-	int r = work ? admit_forks(count, problem) : -EAGAIN;
+	int r = work ? check_count(count, problem) : -EAGAIN;
 
 	if (r < 0)
 		return r;

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "sandbox/pool.h"
 #include "sys/kvm.h"
 #include "sys/netns.h"
 #include "sys/tsc.h"
@@ -223,6 +224,8 @@ static int set_up(struct host *host, const struct host_config *config, struct pr
 		configure_pager(host);
 	if (r == 0)
 		r = monitor_start(host);
+	if (r == 0)
+		r = pool_start(host->pool);
 	return r;
 }
 
@@ -246,6 +249,16 @@ static void copy_config(struct host *host, const struct host_config *config)
 	};
 }
 
+static int set_up_admission(struct host *host, const struct host_config *config)
+{
+	const struct pool_options options = {.max = config->warm_max,
+					     .total = config->warm_total,
+					     .idle_s = config->warm_idle_ms / 1000};
+	int r = host_admission_new(host, config);
+
+	return r < 0 ? r : pool_new(host, &options, &host->pool);
+}
+
 int host_new(const struct host_config *config, struct problem *problem, struct host **ret)
 {
 	struct host *host = calloc(1, sizeof(*host));
@@ -263,7 +276,9 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	pthread_mutex_init(&host->pager_lock, &attr);
 	pthread_mutexattr_destroy(&attr);
 	pthread_mutex_init(&host->watch_lock, NULL);
-	r = set_up(host, config, problem);
+	r = set_up_admission(host, config);
+	if (r == 0)
+		r = set_up(host, config, problem);
 	if (r < 0) {
 		problem_errno(problem, r, "starting on %s", config->root);
 		host_free(host, false);
@@ -278,6 +293,7 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 void host_begin_stop(struct host *host)
 {
 	atomic_store(&host->stopping, true);
+	admission_stop(host->admission);
 	LOCK_SCOPE(&host->lock);
 	for (size_t i = 0; i < host->n_sandboxes; i++) {
 		struct sandbox *sb = host->sandboxes[i];
@@ -301,6 +317,7 @@ struct host *host_free(struct host *host, bool stop_pager)
 {
 	if (!host)
 		return NULL;
+	pool_stop(host->pool);
 	monitor_stop(host);
 	if (stop_pager && !any_process(host))
 		pager_process_stop(&host->pager_process);
@@ -309,6 +326,8 @@ struct host *host_free(struct host *host, bool stop_pager)
 		sandbox_unref(host->sandboxes[i]);
 	free(host->sandboxes);
 	builds_free(host);
+	pool_free(host->pool);
+	admission_free(host->admission);
 	pager_client_free(host->pager);
 	pager_process_deinit(&host->pager_process);
 	store_index_close(host->index);
@@ -357,5 +376,5 @@ int host_ready(struct host *host, struct problem *problem)
 			    left >> 20);
 		r = -EAGAIN;
 	}
-	return r;
+	return r < 0 ? r : admission_check(host, problem);
 }

@@ -78,6 +78,7 @@ struct host_config {
 	/* VMs kept ready (sandbox/pool.h) */
 	unsigned warm_max;   /* per template; 0: none */
 	unsigned warm_total; /* of all templates */
+	unsigned warm_idle_ms; /* none for a template that was not used for so long */
 };
 
 /* What is not said otherwise; paths and keys have no default. */
@@ -93,7 +94,8 @@ struct host_config {
 			      .queue_max = 256,                                                    \
 			      .queue_ms = 20000,                                                   \
 			      .warm_max = 2,                                                       \
-			      .warm_total = 8})
+			      .warm_total = 8,                                                     \
+			      .warm_idle_ms = 300000})
 
 /* What a task of minutes asks and tells. All of it may be NULL. */
 struct host_task {
@@ -143,6 +145,15 @@ int host_pager_upgrade(struct host *host, struct problem *problem, json_t **ret)
  */
 int host_warm(struct host *host, const char *id_or_name, bool full, const struct host_task *task,
 	      struct problem *problem, char ret_image_id[33]);
+
+/**
+ * host_keep_warm() - keep @n VMs of a template ready, whether it is used or not; 0: as usual
+ * Until said otherwise, or dormd ends.
+ */
+int host_keep_warm(struct host *host, const char *id_or_name, unsigned n, struct problem *problem);
+
+/** admission_status() - memory, queue, what is kept ready: new reference; NULL without memory */
+json_t *admission_status(struct host *host);
 
 /** host_metrics() - GET /metrics: Prometheus text of this daemon and its pager. The caller frees it
  */

@@ -79,6 +79,7 @@ static struct pager_open_options open_options(const struct sandbox *sb, bool boo
 	o.mode = memory->mode != PAGER_MODE_AUTO ? memory->mode : sb->host->pager_mode;
 	o.load = loads[memory->wait];
 	o.no_prefetch = memory->no_prefetch;
+	o.no_record = memory->no_record;
 	/* saved by a sleep: nobody else wakes from it, and most of it is its ancestor's */
 	o.is_private = sb->record.generation >= 1;
 	return o;

@@ -26,6 +26,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "sandbox/pool.h"
 
 #define MAX_SLEEP_MS 10000
 #define STACK_BYTES  (512u << 10)
@@ -161,6 +162,8 @@ static void vm_died(struct host *host, void *arg)
 			vmm_exit_reason(sb->vmm, why, sizeof(why));
 			sandbox_fail_asking_pager(sb, why);
 		}
+		if (sb->pooled)
+			pool_recheck(host->pool);
 		op_unlock(sb);
 	}
 	watch_free(host, w);

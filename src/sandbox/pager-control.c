@@ -102,6 +102,8 @@ int host_metrics(struct host *host, char **ret)
 			"# TYPE dormouse_pager_ends_total counter\n"
 			"dormouse_pager_ends_total %u\n",
 			left, atomic_load(&host->pager_deaths));
+	if (r == 0)
+		r = admission_metrics(host, &b);
 	if (r == 0 && pager_client_metrics(host->pager, deadline_after_ms(ASK_MS), &pager) == 0)
 		r = buf_append(&b, pager, strlen(pager));
 	if (r == 0)

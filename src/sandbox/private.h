@@ -3,8 +3,8 @@
 /*
  * private.h - the insides of this folder: struct host, struct sandbox, who may do what
  *
- * Lock order: sandbox.op, then sandbox.disk, then host.lock, then sandbox.info; host.pager_lock
- * last of all.
+ * Lock order: sandbox.op, then sandbox.disk, then the lock of admission.c, then host.lock, then
+ * sandbox.info; host.pager_lock last of all. Nothing is taken with the lock of pool.c held.
  *
  *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
  *                  holder alone changes vmm, memory_fd, manifest and makes transitions.
@@ -29,6 +29,7 @@
 #include "image/store.h"
 #include "net/client.h"
 #include "pager/client.h"
+#include "sandbox/admission.h"
 #include "sandbox/build.h"
 #include "sandbox/host.h"
 #include "sandbox/op.h"
@@ -60,6 +61,7 @@ struct sandbox {
 	atomic_bool doomed;   /* only ever set, by sandbox_doom() */
 	atomic_int interrupt; /* enum op_interrupt */
 	struct op doing;      /* info to read; op and info to change */
+	bool pooled;	      /* op and info to change: kept ready by pool.c, nobody's yet */
 
 	int dirfd;  /* sandboxes/<id>; constant */
 	char *path; /* the same, absolute; constant */
@@ -69,6 +71,9 @@ struct sandbox {
 	uint64_t net_started_ns;  /* op; the last try */
 	unsigned net_deaths;	  /* op; one soon after the other */
 	int memory_fd;		  /* op; the image's resident memory, -1 without a VM */
+	int agent_fd;		  /* op; to the agent's port of a VM that has not run yet, or -1 */
+	struct channel *greeted;  /* op; to a guest that answered and has not been repaired, or NULL
+				   */
 	atomic_int pager_pid;	  /* which pager serves it; 0: none does */
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
@@ -124,6 +129,9 @@ struct host {
 	enum pager_mode pager_mode;
 	struct pager_process_options pager_options;
 
+	struct admission *admission; /* locks for itself; see its head */
+	struct pool *pool;	     /* locks for itself */
+
 	pthread_mutex_t lock;
 	struct sandbox **sandboxes; /* lock; creation order */
 	size_t n_sandboxes, cap_sandboxes;
@@ -168,6 +176,9 @@ struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *
 /** sandbox_insert() / sandbox_remove() - the table's own reference */
 int sandbox_insert(struct sandbox *sb);
 void sandbox_remove(struct sandbox *sb);
+
+/** sandbox_move_to_end() - of the table, which is in the order of creation: it is somebody's now */
+void sandbox_move_to_end(struct sandbox *sb);
 
 /** sandbox_set_state() - op held; asserts the table; writes the record */
 int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable);
@@ -251,6 +262,16 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 			const struct sandbox_memory_options *memory, struct problem *problem,
 			char ret_id[ID_LEN + 1], struct sandbox_timings *timings);
 
+/** sandbox_create_warm() - the same with a VM that is kept ready for @like's template, of which @from
+ *  is the directory. Return: 1: there it is; 0: there was none that could be used */
+int sandbox_create_warm(struct host *host, int from, const struct record *like,
+			const struct sandbox_memory_options *memory, char ret_id[ID_LEN + 1],
+			struct sandbox_timings *timings);
+
+/** sandbox_come_to_life() - op held: the guest answers and is repaired; now that is made the truth.
+ *  If it cannot be, the VM has been ended */
+int sandbox_come_to_life(struct sandbox *sb, bool durable, struct problem *problem);
+
 /** sandbox_clone_memory() - op held, new: link the memory directory @from as its memory-0 */
 int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem);
 
@@ -263,6 +284,13 @@ int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem);
 int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memory_bytes,
 		     uint32_t cpus, const struct sandbox_memory_options *memory,
 		     struct problem *problem, struct sandbox_timings *timings);
+
+/** sandbox_stage() - op held, being created: the first half of sandbox_bring_up(), up to a VM that is
+ *  loaded, has answered once and is paused. What a failure leaves goes with sandbox_discard() */
+int sandbox_stage(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings);
+
+/** sandbox_go() - op held, staged: the second half. A failure leaves it to sandbox_discard() */
+int sandbox_go(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings);
 
 /** sandbox_connect() - op held, VM runs: open the channel, repair, publish the channel.
  *  @first_fd: from channel_dial(), consumed; or -1 */
@@ -282,6 +310,37 @@ void sandbox_ask_pager(struct sandbox *sb, struct problem *problem);
 
 /** sandbox_take_down() - op held: end the VM and its session with the pager; fine without any */
 void sandbox_take_down(struct sandbox *sb);
+
+/* ---- admit.c ----------------------------------------------------------------------------------
+ */
+
+int host_admission_new(struct host *host, const struct host_config *config);
+
+struct admit_ask {
+	const char *verb;	 /* "another sandbox", "a fork": for people */
+	const char *template_id; /* of which */
+	uint64_t least;		 /* bytes that it takes at least, as far as the caller knows */
+	bool (*abandoned)(void *userdata); /* asked now and then while it waits; may be NULL */
+	void *userdata;
+};
+
+/**
+ * host_admit() - wait until there is room for one more, and a turn. No lock held
+ * Return: as admission_enter(); then host_admitted() is owed
+ */
+int host_admit(struct host *host, const struct admit_ask *ask, struct problem *problem,
+	       struct admission_ticket *ret);
+
+/** host_admitted() - it is up; @id NULL: it came to nothing. Fine when nothing is owed */
+void host_admitted(struct host *host, struct admission_ticket *t, const char *id);
+
+/** host_learn_memory() - op held, its VM is about to be ended: what it held tells about others */
+void host_learn_memory(struct sandbox *sb);
+
+/* For the daemon's figures. */
+int admission_metrics(struct host *host, struct buf *b);
+/** admission_check() - can anybody wait? Return: 0; -EAGAIN with a 503 */
+int admission_check(struct host *host, struct problem *problem);
 
 /* ---- disks.c ----------------------------------------------------------------------------------
  */

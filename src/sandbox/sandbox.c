@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "sys/pidfd.h"
+#include "sandbox/pool.h"
 
 #define EXPIRE_AGAIN_NS (60 * NSEC_PER_SEC)
 #define DELETE_WAIT_MS	1500 /* for the operation that it interrupts; then it goes on behind */
@@ -45,11 +46,11 @@ int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem)
 }
 
 /*
- * The guest answers and is repaired: now that is made the truth. If it cannot be recorded, a dormd
+ * If it cannot be recorded, a dormd
  * that starts after a crash would end the VM, however long it has been running by then; so it is
  * ended now, while the client can be told.
  */
-static int come_to_life(struct sandbox *sb, bool durable, struct problem *problem)
+int sandbox_come_to_life(struct sandbox *sb, bool durable, struct problem *problem)
 {
 	int r = op_step(sb, STEP_RECORD);
 
@@ -99,7 +100,7 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
 				     problem, timings);
 	if (r == 0)
-		r = come_to_life(sb, false, problem);
+		r = sandbox_come_to_life(sb, false, problem);
 	if (r == 0) {
 		timings->image_ns += cloned;
 		timings->total_ns += cloned;
@@ -130,6 +131,11 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			      .envs = options->envs,
 			      .network = options->network};
 	_cleanup_work_ struct host *work = work_begin(host, problem);
+	const struct admit_ask ask = {.verb = "another sandbox",
+				      .template_id = options->template_id,
+				      .abandoned = options->abandoned,
+				      .userdata = options->userdata};
+	struct admission_ticket ticket = {0};
 	char snapshot_id[ID_LEN + 1];
 	int r;
 
@@ -142,22 +148,36 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	str_copy(like.mask_host, sizeof(like.mask_host), options->mask_host ?: "");
 	if (options->private_traffic)
 		traffic_token_new(like.traffic_token);
+	r = snapshot_resolve(host, options->template_id, problem, snapshot_id);
+	if (r == 0)
+		r = host_admit(host, &ask, problem, &ticket);
+	if (r < 0)
+		return r;
+	like.end_ns = sandbox_end_after(options->timeout_s); /* from when it is there */
 	for (int i = 1;; i++) {
 		_cleanup_fd_ int from =
 			snapshot_open_dir(host, options->template_id, problem, snapshot_id);
 		struct problem p = PROBLEM_INIT;
 
-		if (from < 0)
+		if (from < 0) {
+			host_admitted(host, &ticket, NULL);
 			return from;
-		r = sandbox_create_from(host, from, &like, &options->memory, &p, ret_id,
-					ret_timings);
+		}
+		r = sandbox_create_warm(host, from, &like, &options->memory, ret_id, ret_timings);
+		if (r == 0)
+			r = sandbox_create_from(host, from, &like, &options->memory, &p, ret_id,
+						ret_timings);
 		if (r < 0 && i < SNAPSHOT_TRIES && snapshot_was_replaced(host, snapshot_id, from))
 			continue;
 		if (r < 0)
 			problem_pass(problem, &p);
 		else
 			memcpy(ret_token, like.token, sizeof(like.token));
-		return error_trace(r);
+		ret_timings->queue_ns = ticket.waited_ns;
+		host_admitted(host, &ticket, r < 0 ? NULL : ret_id);
+		if (r >= 0)
+			pool_used(host->pool, like.template_id, ret_timings->warm);
+		return r < 0 ? error_trace(r) : 0;
 	}
 }
 
@@ -310,7 +330,7 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	/* Durable: a host that goes down now must not find it asleep at a point it has left behind.
 	 */
 	if (r == 0)
-		r = come_to_life(sb, true, problem);
+		r = sandbox_come_to_life(sb, true, problem);
 	if (r == 0) {
 		(void)op_step(sb, STEP_REPLY);
 		return 0;
@@ -320,17 +340,47 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	return error_trace(r);
 }
 
+/* Before its lock is taken: it can be deleted while its client waits. One that runs needs nothing.
+ */
+static int admit_wake(struct host *host, const char *id, struct problem *problem,
+		      struct admission_ticket *ticket)
+{
+	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
+	char template_id[sizeof(sb->record.template_id)];
+	struct admit_ask ask = {.verb = "a sandbox", .template_id = template_id};
+	bool asleep;
+
+	if (!sb)
+		return -ENOENT;
+	pthread_mutex_lock(&sb->info);
+	asleep = sb->record.state == SANDBOX_ASLEEP;
+	memcpy(template_id, sb->record.template_id, sizeof(template_id));
+	/* what it wrote last is its own */
+	ask.least = sb->manifest.stats.pages_stored * DORM_PAGE_SIZE;
+	pthread_mutex_unlock(&sb->info);
+	return asleep ? host_admit(host, &ask, problem, ticket) : 0;
+}
+
 int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 		 const struct sandbox_memory_options *memory, struct problem *problem,
 		 struct sandbox_timings *ret_timings)
 {
-	struct sandbox *sb = sandbox_op_begin(host, id, problem);
-	int r;
+	struct admission_ticket ticket = {0};
+	struct sandbox *sb;
+	int r = admit_wake(host, id, problem, &ticket);
 
-	if (!sb)
+	if (r < 0)
+		return r;
+	sb = sandbox_op_begin(host, id, problem);
+	if (!sb) {
+		host_admitted(host, &ticket, NULL);
 		return -ENOENT;
+	}
 	r = wake_locked(sb, timeout_s, memory, problem, ret_timings);
 	sandbox_op_endp(&sb);
+	if (r == 0)
+		ret_timings->queue_ns = ticket.waited_ns;
+	host_admitted(host, &ticket, r == 0 ? id : NULL);
 	if (r >= 0 && memory)
 		sandbox_await_memory(host, id, memory->wait);
 	return r;

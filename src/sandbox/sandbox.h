@@ -45,6 +45,8 @@ struct sandbox_timings {
 	uint64_t answer_ns; /* guest resumed until the agent's first answer */
 	uint64_t repair_ns; /* identity, clock, random numbers, thaw */
 	uint64_t total_ns;
+	uint64_t queue_ns; /* before all that, not in total: until there was room for it */
+	bool warm;	   /* with a VM that was ready: sandbox/pool.h */
 };
 
 /* Where the time of a sleep or snapshot went. */
@@ -70,6 +72,7 @@ struct sandbox_memory_options {
 	enum pager_mode mode;
 	enum sandbox_wait wait;
 	bool no_prefetch;
+	bool no_record; /* what it touches says nothing of its working set: it stands still first */
 };
 
 /**
@@ -95,6 +98,9 @@ struct sandbox_options {
 				    {"internet": bool, "allow": [...], "deny": [...]} */
 	struct sandbox_memory_options memory;
 	bool private_traffic;  /* requests to its ports have to show a token: sandbox/traffic.h */
+	bool (*abandoned)(void *userdata); /* asked while it waits for room: is nobody there any
+					      more? NULL: somebody is */
+	void *userdata;
 	const char *mask_host; /* what servers in it see as Host, ${PORT} replaced; NULL: the
 				  client's */
 };

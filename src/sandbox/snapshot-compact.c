@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "sandbox/pool.h"
 #include "sandbox/snapshots.h"
 
 #define INTERRUPT_MS	30000
@@ -153,6 +154,7 @@ int snapshots_compact(struct host *host, const char *id_or_name, bool force,
 	if (r == -ECANCELED)
 		problem_set(problem, 409, "compacting snapshot %s was interrupted", ret_id);
 	snapshots_let_go(host, w.busy);
+	pool_recheck(host->pool);
 	if (r == 0 || r == COMPACT_E_NOT_DUE)
 		return r;
 	problem_errno(problem, r > 0 ? -EBADMSG : r, "compacting snapshot %s", ret_id);

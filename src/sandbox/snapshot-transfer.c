@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "sandbox/pool.h"
 #include "image/raw-memory.h"
 #include "image/transfer.h"
 #include "sandbox/private.h"
@@ -292,6 +293,7 @@ int incoming_finish(struct incoming *i, struct problem *problem, json_t **ret)
 		if (r < 0) /* it stays: it may have taken hours to come here */
 			problem_errno(problem, r, "snapshot %s was imported, but naming it '%s'",
 				      id, i->name);
+		pool_recheck(i->host->pool);
 	}
 	if (r == 0 && !o)
 		r = -ENOMEM;

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "sandbox/pool.h"
 #include "image/manifest.h"
 #include "image/image-base.h"
 #include "image/working-set.h"
@@ -286,5 +287,6 @@ int snapshots_delete(struct host *host, const char *id_or_name, struct problem *
 		r = snapshot_delete(host->store->root_fd, path, problem);
 	if (r < 0)
 		problem_errno(problem, r, "deleting snapshot %s", id);
+	pool_recheck(host->pool);
 	return error_trace(r);
 }

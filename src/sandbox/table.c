@@ -64,7 +64,7 @@ int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 		return -ENOMEM;
 	sb->host = host;
 	sb->refs = 1;
-	sb->dirfd = sb->memory_fd = -1;
+	sb->dirfd = sb->memory_fd = sb->agent_fd = -1;
 	sb->net = NET_PROCESS_NONE;
 	init_lock(&sb->op);
 	init_lock(&sb->info);
@@ -102,8 +102,10 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 	if (sb->stalled)
 		atomic_fetch_sub(&sb->host->n_stalled, 1);
 	channel_free(sb->channel);
+	channel_free(sb->greeted);
 	vmm_free(sb->vmm);
 	net_process_forget(&sb->net);
+	fd_close(sb->agent_fd);
 	fd_close(sb->memory_fd);
 	fd_close(sb->dirfd);
 	free(sb->path);
@@ -153,6 +155,19 @@ void sandbox_remove(struct sandbox *sb)
 	pthread_mutex_unlock(&sb->info);
 	if (found)
 		sandbox_unref(sb);
+}
+
+void sandbox_move_to_end(struct sandbox *sb)
+{
+	struct host *host = sb->host;
+	size_t n = 0;
+	LOCK_SCOPE(&host->lock);
+
+	for (size_t i = 0; i < host->n_sandboxes; i++)
+		if (host->sandboxes[i] != sb)
+			host->sandboxes[n++] = host->sandboxes[i];
+	if (n < host->n_sandboxes)
+		host->sandboxes[n] = sb;
 }
 
 struct sandbox *sandbox_find(struct host *host, const char *id, struct problem *problem)

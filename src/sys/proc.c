@@ -143,6 +143,17 @@ static uint64_t kilobytes(const char *text, const char *key)
 	return v * 1024;
 }
 
+int proc_anonymous_bytes(pid_t pid, uint64_t *ret)
+{
+	_cleanup_free_ char *text = NULL;
+	int r = read_proc(pid, "status", &text);
+
+	if (r < 0)
+		return r;
+	*ret = kilobytes(text, "\nRssAnon:") + kilobytes(text, "\nVmPTE:");
+	return *ret ? 0 : -ESRCH; /* it has ended, and waits to be collected */
+}
+
 int proc_memory_use(pid_t pid, struct proc_memory *ret)
 {
 	_cleanup_free_ char *text = NULL;

@@ -41,5 +41,11 @@ struct proc_memory {
 	uint64_t private_bytes; /* Private_Clean + Private_Dirty */
 };
 
+/**
+ * proc_anonymous_bytes() - what it alone holds: anonymous pages, copies of private file pages among
+ * them, and its page tables. Counters of the kernel: costs no walk
+ */
+int proc_anonymous_bytes(pid_t pid, uint64_t *ret);
+
 /** proc_memory_use() - from smaps_rollup: costs a walk over its page tables */
 int proc_memory_use(pid_t pid, struct proc_memory *ret);

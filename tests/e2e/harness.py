@@ -138,7 +138,7 @@ class Dormouse:
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen(
                 [program("dormd"), "--root", self.root, "--run-dir", self.run, "--guest-cache",
-                 CACHE, *self.args],
+                 CACHE, *([] if "--warm-vms" in self.args else ["--warm-vms", "0"]), *self.args],
                 env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(lambda: self.daemon.poll() is not None or self.answers(), 60, "dormd answers")
         if self.daemon.poll() is not None:
