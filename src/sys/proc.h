@@ -43,3 +43,9 @@ struct proc_memory {
 
 /** proc_memory_use() - from smaps_rollup: costs a walk over its page tables */
 int proc_memory_use(pid_t pid, struct proc_memory *ret);
+
+/**
+ * proc_root_source() - what is mounted as the process's root: a device, or what a tmpfs was named
+ * Return: 0; -ENOENT when its mounts do not say; -ESRCH; negative errno
+ */
+int proc_root_source(pid_t pid, char *buf, size_t size);
