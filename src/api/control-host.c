@@ -24,7 +24,7 @@ int control_ready(struct request *q, struct reply *y)
 
 int control_doctor(struct request *q, struct reply *y)
 {
-	return reply_json(y, 200, host_doctor(host_root(q->host)));
+	return reply_json(y, 200, host_doctor_running(q->host));
 }
 
 int control_pager(struct request *q, struct reply *y)

@@ -63,6 +63,8 @@ static const char help[] =
 	"                        the same for each image                          [no limit]\n"
 	"  --offer-network       a client that allows a sandbox the internet wants it a network, as\n"
 	"                        with E2B; otherwise it has to ask for one by rules\n"
+	"  --jail on|auto|off    each VMM in a jail: with all walls or not at all, or with those\n"
+	"                        that this host has                                   [auto]\n"
 	"  --doctor              print what this host has and lacks as JSON, and end\n"
 	"  --version, --help\n"
 	"\n"
@@ -112,6 +114,7 @@ enum {
 	OPT_MEMORY_LIMIT,
 	OPT_IMAGE_LIMIT,
 	OPT_OFFER_NETWORK,
+	OPT_JAIL,
 	OPT_DOCTOR,
 	OPT_VERSION,
 	OPT_HELP
@@ -140,6 +143,7 @@ static const struct option options[] = {
 	{"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
 	{"image-memory-limit", required_argument, NULL, OPT_IMAGE_LIMIT},
 	{"offer-network", no_argument, NULL, OPT_OFFER_NETWORK},
+	{"jail", required_argument, NULL, OPT_JAIL},
 	{"doctor", no_argument, NULL, OPT_DOCTOR},
 	{"version", no_argument, NULL, OPT_VERSION},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -325,6 +329,12 @@ static int take_option(int opt, struct settings *s)
 		return take_key(s, optarg);
 	case OPT_OFFER_NETWORK:
 		s->config.offers_network = true;
+		return -1;
+	case OPT_JAIL:
+		if (strcmp(optarg, "on") && strcmp(optarg, "auto") && strcmp(optarg, "off"))
+			return refuse("jail", optarg, "on, auto or off");
+		s->config.no_jail = !strcmp(optarg, "off");
+		s->config.need_jail = !strcmp(optarg, "on");
 		return -1;
 	case OPT_DOCTOR:
 		s->doctor = true;

@@ -52,6 +52,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 {
 	_cleanup_free_ char *cmdline = NULL;
 	_cleanup_(sandbox_disk_paths_deinit) struct sandbox_disk_paths paths = {0};
+	struct sandbox_jail jail;
 	struct vmm_config config = {
 		.work_dir = sb->path,
 		.preload = sb->host->preload,
@@ -68,6 +69,8 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 
 	if (r == 0)
 		r = sandbox_fill_disks(sb, &paths, &config, problem);
+	if (r == 0)
+		r = sandbox_enter_jail(sb, &jail, &config, problem);
 	if (r < 0)
 		return r;
 	if (boot) {
@@ -256,14 +259,19 @@ struct channel *sandbox_withdraw(struct sandbox *sb)
 
 void sandbox_take_down(struct sandbox *sb)
 {
+	bool lives = false;
+
 	channel_close(sandbox_withdraw(sb));
 	if (sb->vmm) {
 		sandbox_refine_at_end(sb);
-		if (vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0)
+		lives = vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0;
+		if (lives)
 			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,
 				  (int)vmm_pid(sb->vmm));
 		sb->vmm = vmm_free(sb->vmm);
 	}
+	if (!lives) /* else its user stays its own */
+		sandbox_leave_jail(sb);
 	sandbox_network_stop(sb);
 	sb->memory_fd = fd_close(sb->memory_fd);
 	if (atomic_load(&sb->pager_pid))

@@ -29,6 +29,7 @@
 #include "pager/client.h"
 #include "sandbox/build.h"
 #include "sandbox/host.h"
+#include "sandbox/jail.h"
 #include "sandbox/pager-process.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
@@ -99,13 +100,14 @@ struct build;
 
 struct host {
 	char *root, *run_dir, *guest_cache;
-	char *pager_program, *preload, *agent_program, *net_program; /* constant */
+	char *pager_program, *preload, *agent_program, *net_program, *jail_program; /* constant */
 	char accel[8];
 	char vmm_version[64];
 	uint64_t tsc_khz;
 	bool offers_network;
 	int netns_fd; /* an empty network namespace, for VMs; -1: they have ours. Constant */
 	struct host_limits limits;
+	struct jails jails; /* constant, but for its users */
 
 	struct store *store;
 	const struct keyring *keys; /* NULL: snapshots are not sealed */
@@ -286,6 +288,10 @@ void sandbox_disk_paths_deinit(struct sandbox_disk_paths *p);
  *  to be released once the VM has started */
 int sandbox_fill_disks(struct sandbox *sb, struct sandbox_disk_paths *paths,
 		       struct vmm_config *config, struct problem *problem);
+
+/** sandbox_own_disks() - op held, after sandbox_make_disk(): what its VM writes belongs to
+ *  record.uid; nothing to do for 0 */
+int sandbox_own_disks(struct sandbox *sb, struct problem *problem);
 
 /** sandbox_save_disks() - op held, VM paused: its disks as they are now into disks/ of the snapshot
  *  directory @dirfd and into @m. The VM writes into a new file from here on */

@@ -16,11 +16,12 @@
  * stays as it is, for a person to look at: it is shown as failed, and deleted when a client says
  * so.
  *
- * Last, VM processes whose working directory lies in this store but which no sandbox owns are
- * ended: a daemon that died between starting one and writing its pid down leaves such an orphan,
- * often in a directory that was removed above. None can still be about to begin: a child that has
- * not yet closed what it inherited still holds the lock of the store, for which store_open()
- * waited. Nothing else is touched, in particular no shell that somebody has in there.
+ * Last, VM processes of this store which no sandbox owns are ended, and cgroups that no sandbox has
+ * are removed. A jailed VM is known by what its root is called (jail.h), any other by its working
+ * directory: a daemon that died between starting one and writing its pid down leaves such an
+ * orphan, often in a directory that was removed above. None can still be about to begin: a child
+ * that has not yet closed what it inherited still holds the lock of the store, for which
+ * store_open() waited. Nothing else is touched, in particular no shell that somebody has in there.
  */
 #include "sandbox/private.h"
 
@@ -212,6 +213,8 @@ static int adopt(struct sandbox *sb, struct problem *problem)
 	if (r == 0)
 		r = vmm_resume(sb->vmm, deadline_after_ms(ADOPT_MS), problem);
 	if (r >= 0)
+		sandbox_claim_jail(sb);
+	if (r >= 0)
 		r = sandbox_adopt_disk(sb, problem);
 	if (r >= 0)
 		r = monitor_watch(sb->host, sb);
@@ -237,6 +240,7 @@ static void end_process(struct sandbox *sb)
 	(void)pager_client_close_session(sb->host->pager, sb->record.id,
 					 deadline_after_ms(ADOPT_MS));
 	sb->record.vm = (struct vmm_identity){0};
+	sandbox_leave_jail(sb);
 }
 
 static void become(struct sandbox *sb, enum sandbox_state state, const char *why)
@@ -365,6 +369,16 @@ static int visit(void *userdata, const char *id, int dirfd)
 	return r;
 }
 
+static bool is_known(void *userdata, const char *id)
+{
+	struct host *host = userdata;
+
+	for (size_t i = 0; i < host->n_sandboxes; i++)
+		if (!strcmp(host->sandboxes[i]->record.id, id))
+			return host->sandboxes[i]->vmm != NULL;
+	return false;
+}
+
 static bool is_owned(struct host *host, pid_t pid)
 {
 	for (size_t i = 0; i < host->n_sandboxes; i++)
@@ -373,33 +387,37 @@ static bool is_owned(struct host *host, pid_t pid)
 	return false;
 }
 
-static void end_orphans(struct host *host)
+/* Does it work in this store? Of a directory that was removed cwd is its last name, in tmp/. */
+static bool is_inside(struct host *host, pid_t pid)
 {
 	_cleanup_free_ char *prefix = str_printf("%s/", host->store->root);
-	DIR *d = opendir("/proc");
+	char link[64], cwd[PATH_MAX];
+	ssize_t n;
+
+	(void)snprintf(link, sizeof(link), "/proc/%d/cwd", (int)pid); /* fits */
+	n = readlink(link, cwd, sizeof(cwd) - 1);
+	if (n <= 0 || !prefix)
+		return false;
+	cwd[n] = 0;
+	return str_has_prefix(cwd, prefix) && is_vm(pid);
+}
+
+static void end_orphans(struct host *host)
+{
+	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
 	uint64_t pid;
 
-	while (d && prefix && (e = readdir(d))) {
-		char link[300], cwd[PATH_MAX];
-		ssize_t n;
-
-		if (str_to_u64(e->d_name, &pid) < 0)
+	if (file_opendir(AT_FDCWD, "/proc", &d) < 0)
+		return; /* then nothing else works here either */
+	while ((e = readdir(d))) {
+		if (str_to_u64(e->d_name, &pid) < 0 || is_owned(host, (pid_t)pid) ||
+		    !(jails_is_ours(&host->jails, (pid_t)pid) || is_inside(host, (pid_t)pid)))
 			continue;
-		(void)snprintf(link, sizeof(link), "/proc/%s/cwd", e->d_name); /* digits */
-		n = readlink(link, cwd, sizeof(cwd) - 1);
-		if (n <= 0)
-			continue;
-		cwd[n] = 0;
-		/* of a directory that was removed this is its last name, in tmp/ */
-		if (!str_has_prefix(cwd, prefix) || is_owned(host, (pid_t)pid) ||
-		    !is_vm((pid_t)pid))
-			continue;
-		log_warn("ending orphaned VM pid=%d in %s", (int)pid, cwd);
+		log_warn("ending orphaned VM pid=%d", (int)pid);
 		(void)kill((pid_t)pid, SIGKILL); /* it may have gone by itself */
 	}
-	if (d)
-		closedir(d);
+	jails_forget_groups(&host->jails, is_known, host);
 }
 
 int recover(struct host *host, struct problem *problem)
