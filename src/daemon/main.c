@@ -61,10 +61,15 @@ static const char help[] =
 	"  --memory-limit SIZE   what clean memory of images may take on this host [no limit]\n"
 	"  --image-memory-limit SIZE\n"
 	"                        the same for each image                          [no limit]\n"
-	"  --offer-network       a client that allows a sandbox the internet wants it a network, as\n"
+	"  --offer-network       a client that allows a sandbox the internet wants it a network, "
+	"as\n"
 	"                        with E2B; otherwise it has to ask for one by rules\n"
 	"  --jail on|auto|off    each VMM in a jail: with all walls or not at all, or with those\n"
 	"                        that this host has                                   [auto]\n"
+	"  --vm-users FIRST:N    the users that VMs run as, one each; this dormd's alone\n"
+	"                                                             [1879048192:65536]\n"
+	"  --cpu-limit PERCENT   of one processor, for each VM, 1 to 6400         [no limit]\n"
+	"  --io-limit SIZE       bytes a second, for each VM, reading and writing [no limit]\n"
 	"  --doctor              print what this host has and lacks as JSON, and end\n"
 	"  --version, --help\n"
 	"\n"
@@ -115,6 +120,9 @@ enum {
 	OPT_IMAGE_LIMIT,
 	OPT_OFFER_NETWORK,
 	OPT_JAIL,
+	OPT_VM_USERS,
+	OPT_CPU_LIMIT,
+	OPT_IO_LIMIT,
 	OPT_DOCTOR,
 	OPT_VERSION,
 	OPT_HELP
@@ -144,6 +152,9 @@ static const struct option options[] = {
 	{"image-memory-limit", required_argument, NULL, OPT_IMAGE_LIMIT},
 	{"offer-network", no_argument, NULL, OPT_OFFER_NETWORK},
 	{"jail", required_argument, NULL, OPT_JAIL},
+	{"vm-users", required_argument, NULL, OPT_VM_USERS},
+	{"cpu-limit", required_argument, NULL, OPT_CPU_LIMIT},
+	{"io-limit", required_argument, NULL, OPT_IO_LIMIT},
 	{"doctor", no_argument, NULL, OPT_DOCTOR},
 	{"version", no_argument, NULL, OPT_VERSION},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -214,6 +225,37 @@ static int take_limit(const char *name, const char *value, uint64_t *ret)
 	return -1;
 }
 
+/* How VMs are shut in. Return: as take_option() */
+static int take_jail_option(int opt, struct host_config *c)
+{
+	uint64_t n = 0;
+	int r;
+
+	switch (opt) {
+	case OPT_JAIL:
+		if (strcmp(optarg, "on") && strcmp(optarg, "auto") && strcmp(optarg, "off"))
+			return refuse("jail", optarg, "on, auto or off");
+		c->no_jail = !strcmp(optarg, "off");
+		c->need_jail = !strcmp(optarg, "on");
+		return -1;
+	case OPT_VM_USERS:
+		if (sscanf(optarg, "%u:%u", &c->jail_first_uid, &c->jail_n_uids) != 2)
+			return refuse("vm-users", optarg, "FIRST:NUMBER, such as 1879048192:65536");
+		return -1;
+	case OPT_CPU_LIMIT:
+		r = parse_number("cpu-limit", optarg, 6400, &n);
+		c->cpu_limit_pct = (unsigned)n;
+		return r;
+	case OPT_IO_LIMIT:
+		return str_to_bytes(optarg, &c->io_limit) == 0
+			       ? -1
+			       : refuse("io-limit", optarg, "a size, such as 50M");
+	default:
+		fputs("Try 'dormd --help'.\n", stderr);
+		return 2;
+	}
+}
+
 /* How memory is served. Return: as take_option() */
 static int take_pager_option(int opt, struct host_config *c)
 {
@@ -231,8 +273,7 @@ static int take_pager_option(int opt, struct host_config *c)
 	case OPT_IMAGE_LIMIT:
 		return take_limit("image-memory-limit", optarg, &c->image_limit);
 	default:
-		fputs("Try 'dormd --help'.\n", stderr);
-		return 2;
+		return take_jail_option(opt, c);
 	}
 }
 
@@ -329,12 +370,6 @@ static int take_option(int opt, struct settings *s)
 		return take_key(s, optarg);
 	case OPT_OFFER_NETWORK:
 		s->config.offers_network = true;
-		return -1;
-	case OPT_JAIL:
-		if (strcmp(optarg, "on") && strcmp(optarg, "auto") && strcmp(optarg, "off"))
-			return refuse("jail", optarg, "on, auto or off");
-		s->config.no_jail = !strcmp(optarg, "off");
-		s->config.need_jail = !strcmp(optarg, "on");
 		return -1;
 	case OPT_DOCTOR:
 		s->doctor = true;

@@ -144,6 +144,7 @@ static void make_group(struct sandbox *sb, const struct vmm_config *config,
 static void set_uid(struct sandbox *sb, uint32_t uid)
 {
 	LOCK_SCOPE(&sb->info);
+	sb->uid = uid;
 	sb->record.uid = uid;
 }
 
@@ -196,6 +197,7 @@ int sandbox_enter_jail(struct sandbox *sb, struct sandbox_jail *place, struct vm
 void sandbox_claim_jail(struct sandbox *sb)
 {
 	uids_claim(&sb->host->jails.uids, sb->record.uid);
+	sb->uid = sb->record.uid;
 }
 
 /* The kernel takes a moment to see that a group's processes have gone. */
@@ -216,9 +218,8 @@ void sandbox_leave_jail(struct sandbox *sb)
 {
 	char group[128];
 
-	uids_give_back(&sb->host->jails.uids, sb->record.uid);
-	if (sb->record.uid)
-		set_uid(sb, 0);
+	uids_give_back(&sb->host->jails.uids, sb->uid);
+	set_uid(sb, 0);
 	if (!sb->host->jails.cgroups.version)
 		return;
 	group_of(sb, group);

@@ -59,6 +59,8 @@ struct sandbox {
 	char *path; /* the same, absolute; constant */
 
 	struct vmm *vmm;	  /* op; NULL when no process */
+	uint32_t uid;		  /* op; taken of jails.uids, for vmm; 0: none. The record's may be
+				     of a VM before it: of a sleeper it is not the present one */
 	struct net_process net;	  /* op; pid 0: none */
 	uint64_t net_started_ns;  /* op; the last try */
 	unsigned net_deaths;	  /* op; one soon after the other */
