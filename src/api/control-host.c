@@ -26,7 +26,7 @@ int control_ready(struct request *q, struct reply *y)
 
 int control_doctor(struct request *q, struct reply *y)
 {
-	json_t *report = host_doctor(host_root(q->host));
+	json_t *report = host_doctor_running(q->host);
 
 	if (host_is_draining(q->host))
 		(void)json_array_append_new(/* out of memory: a shorter list */

@@ -49,7 +49,7 @@ static int take_pager_mode(struct settings *s, const char *value)
 static int take_jail(struct settings *s, const char *value)
 {
 	s->config.no_jail = !strcmp(value, "off");
-	s->jail_required = !strcmp(value, "on");
+	s->config.need_jail = !strcmp(value, "on");
 	return 0;
 }
 

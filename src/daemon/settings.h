@@ -60,7 +60,6 @@ struct settings {
 	const char *socket;
 	const char *listen, *api_key;	/* both or neither */
 	struct settings_list seal_keys; /* their sources */
-	bool jail_required; /* start only where VMs can be shut in */
 
 	/* of this run alone; not in the file */
 	const char *file;

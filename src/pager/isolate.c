@@ -156,7 +156,8 @@ int isolate_opened(const struct isolate_options *options, struct problem *proble
 	int r;
 
 	if (options->take_back)
-		keep |= 1ull << CAP_SYS_PTRACE | 1ull << CAP_CHECKPOINT_RESTORE;
+		keep |= 1ull << CAP_SYS_PTRACE | 1ull << CAP_CHECKPOINT_RESTORE |
+			1ull << CAP_DAC_READ_SEARCH;
 	r = drop_capabilities(keep);
 	if (r == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		r = error_errno();

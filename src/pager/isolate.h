@@ -15,7 +15,8 @@
  * What stays: CAP_KILL (a session that fails has its VM killed, which may be another user's), and
  * with @take_back CAP_SYS_PTRACE (a successor takes userfaultfds out of VMs with pidfd_getfd(2),
  * which asks for the right to trace them) and CAP_CHECKPOINT_RESTORE (and opens the memory that
- * they map, by /proc/PID/map_files). Those that the process never had are not missed.
+ * they map, by /proc/PID/map_files) and CAP_DAC_READ_SEARCH (those directories of /proc are the VM's
+ * user's, which is another one than ours if it is jailed). Those that the process never had are not missed.
  *
  * The process is not dumpable, which keeps other processes of the same user from tracing it. It
  * does not hinder a successor: that takes descriptors from the VMs, never from a dead pager.

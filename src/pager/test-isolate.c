@@ -217,7 +217,8 @@ static void test_privileges(void **state)
 
 	for (int take_back = 0; take_back < 2; take_back++) {
 		uint64_t keep = 1ull << CAP_KILL | (uint64_t)take_back << CAP_SYS_PTRACE |
-				(uint64_t)take_back << CAP_CHECKPOINT_RESTORE;
+				(uint64_t)take_back << CAP_CHECKPOINT_RESTORE |
+				(uint64_t)take_back << CAP_DAC_READ_SEARCH;
 
 		o.take_back = take_back;
 		assert_int_equal(in_child(&o, show, output), 0);

@@ -53,6 +53,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 {
 	_cleanup_free_ char *cmdline = NULL;
 	_cleanup_(sandbox_disk_paths_deinit) struct sandbox_disk_paths paths = {0};
+	struct sandbox_jail jail;
 	struct vmm_config config = {
 		.work_dir = sb->path,
 		.preload = sb->host->preload,
@@ -69,6 +70,8 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 
 	if (r == 0)
 		r = sandbox_fill_disks(sb, &paths, &config, problem);
+	if (r == 0)
+		r = sandbox_enter_jail(sb, &jail, &config, problem);
 	if (r < 0)
 		return r;
 	if (boot) {
@@ -279,17 +282,21 @@ void sandbox_take_down(struct sandbox *sb)
 {
 	/* who deletes it does not wait for a pager that stands still */
 	const unsigned close_ms = atomic_load(&sb->doomed) ? DOOMED_SESSION_MS : SESSION_MS;
+	bool lives = false;
 
 	channel_close(sandbox_withdraw(sb));
 	channel_close(take_ptr(sb->greeted));
 	if (sb->vmm) {
 		sandbox_refine_at_end(sb);
 		host_learn_memory(sb);
-		if (vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0)
+		lives = vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0;
+		if (lives)
 			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,
 				  (int)vmm_pid(sb->vmm));
 		sb->vmm = vmm_free(sb->vmm);
 	}
+	if (!lives) /* else its user stays its own */
+		sandbox_leave_jail(sb);
 	sandbox_network_stop(sb);
 	sb->agent_fd = fd_close(sb->agent_fd);
 	sb->memory_fd = fd_close(sb->memory_fd);

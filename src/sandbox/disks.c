@@ -114,6 +114,34 @@ static int measure(struct sandbox *sb, const struct disk_device *d, struct probl
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 
+/* What a jailed VMM opens must be its user's. */
+static int give_to_vm(const struct sandbox *sb, int fd)
+{
+	uid_t uid = sb->record.uid;
+
+	return uid && fchown(fd, uid, uid) < 0 ? error_errno() : 0;
+}
+
+int sandbox_own_disks(struct sandbox *sb, struct problem *problem)
+{
+	_cleanup_fd_ int folder = -1, fd = -1;
+	int r = 0;
+
+	if (!sb->record.disk.n || !sb->record.uid)
+		return 0;
+	folder = open_folder(sb);
+	/* its user may go through the folder, and do nothing else with it */
+	if (folder < 0 || fchmod(folder, 0711) < 0)
+		r = folder < 0 ? folder : error_errno();
+	if (r == 0) {
+		fd = openat(folder, sb->record.disk.names[0], O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		r = fd < 0 ? error_errno() : give_to_vm(sb, fd);
+	}
+	problem_errno(r < 0 ? problem : NULL, r, "giving the disk of sandbox %s to its VM",
+		      sb->record.id);
+	return error_trace(r);
+}
+
 /* An empty file @name over @below. */
 static int make_overlay(struct sandbox *sb, const char *name, uint64_t bytes, const char *below,
 			const char *format, struct problem *problem)
@@ -125,6 +153,8 @@ static int make_overlay(struct sandbox *sb, const char *name, uint64_t bytes, co
 		fd = openat(folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		r = fd < 0 ? error_errno() : qcow2_create(fd, bytes, below, format);
 	}
+	if (r == 0)
+		r = give_to_vm(sb, fd);
 	if (r == 0)
 		return 0;
 	problem_errno(problem, r, "making a disk for sandbox %s", sb->record.id);
@@ -336,6 +366,9 @@ static int add_own(struct sandbox *sb, int folder, int to, const char *name, str
 		r = error_errno();
 	if (r || is_bare(&st, &info))
 		return r > 0 ? -EBADMSG : r;
+	/* from here on it is the store's, and nobody writes it. Its VM reads it on: see below */
+	if (fchown(fd, geteuid(), getegid()) < 0 || fchmod(fd, 0444) < 0)
+		return error_errno();
 	*d = known ? *known : (struct snapshot_disk){0};
 	d->read_only = true;
 	str_copy(d->name, sizeof(d->name), name);
@@ -454,6 +487,8 @@ static void rebase(struct sandbox *sb, const struct disk_device *device, int mer
 	merged_path = str_printf("%s/" FOLDER "/%s", sb->path, merged);
 	n_gone = find_gone(sb, &now, device, gone);
 	r = top_path && merged_path ? plain_file_link(merged_dirfd, folder, merged) : -ENOMEM;
+	if (r == 0 && fchmodat(folder, merged, 0444, 0) < 0) /* a jailed VM must read it */
+		r = error_errno();
 	if (r == 0)
 		r = vmm_disk_rebase(sb->vmm, top_path, merged_path, below, gone, n_gone,
 				    deadline_after_ms(DISK_QMP_MS), &p);

@@ -23,9 +23,10 @@
 
 static int fill_paths(struct host *host, const struct host_config *config, struct problem *problem)
 {
-	const char *const programs[] = {"dorm-pager", "libdorm-vmm.so", "dorm-agent", "dorm-net"};
+	const char *const programs[] = {"dorm-pager", "libdorm-vmm.so", "dorm-agent", "dorm-net",
+					"dorm-jail"};
 	char **const slots[] = {&host->pager_program, &host->preload, &host->agent_program,
-				&host->net_program};
+				&host->net_program, &host->jail_program};
 
 	if (config->root[0] != '/' || strlen(config->root) > ROOT_MAX ||
 	    config->run_dir[0] != '/' || strlen(config->run_dir) > ROOT_MAX) {
@@ -213,6 +214,9 @@ static int set_up(struct host *host, const struct host_config *config, struct pr
 	if (r == 0)
 		r = store_open(host->root, problem, &host->store);
 	if (r == 0)
+		r = jails_init(&host->jails, config, host->jail_program, host->store->root_fd,
+			       problem);
+	if (r == 0)
 		open_index(host);
 	if (r == 0)
 		r = monitor_open(host);
@@ -343,6 +347,8 @@ struct host *host_free(struct host *host, bool stop_pager)
 	free(host->preload);
 	free(host->agent_program);
 	free(host->net_program);
+	free(host->jail_program);
+	jails_deinit(&host->jails);
 	free(host);
 	return NULL;
 }

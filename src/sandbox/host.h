@@ -67,6 +67,7 @@ struct host_config {
 	uint64_t memory_limit, image_limit; /* of the pager's resident memory, bytes; 0: none */
 	/* jails (vmm/jail.h) */
 	bool no_jail;
+	bool need_jail;			      /* with all walls, or not at all */
 	uint32_t jail_first_uid, jail_n_uids; /* users of VMMs, one each */
 	unsigned cpu_limit_pct;		      /* of one processor, per sandbox; 0: no limit */
 	uint64_t io_limit;		      /* bytes per second each way, per sandbox; 0: none */
@@ -128,6 +129,9 @@ const char *host_root(const struct host *host);
 
 /** host_doctor() - GET /doctor: what this host has and lacks; does not need a running daemon */
 json_t *host_doctor(const char *root);
+/** host_doctor_running() - the same of a host that runs: its jails are as they are, not as they
+ *  could be */
+json_t *host_doctor_running(struct host *host);
 
 /* ---- the pager --------------------------------------------------------------------------------
  */

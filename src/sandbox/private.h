@@ -33,6 +33,7 @@
 #include "sandbox/build.h"
 #include "sandbox/host.h"
 #include "sandbox/op.h"
+#include "sandbox/jail.h"
 #include "sandbox/pager-process.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
@@ -67,6 +68,8 @@ struct sandbox {
 	char *path; /* the same, absolute; constant */
 
 	struct vmm *vmm;	  /* op; NULL when no process */
+	uint32_t uid;		  /* op; taken of jails.uids, for vmm; 0: none. The record's may be
+				     of a VM before it: of a sleeper it is not the present one */
 	struct net_process net;	  /* op; pid 0: none */
 	uint64_t net_started_ns;  /* op; the last try */
 	unsigned net_deaths;	  /* op; one soon after the other */
@@ -111,7 +114,7 @@ struct build;
 
 struct host {
 	char *root, *run_dir, *guest_cache;
-	char *pager_program, *preload, *agent_program, *net_program; /* constant */
+	char *pager_program, *preload, *agent_program, *net_program, *jail_program; /* constant */
 	char accel[8];
 	char vmm_version[64];
 	uint64_t tsc_khz;
@@ -119,6 +122,7 @@ struct host {
 	char boot_id[37]; /* of this run of the host; "": not known. Constant */
 	int netns_fd;	  /* an empty network namespace, for VMs; -1: they have ours. Constant */
 	struct host_limits limits;
+	struct jails jails; /* constant, but for its users */
 
 	struct store *store;
 	const struct keyring *keys; /* NULL: snapshots are not sealed */
@@ -364,6 +368,10 @@ void sandbox_disk_paths_deinit(struct sandbox_disk_paths *p);
  *  to be released once the VM has started */
 int sandbox_fill_disks(struct sandbox *sb, struct sandbox_disk_paths *paths,
 		       struct vmm_config *config, struct problem *problem);
+
+/** sandbox_own_disks() - op held, after sandbox_make_disk(): what its VM writes belongs to
+ *  record.uid; nothing to do for 0 */
+int sandbox_own_disks(struct sandbox *sb, struct problem *problem);
 
 /** sandbox_save_disks() - op held, VM paused: its disks as they are now into disks/ of the snapshot
  *  directory @dirfd and into @m. The VM writes into a new file from here on */

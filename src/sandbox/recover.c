@@ -32,12 +32,13 @@
  * stays as it is, for a person to look at: it is shown as failed, and deleted when a client says
  * so.
  *
- * Last, VM processes whose working directory is one of a sandbox of this store, or was before it
- * was removed, but which no sandbox owns are ended: a daemon that died between starting one and
- * writing its pid down leaves such an orphan, often in a directory that was removed above. None can
- * still be about to begin: a child that has not yet closed what it inherited still holds the lock
- * of the store, for which store_open() waited. Nothing else is touched, in particular no shell that
- * somebody has in there.
+ * Last, VM processes of this store which no sandbox owns are ended, and cgroups that no sandbox has
+ * are removed. A jailed VM is known by what its root is called (jail.h), any other by its working
+ * directory, one of a sandbox of this store or what that became in tmp/: a daemon that died between
+ * starting one and writing its pid down leaves such an orphan, often in a directory that was removed
+ * above. None can still be about to begin: a child that has not yet closed what it inherited still
+ * holds the lock of the store, for which store_open() waited. Nothing else is touched, in particular
+ * no shell that somebody has in there.
  */
 #include "sandbox/private.h"
 
@@ -244,6 +245,8 @@ static int adopt(struct sandbox *sb, struct problem *problem)
 	if (r == 0)
 		r = vmm_resume(sb->vmm, deadline_after_ms(ADOPT_MS), problem);
 	if (r >= 0)
+		sandbox_claim_jail(sb);
+	if (r >= 0)
 		r = sandbox_adopt_disk(sb, problem);
 	if (r >= 0)
 		r = monitor_watch(sb->host, sb);
@@ -269,6 +272,7 @@ static void end_process(struct sandbox *sb)
 	(void)pager_client_close_session(sb->host->pager, sb->record.id,
 					 deadline_after_ms(ADOPT_MS));
 	sb->record.vm = (struct vmm_identity){0};
+	sandbox_leave_jail(sb);
 }
 
 static void become(struct sandbox *sb, enum sandbox_state state, const char *why)
@@ -398,6 +402,16 @@ static int visit(void *userdata, const char *id, int dirfd)
 	return r;
 }
 
+static bool is_known(void *userdata, const char *id)
+{
+	struct host *host = userdata;
+
+	for (size_t i = 0; i < host->n_sandboxes; i++)
+		if (!strcmp(host->sandboxes[i]->record.id, id))
+			return host->sandboxes[i]->vmm != NULL;
+	return false;
+}
+
 static bool is_owned(struct host *host, pid_t pid)
 {
 	for (size_t i = 0; i < host->n_sandboxes; i++)
@@ -427,15 +441,20 @@ static bool works_in_store(const struct host *host, const char *pid)
 	return false;
 }
 
+static bool is_ours(struct host *host, const char *name, pid_t pid)
+{
+	return jails_is_ours(&host->jails, pid) || (works_in_store(host, name) && is_vm(pid));
+}
+
 /* The descriptor comes first: it stays that of the process which is looked at. */
 static void end_orphan(struct host *host, const char *name, pid_t pid)
 {
 	_cleanup_fd_ int fd = -1;
 
-	if (!works_in_store(host, name))
-		return; /* which most do not */
+	if (!is_ours(host, name, pid))
+		return; /* which most are not */
 	fd = pidfd_from_pid(pid);
-	if (fd < 0 || !works_in_store(host, name) || is_owned(host, pid) || !is_vm(pid))
+	if (fd < 0 || !is_ours(host, name, pid) || is_owned(host, pid))
 		return;
 	log_warn("ending orphaned VM pid=%d", (int)pid);
 	(void)pidfd_signal(fd, SIGKILL); /* it may have gone by itself */
@@ -443,15 +462,16 @@ static void end_orphan(struct host *host, const char *name, pid_t pid)
 
 static void end_orphans(struct host *host)
 {
-	DIR *d = opendir("/proc");
+	_cleanup_dir_ DIR *d = NULL;
 	struct dirent *e;
 	uint64_t pid;
 
-	while (d && (e = readdir(d)))
+	if (file_opendir(AT_FDCWD, "/proc", &d) < 0)
+		return; /* then nothing else works here either */
+	while ((e = readdir(d)))
 		if (str_to_u64(e->d_name, &pid) == 0)
 			end_orphan(host, e->d_name, (pid_t)pid);
-	if (d)
-		closedir(d);
+	jails_forget_groups(&host->jails, is_known, host);
 }
 
 int recover(struct host *host, struct problem *problem)

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/str.h"
 
 #define PROC_FILE_MAX (16ul << 20)
 
@@ -168,4 +169,25 @@ int proc_memory_use(pid_t pid, struct proc_memory *ret)
 			kilobytes(text, "\nPrivate_Clean:") + kilobytes(text, "\nPrivate_Dirty:"),
 	};
 	return 0;
+}
+
+/* "24 1 0:22 / / ro,nosuid - tmpfs SOURCE ro,mode=755": the fifth field is the mount point */
+int proc_root_source(pid_t pid, char *buf, size_t size)
+{
+	_cleanup_free_ char *text = NULL;
+	char *save = NULL;
+	int r = read_proc(pid, "mountinfo", &text);
+
+	if (r < 0)
+		return r;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		char place[8] = "", source[256] = "", *rest = strstr(line, " - ");
+
+		if (!rest || sscanf(line, "%*s %*s %*s %*s %7s", place) != 1 ||
+		    strcmp(place, "/") != 0 || sscanf(rest, " - %*s %255s", source) != 1)
+			continue;
+		str_copy(buf, size, source);
+		return 0;
+	}
+	return -ENOENT;
 }

@@ -49,3 +49,9 @@ int proc_anonymous_bytes(pid_t pid, uint64_t *ret);
 
 /** proc_memory_use() - from smaps_rollup: costs a walk over its page tables */
 int proc_memory_use(pid_t pid, struct proc_memory *ret);
+
+/**
+ * proc_root_source() - what is mounted as the process's root: a device, or what a tmpfs was named
+ * Return: 0; -ENOENT when its mounts do not say; -ESRCH; negative errno
+ */
+int proc_root_source(pid_t pid, char *buf, size_t size);

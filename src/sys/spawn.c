@@ -168,6 +168,14 @@ static int read_report(int fd)
 	return e < 0 ? e : r;
 }
 
+/* What fork() is, but for handlers of which we have none, and with a namespace. */
+static pid_t new_process(const struct spawn_options *o)
+{
+	if (!o->new_pids)
+		return fork();
+	return (pid_t)syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0);
+}
+
 static int spawn_planned(struct plan *p, pid_t *ret_pid, int *ret_pidfd)
 {
 	_cleanup_fd_ int report_r = -1, report_w = -1, pidfd = -1;
@@ -183,7 +191,7 @@ static int spawn_planned(struct plan *p, pid_t *ret_pid, int *ret_pidfd)
 	/* no handler of ours may run in the child */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
-	pid = fork();
+	pid = new_process(p->options);
 	if (pid == 0)
 		child_run(p);
 	r = pid < 0 ? -errno : 0;
@@ -210,9 +218,11 @@ int spawn(const struct spawn_options *options, pid_t *ret_pid, int *ret_pidfd)
 	_cleanup_free_ char **envp = make_environment(options);
 	_cleanup_fd_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int output = options->output_fd < 0 ? null : options->output_fd;
-	struct plan p = {
-		.parent = getpid(),
-		.options = options, .envp = envp, .table = {null, output, output}, .n_table = 3};
+	struct plan p = {.parent = getpid(),
+			 .options = options,
+			 .envp = envp,
+			 .table = {null, output, output},
+			 .n_table = 3};
 
 	if (!envp)
 		return -ENOMEM;
@@ -279,11 +289,9 @@ static int collect(int out, int pidfd, uint64_t deadline_ns, struct buf *output)
 	}
 }
 
-int spawn_run(const char *const argv[], const char *cwd, uint64_t deadline_ns, struct buf *output,
-	      int *ret_status)
+static int run(struct spawn_options o, uint64_t deadline_ns, struct buf *output, int *ret_status)
 {
 	_cleanup_fd_ int out_r = -1, out_w = -1, pidfd = -1;
-	struct spawn_options o = {.argv = argv, .cwd = cwd, .new_session = true};
 	struct pidfd_end end = {0};
 	int pipes[2], r;
 	pid_t pid = 0;
@@ -310,4 +318,18 @@ int spawn_run(const char *const argv[], const char *cwd, uint64_t deadline_ns, s
 	if (pidfd_reap(pidfd, &end) == 0 && r == 0)
 		*ret_status = end.signal ? 128 + end.signal : end.status;
 	return r;
+}
+
+int spawn_run(const char *const argv[], const char *cwd, uint64_t deadline_ns, struct buf *output,
+	      int *ret_status)
+{
+	return run((struct spawn_options){.argv = argv, .cwd = cwd, .new_session = true},
+		   deadline_ns, output, ret_status);
+}
+
+int spawn_run_isolated(const char *const argv[], bool new_pids, uint64_t deadline_ns,
+		       struct buf *output, int *ret_status)
+{
+	return run((struct spawn_options){.argv = argv, .new_session = true, .new_pids = new_pids},
+		   deadline_ns, output, ret_status);
 }

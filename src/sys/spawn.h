@@ -30,10 +30,11 @@ struct spawn_options {
 	bool clear_env;		 /* begin with nothing but PATH, not with all of our environment */
 	const int *fds;		 /* borrowed; become 3, 4, ... */
 	size_t n_fds;
-	int output_fd;	  /* borrowed; standard output and error; -1: /dev/null */
-	const char *cwd;  /* NULL: ours */
-	bool new_session; /* setsid(): own process group, no terminal */
-	int netns_fd;	  /* borrowed; network namespace that it runs in; 0 or -1: ours */
+	int output_fd;	      /* borrowed; standard output and error; -1: /dev/null */
+	const char *cwd;      /* NULL: ours */
+	bool new_session;     /* setsid(): own process group, no terminal */
+	int netns_fd;	      /* borrowed; network namespace that it runs in; 0 or -1: ours */
+	bool new_pids;	      /* it is the first process of a pid namespace; its pid here is told */
 	bool die_with_parent; /* killed when the thread that started it ends, however that ends */
 	const struct spawn_limit *limits;
 	size_t n_limits;
@@ -58,3 +59,7 @@ int spawn(const struct spawn_options *options, pid_t *ret_pid, int *ret_pidfd);
  */
 int spawn_run(const char *const argv[], const char *cwd, uint64_t deadline_ns, struct buf *output,
 	      int *ret_status);
+
+/** spawn_run_isolated() - the same, with @new_pids as in struct spawn_options */
+int spawn_run_isolated(const char *const argv[], bool new_pids, uint64_t deadline_ns,
+		       struct buf *output, int *ret_status);

@@ -52,6 +52,8 @@ enum vmm_register {
 	VMM_REGISTER_NONE,  /* not at all: the memory file is complete already */
 };
 
+struct vmm_jail;
+
 struct vmm_config {
 	const char *work_dir; /* absolute; sockets ("qmp.sock", "agent.sock", "net.sock") and
 				 "vmm.log" go here */
@@ -67,6 +69,7 @@ struct vmm_config {
 	const char *mac; /* of its network device, whose frames go to whoever connects to
 			    net.sock; NULL: it has none */
 	int netns_fd;	 /* network namespace of the process itself; 0 or -1: ours. Borrowed */
+	const struct vmm_jail *jail; /* vmm/jail.h; NULL: it runs as we do */
 	/* a boot; all NULL for a restore */
 	const char *kernel;
 	const char *initramfs;

@@ -63,12 +63,18 @@ static void __attribute__((noreturn)) die(const char *what, int e)
 	_exit(DORM_VMM_EXIT_STATUS);
 }
 
+/* The number of an inherited descriptor; -1: none is named */
+static int inherited(const char *variable)
+{
+	const char *s = getenv(variable);
+
+	return s && *s ? atoi(s) : -1;
+}
+
 /* The inherited descriptor, or -1 when there is none: then this is not one of our VMs. */
 static int memory_fd(void)
 {
-	const char *s = getenv(DORM_VMM_MEMORY_FD);
-
-	return s && *s ? atoi(s) : -1;
+	return inherited(DORM_VMM_MEMORY_FD);
 }
 
 static bool is_memory_path(const char *path)
@@ -97,9 +103,19 @@ static int do_open(int dirfd, const char *path, int flags, mode_t mode)
 	return (int)syscall(SYS_openat, dirfd, path, flags, mode);
 }
 
+/* Ours or the one that we were given; the caller closes it in either case. */
+static int open_device(void)
+{
+	int given = inherited(DORM_VMM_UFFD_FD);
+
+	if (given >= 0)
+		return fcntl(given, F_DUPFD_CLOEXEC, 3);
+	return (int)syscall(SYS_openat, AT_FDCWD, "/dev/userfaultfd", O_RDWR | O_CLOEXEC, 0);
+}
+
 static int new_userfaultfd(void)
 {
-	int dev = (int)syscall(SYS_openat, AT_FDCWD, "/dev/userfaultfd", O_RDWR | O_CLOEXEC, 0), fd;
+	int dev = open_device(), fd;
 
 	if (dev >= 0) {
 		fd = ioctl(dev, DEV_USERFAULTFD_NEW, O_CLOEXEC | O_NONBLOCK);
@@ -158,8 +174,12 @@ static int connect_pager(void)
 {
 	const char *path = getenv(DORM_VMM_PAGER_SOCKET);
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	int s;
+	int s = inherited(DORM_VMM_PAGER_FD);
 
+	if (s >= 0) {
+		(void)fcntl(s, F_SETFD, FD_CLOEXEC); /* cannot fail: it is open */
+		return s;
+	}
 	if (!path || !*path || strlen(path) >= sizeof(sa.sun_path))
 		die("no usable path of the pager's socket in " DORM_VMM_PAGER_SOCKET, 0);
 	memcpy(sa.sun_path, path, strlen(path));
@@ -218,6 +238,8 @@ static void adopt_mapping(void *p, size_t len, int flags, off_t offset)
 	if (__atomic_exchange_n(&mapped, true, __ATOMIC_SEQ_CST))
 		die("the guest's memory was mapped a second time", 0);
 	uffd = mode ? register_range(p, len, mode) : -1;
+	if (inherited(DORM_VMM_UFFD_FD) >= 0)
+		close(inherited(DORM_VMM_UFFD_FD)); /* one was enough */
 	send_region(connect_pager(), uffd, p, len, offset);
 	errno = saved;
 }

@@ -11,6 +11,11 @@
 /* Environment: path of the socket where the pager takes the userfaultfd. */
 #define DORM_VMM_PAGER_SOCKET "DORM_VMM_PAGER_SOCKET"
 
+/* Environment, of a jailed VMM: numbers of a descriptor that is connected to that socket, and of
+ * /dev/userfaultfd, neither of which it could open by name. */
+#define DORM_VMM_PAGER_FD "DORM_VMM_PAGER_FD"
+#define DORM_VMM_UFFD_FD  "DORM_VMM_UFFD_FD"
+
 /* Environment: how to register the memory with userfaultfd. Not set: missing. With none there is no
  * userfaultfd, and the pager gets the regions alone. */
 #define DORM_VMM_UFFD	      "DORM_VMM_UFFD"

@@ -29,6 +29,7 @@
 #include "base/str.h"
 #include "sys/spawn.h"
 #include "vmm/driver.h"
+#include "vmm/jail.h"
 #include "vmm/preload/dorm-vmm.h"
 #include "vmm/qemu/block-node.h"
 #include "vmm/qemu/command-line.h"
@@ -37,10 +38,12 @@
 #define LOG_NAME	"vmm.log"
 #define CONSOLE_MAX	65536 /* the size of the ring buffer on the command line */
 #define VERSION_WAIT_MS 10000
+#define FDSETS_MAX	16 /* a guest that stands still is saved once, or a few times */
 
 struct qemu {
-	struct qmp *qmp;    /* NULL or broken: connect anew */
-	struct buf console; /* reading the ring empties it, so what was read is kept here */
+	struct qmp *qmp;     /* NULL or broken: connect anew */
+	json_int_t n_fdsets; /* files that device state was saved into, since it ran last */
+	struct buf console;  /* reading the ring empties it, so what was read is kept here */
 };
 
 static const char *program(void)
@@ -99,10 +102,11 @@ static int connect_monitor(struct vmm *v, uint64_t deadline_ns)
 
 static int qemu_attach(struct vmm *v, uint64_t deadline_ns, struct problem *problem)
 {
+	struct qemu *q;
 	int r;
 
-	v->driver = calloc(1, sizeof(struct qemu));
-	if (!v->driver)
+	v->driver = q = calloc(1, sizeof(*q));
+	if (!q)
 		return -ENOMEM;
 	r = connect_monitor(v, deadline_ns);
 	if ((r == -EPIPE || r == -ECONNREFUSED) &&
@@ -233,6 +237,23 @@ static const char *register_words(enum vmm_register reg)
 	}
 }
 
+static void command_freep(char ***command)
+{
+	jail_command_free(*command);
+}
+
+/* From outside, while it loads its libraries: joining waits for the kernel, up to 15 ms. */
+static int enter_cgroup(const struct vmm *v, const struct vmm_jail *jail, struct problem *problem)
+{
+	int r = jail && jail->cgroup ? cgroup_add(jail->cgroups, jail->cgroup, v->pid) : 0;
+
+	if (r == -ESRCH) /* it ended already: that is for whoever talks to it to explain */
+		return 0;
+	problem_errno(r < 0 ? problem : NULL, r, "putting QEMU into the cgroup %s",
+		      r < 0 ? jail->cgroup : "");
+	return r;
+}
+
 static int run(struct vmm *v, const struct command_line *c, const struct vmm_config *config,
 	       const struct inheritance *in, struct problem *problem)
 {
@@ -243,6 +264,7 @@ static int run(struct vmm *v, const struct command_line *c, const struct vmm_con
 	const char *env[] = {preload, pager, memory, register_words(config->reg), NULL};
 	const int fds[] = {in->memory, in->qmp, in->agent, in->network}; /* enum command_line_fd */
 	const struct spawn_limit no_core = {RLIMIT_CORE, 0};
+	_cleanup_(command_freep) char **jailed = NULL;
 	struct spawn_options o = {.argv = command_line_argv(c),
 				  .env = env,
 				  .clear_env = true,
@@ -258,12 +280,19 @@ static int run(struct vmm *v, const struct command_line *c, const struct vmm_con
 
 	if (!preload || !pager || !memory)
 		return -ENOMEM;
+	if (config->jail) {
+		r = jail_command(config->jail, config, o.argv, problem, &jailed);
+		if (r < 0)
+			return r;
+		o.argv = (const char *const *)jailed;
+		o.new_pids = config->jail->walls & JAIL_PIDS;
+	}
 	r = spawn(&o, &v->pid, &v->pidfd);
 	if (r < 0) {
-		problem_errno(problem, r, "cannot run %s", program());
+		problem_errno(problem, r, "cannot run %s", o.argv[0]);
 		problem_hint(problem, "install qemu-system-x86, or set DORM_QEMU to the program");
 	}
-	return r;
+	return r == 0 ? enter_cgroup(v, config->jail, problem) : r;
 }
 
 static int qemu_start(struct vmm *v, const struct vmm_config *config, uint64_t deadline_ns,
@@ -423,9 +452,15 @@ static int set_running(struct vmm *v, bool on, uint64_t deadline_ns, struct prob
 	return error_trace(-EPROTO);
 }
 
+static void forget_fdsets(struct vmm *v, uint64_t deadline_ns);
+
 static int qemu_resume(struct vmm *v, uint64_t deadline_ns, struct problem *problem)
 {
-	return set_running(v, true, deadline_ns, problem);
+	int r = set_running(v, true, deadline_ns, problem);
+
+	if (r == 0)
+		forget_fdsets(v, deadline_ns);
+	return r;
 }
 
 static int qemu_pause(struct vmm *v, uint64_t deadline_ns, struct problem *problem)
@@ -433,60 +468,88 @@ static int qemu_pause(struct vmm *v, uint64_t deadline_ns, struct problem *probl
 	return set_running(v, false, deadline_ns, problem);
 }
 
-static int save_device_to(struct vmm *v, const char *path, uint64_t deadline_ns,
-			  struct problem *problem)
+/*
+ * QEMU is sent a descriptor and told to write "/dev/fdset/N": a jailed one could open neither the
+ * file nor ours in /proc. It must be open for writing and nothing else, or QEMU does not take it.
+ */
+static int write_only(int fd)
 {
-	/* "live": true would make QEMU give up its disks */
-	json_t *arguments = json_pack("{s:s, s:b}", "filename", path, "live", 0);
+	char path[32];
 
-	if (!arguments)
-		return -ENOMEM;
-	return call(v, "xen-save-devices-state", arguments, -1, deadline_ns, problem, NULL);
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd); /* always fits */
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	return fd < 0 ? error_errno() : fd;
 }
 
-static int check_saved(int stat_result, const struct stat *st, const char *path,
-		       struct problem *problem)
+/* While the guest stands still QEMU 7.2 closes none, not even when it is told to; so it is told
+ * when the guest goes on. All of its sets are ours, and are numbered from 0. */
+static void forget_fdsets(struct vmm *v, uint64_t deadline_ns)
 {
-	if (stat_result == 0 && st->st_size > 0)
-		return 0;
-	problem_set(problem, 500, "QEMU saved no device state to %s", path);
+	struct qemu *q = v->driver;
+
+	while (q->n_fdsets > 0)
+		(void)call(v, "remove-fd", json_pack("{s:I}", "fdset-id", --q->n_fdsets), -1,
+			   deadline_ns, NULL, NULL); /* then one is left open until its end */
+}
+
+static int save_device_to(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem)
+{
+	struct qemu *q = v->driver;
+	json_t *reply = NULL;
+	json_int_t id;
+	char path[48];
+	int r;
+
+	r = call(v, "add-fd", json_object(), fd, deadline_ns, problem, &reply);
+	if (r < 0)
+		return r;
+	id = json_integer_value(json_object_get(reply, "fdset-id"));
+	json_decref(reply);
+	if (id >= q->n_fdsets && id < FDSETS_MAX)
+		q->n_fdsets = id + 1;
+	(void)snprintf(path, sizeof(path), "/dev/fdset/%lld", (long long)id); /* fits */
+	/* "live": true would make QEMU give up its disks */
+	return call(v, "xen-save-devices-state",
+		    json_pack("{s:s, s:b}", "filename", path, "live", 0), -1, deadline_ns, problem,
+		    NULL);
+}
+
+static int qemu_save_device_fd(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem)
+{
+	_cleanup_fd_ int out = write_only(fd);
+	struct stat st;
+	int r = out < 0 ? out : 0;
+
+	if (r == 0 && ftruncate(out, 0) < 0 && errno != EINVAL) /* a device has no length */
+		r = error_errno();
+	if (r == 0)
+		r = save_device_to(v, out, deadline_ns, problem);
+	if (r == 0 && fstat(out, &st) < 0)
+		r = error_errno();
+	if (r < 0 || st.st_size > 0)
+		return r;
+	problem_set(problem, 500, "QEMU saved no device state");
 	return error_trace(-EIO);
 }
 
 static int qemu_save_device(struct vmm *v, const char *path, uint64_t deadline_ns,
 			    struct problem *problem)
 {
-	struct stat st;
+	_cleanup_fd_ int fd = -1;
 	int r;
 
 	if (path[0] != '/')
 		return error_trace(-EINVAL);
-	if (lstat(path, &st) == 0) {
-		problem_errno(problem, -EEXIST, "cannot save device state to %s", path);
-		return -EEXIST;
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		r = error_errno();
+		problem_errno(problem, r, "cannot save device state to %s", path);
+		return r;
 	}
-	r = save_device_to(v, path, deadline_ns, problem);
-	if (r == 0)
-		r = check_saved(stat(path, &st), &st, path, problem);
+	r = qemu_save_device_fd(v, fd, deadline_ns, problem);
 	if (r < 0)
-		(void)unlink(path); /* a part of one is of no use; it may not be there at all */
+		(void)unlink(path); /* a part of one is of no use */
 	return r;
-}
-
-/*
- * QEMU opens our descriptor by its name in /proc, which it may as a process of the same user. (A
- * descriptor that is sent, "/dev/fdset/N", stays open in QEMU 7.2 if the guest stands still when it
- * is removed.)
- */
-static int qemu_save_device_fd(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem)
-{
-	struct stat st;
-	char path[48];
-	int r;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fd); /* always fits */
-	r = save_device_to(v, path, deadline_ns, problem);
-	return r ? r : check_saved(fstat(fd, &st), &st, path, problem);
 }
 
 /* ---- disks ------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ static void test_restore(void **state)
 	assert_true(has(&b, "size=256M,mem-path=/dorm/guest-memory,share=off,prealloc=off\n"));
 	assert_true(has(&b, "\nsocket,id=agent,fd=5,server=on,wait=off\n"));
 	assert_true(has(&b, "\nsocket,id=qmp,fd=4,server=on,wait=off\n"));
-	assert_true(has(&b, "\n-S\n-global\nmigration.send-configuration=off\n-global\nmigration.announce-rounds=0\n"
+	assert_true(has(&b, "\n-S\n-global\nmigration.send-configuration=off\n-global\nmigration."
+			    "announce-rounds=0\n"
 			    "-incoming\ndefer\n"));
 	assert_false(has(&b, "-kernel") || has(&b, "-initrd") || has(&b, "-append"));
 	assert_false(has(&b, "virtio-blk"));
@@ -134,8 +135,9 @@ static void test_network(void **state)
 	assert_false(has(&without, "virtio-net"));
 	c.mac = "52:54:00:00:00:01";
 	words(&c, &with);
-	assert_true(has(&with, "\n-netdev\nstream,id=net,server=on,addr.type=fd,addr.str=6\n-device\n"
-			       "virtio-net-device,netdev=net,mac=52:54:00:00:00:01,"));
+	assert_true(has(&with,
+			"\n-netdev\nstream,id=net,server=on,addr.type=fd,addr.str=6\n-device\n"
+			"virtio-net-device,netdev=net,mac=52:54:00:00:00:01,"));
 }
 
 static void refused(const struct vmm_config *c, const char *word)
