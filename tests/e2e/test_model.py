@@ -261,11 +261,10 @@ class Model:
     def full_disk(self, s):
         """no room at all: what has to be written fails, and everything is as it was"""
         ballast = self.place / "ballast"
-        with open(ballast, "wb") as f:
+        with open(ballast, "wb", buffering=0) as f:
             try:
-                while True:
-                    f.write(bytes(1 << 20))
-                    f.flush()
+                while f.write(bytes(1 << 16)):
+                    pass
             except OSError:
                 pass
         try:
