@@ -81,11 +81,17 @@ static int take_flag(bool *flag, const char *value)
 	return 0;
 }
 
+/* Is it 0, in a place where that means something? */
+static bool is_zero(const struct setting *o, const char *value)
+{
+	return o->zero && (!strcmp(value, o->zero) || !strcmp(value, "0"));
+}
+
 static int take_number(const struct setting *o, const char *value, unsigned unit, unsigned *ret)
 {
 	uint64_t v = 0;
 
-	if (!o->zero || strcmp(value, o->zero) != 0) {
+	if (!is_zero(o, value)) {
 		if (str_to_u64(value, &v) < 0 || v < o->min || v > o->max)
 			return -EINVAL;
 	}
@@ -97,7 +103,7 @@ static int take_bytes(const struct setting *o, const char *value, uint64_t *ret)
 {
 	uint64_t v = 0;
 
-	if (!o->zero || strcmp(value, o->zero) != 0) {
+	if (!is_zero(o, value)) {
 		if (str_to_bytes(value, &v) < 0 || v < o->min)
 			return -EINVAL;
 	}
@@ -169,8 +175,8 @@ int settings_take(struct settings *s, const struct setting *o, const char *value
 
 	if (!copy)
 		return -ENOMEM;
-	if (more && v->n == SETTINGS_MAX_LIST) {
-		fprintf(stderr, "dormd: %s: more than %d of them\n", where, SETTINGS_MAX_LIST);
+	if (more && v->n == (o->max ?: SETTINGS_MAX_LIST)) {
+		fprintf(stderr, "dormd: %s: more than %u of them\n", where, v->n);
 		return SETTINGS_E_USAGE;
 	}
 	if (store_value(s, o, copy) < 0) {
