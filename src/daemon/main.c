@@ -92,8 +92,9 @@ static void raise_limits(void)
 	}
 }
 
-/* Until a signal ends it. Meanwhile the manager hears that this thread is alive, if it asked. */
-static unsigned wait_for_signal(int signals, const struct notify *notify)
+/* Until a signal ends it. Meanwhile the manager hears, if it asked, that this process is not stuck;
+ * if it is, the manager starts another, which adopts the sandboxes. */
+static unsigned wait_for_signal(int signals, struct host *host, const struct notify *notify)
 {
 	struct signalfd_siginfo si;
 
@@ -104,7 +105,7 @@ static unsigned wait_for_signal(int signals, const struct notify *notify)
 
 		if (r > 0 && fd_read_full(signals, &si, sizeof(si)) == 0)
 			return si.ssi_signo;
-		if (notify->watchdog_ms)
+		if (notify->watchdog_ms && host_is_alive(host))
 			notify_send(notify, "WATCHDOG=1");
 	}
 }
@@ -136,7 +137,7 @@ static int serve(const struct settings *s, int signals, const struct notify *not
 	}
 	log_info("listening on %s%s%s", s->socket, s->listen ? " and " : "", s->listen ?: "");
 	notify_send(notify, "READY=1\nSTATUS=serving");
-	number = wait_for_signal(signals, notify);
+	number = wait_for_signal(signals, host, notify);
 	log_info("ending on signal %u; sandboxes go on running", number);
 	notify_send(notify, "STOPPING=1\nSTATUS=ending; sandboxes go on running");
 	if (ours)

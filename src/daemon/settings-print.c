@@ -56,14 +56,13 @@ static const char notes[] =
 	"All but the last group can be set in " SETTINGS_DEFAULT_FILE " too, as NAME = VALUE.\n"
 	"The file counts more than defaults, the environment more than the file, an option most.\n"
 	"A flag can be given as --FLAG=off.\n"
-	"\n"
-	"Environment: ";
+	"\n";
 
 static const char more_notes[] =
-	" (as the options);\n"
-	"DORM_PAGER_PREFETCH=off and DORM_PAGER_UFFD=off (as the flags); DORM_QEMU (the QEMU\n"
-	"program), DORM_LOG=error|warn|info|debug, DORM_TRACE=1.\n"
-	"Exit status: 0 ended in good order; 1 could not start or serve; 2 wrong usage.\n";
+	"DORM_QEMU (the QEMU program), DORM_LOG=error|warn|info|debug, DORM_TRACE=1.";
+
+static const char status[] =
+	"\nExit status: 0 ended in good order; 1 could not start or serve; 2 wrong usage.\n";
 
 static void help_row(const struct setting *o, FILE *f)
 {
@@ -95,10 +94,26 @@ static void help_row(const struct setting *o, FILE *f)
 	fputc('\n', f);
 }
 
+static void help_environment(FILE *f)
+{
+	struct wrap w = {.f = f, .prefix = "", .width = HELP_WIDTH};
+	char text[64];
+
+	wrap_text(&w, "Environment:");
+	for (size_t i = 0; i < settings_count; i++) {
+		const struct setting *o = &settings_table[i];
+
+		if (!o->env)
+			continue;
+		snprintf(text, sizeof(text), "%s%s%s,", o->env, o->env_on ? "=" : "",
+			 o->env_on ?: "");
+		wrap_text(&w, text);
+	}
+	wrap_text(&w, more_notes);
+}
+
 void settings_print_help(FILE *f)
 {
-	const char *comma = "";
-
 	fputs(usage, f);
 	for (size_t i = 0; i < settings_count; i++) {
 		if (settings_table[i].head)
@@ -106,15 +121,8 @@ void settings_print_help(FILE *f)
 		help_row(&settings_table[i], f);
 	}
 	fputs(notes, f);
-	for (size_t i = 0; i < settings_count; i++) {
-		const struct setting *o = &settings_table[i];
-
-		if (!o->env || o->env_on)
-			continue;
-		fprintf(f, "%s%s", comma, o->env);
-		comma = ", ";
-	}
-	fputs(more_notes, f);
+	help_environment(f);
+	fputs(status, f);
 }
 
 /* ---- --print-config

@@ -81,11 +81,17 @@ static int take_flag(bool *flag, const char *value)
 	return 0;
 }
 
+/* Is it 0, in a place where that means something? */
+static bool is_zero(const struct setting *o, const char *value)
+{
+	return o->zero && (!strcmp(value, o->zero) || !strcmp(value, "0"));
+}
+
 static int take_number(const struct setting *o, const char *value, unsigned unit, unsigned *ret)
 {
 	uint64_t v = 0;
 
-	if (!o->zero || strcmp(value, o->zero) != 0) {
+	if (!is_zero(o, value)) {
 		if (str_to_u64(value, &v) < 0 || v < o->min || v > o->max)
 			return -EINVAL;
 	}
@@ -97,7 +103,7 @@ static int take_bytes(const struct setting *o, const char *value, uint64_t *ret)
 {
 	uint64_t v = 0;
 
-	if (!o->zero || strcmp(value, o->zero) != 0) {
+	if (!is_zero(o, value)) {
 		if (str_to_bytes(value, &v) < 0 || v < o->min)
 			return -EINVAL;
 	}
@@ -135,12 +141,14 @@ static int store_value(struct settings *s, const struct setting *o, const char *
 	case SETTING_OWN:
 		return o->take(s, value);
 	case SETTING_TEXT:
+		if (!*value)
+			return -EINVAL;
 		*(const char **)place(s, o) = value;
-		break;
-	case SETTING_LIST:
-		break; /* its caller keeps it */
+		return 0;
+	case SETTING_LIST: /* its caller keeps it */
+		return *value ? 0 : -EINVAL;
 	}
-	return *value ? 0 : -EINVAL;
+	return -EINVAL;
 }
 
 static void forget(struct setting_value *v)
@@ -169,8 +177,8 @@ int settings_take(struct settings *s, const struct setting *o, const char *value
 
 	if (!copy)
 		return -ENOMEM;
-	if (more && v->n == SETTINGS_MAX_LIST) {
-		fprintf(stderr, "dormd: %s: more than %d of them\n", where, SETTINGS_MAX_LIST);
+	if (more && v->n == (o->max ?: SETTINGS_MAX_LIST)) {
+		fprintf(stderr, "dormd: %s: more than %u of them\n", where, v->n);
 		return SETTINGS_E_USAGE;
 	}
 	if (store_value(s, o, copy) < 0) {
@@ -233,13 +241,14 @@ static int take_options(struct settings *s, int argc, char **argv, bool this_run
 	optind = 0; /* glibc: begin anew */
 	opterr = this_run;
 	while (r == 0 && (opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		const struct setting *o = &settings_table[opt - OPTION_FIRST];
+		const struct setting *o;
 		char where[64];
 
 		if (opt < OPTION_FIRST) {
 			fputs("Try 'dormd --help'.\n", stderr);
 			return SETTINGS_E_USAGE;
 		}
+		o = &settings_table[opt - OPTION_FIRST];
 		snprintf(where, sizeof(where), "--%s", o->name);
 		if (o->this_run == this_run)
 			r = settings_take(s, o, optarg ?: "on", ORIGIN_OPTION, 0, where);
@@ -308,19 +317,17 @@ static void find_libexec(char ret[PATH_MAX])
 	char self[PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
-	str_copy(ret, PATH_MAX, DORM_LIBEXECDIR);
-	if (n <= 0)
-		return;
-	self[n] = 0;
-	*strrchr(self, '/') = 0;
-	for (unsigned i = 0; i < ARRAY_SIZE(from_here); i++) {
+	if (n > 0) {
+		self[n] = 0;
+		*strrchr(self, '/') = 0; /* an absolute path */
+	}
+	for (unsigned i = 0; n > 0 && i < ARRAY_SIZE(from_here); i++) {
 		_cleanup_free_ char *dir = str_printf("%s%s", self, from_here[i]);
 
-		if (dir && strlen(dir) < PATH_MAX && has_helpers(dir)) {
-			str_copy(ret, PATH_MAX, dir);
+		if (dir && has_helpers(dir) && realpath(dir, ret))
 			return;
-		}
 	}
+	str_copy(ret, PATH_MAX, DORM_LIBEXECDIR);
 }
 
 static int take_defaults(struct settings *s)

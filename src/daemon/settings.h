@@ -75,11 +75,11 @@ struct setting {
 	const char *name;
 	const char *arg; /* what the value is called; NULL for a flag */
 	enum setting_kind kind;
-	size_t offset;	     /* in struct settings */
-	const char *def;     /* the default, as one would write it; NULL without */
-	const char *example; /* for the commented file, where there is no default */
-	const char *zero;    /* the word that stands for 0 */
-	uint64_t min, max;
+	size_t offset;		    /* in struct settings */
+	const char *def;	    /* the default, as one would write it; NULL without */
+	const char *example;	    /* for the commented file, where there is no default */
+	const char *zero;	    /* the word that stands for 0, which may be written, too */
+	uint64_t min, max;	    /* of a list: how many, at most SETTINGS_MAX_LIST */
 	const char *const *choices; /* NULL at the end */
 	const char *env;	    /* a variable that says the same; NULL: none */
 	const char *env_on;	    /* of a flag: the variable sets it by this text */

@@ -109,9 +109,9 @@ static void test_bounds(void **state)
 		     {"codec", "gzip"},
 		     {"accel", ""},
 		     {"root", ""},
-		     {"jail-uids", "0:10"},
-		     {"jail-uids", "1000"},
-		     {"jail-uids", "4294967290:100"},
+		     {"vm-users", "0:10"},
+		     {"vm-users", "1000"},
+		     {"vm-users", "4294967290:100"},
 		     {"no-prefetch", "yes"},
 		     {"pager-mode", "copy"},
 		     {"queue", "99999999999999"}};
@@ -127,7 +127,9 @@ static void test_bounds(void **state)
 	assert_int_equal(s.config.memory_limit, 2ull << 30);
 	assert_int_equal(take(&s, "memory-limit", "none"), 0);
 	assert_int_equal(s.config.memory_limit, 0);
-	assert_int_equal(take(&s, "jail-uids", "5:7"), 0);
+	assert_int_equal(take(&s, "warm-vms", "0"), 0);
+	assert_int_equal(s.config.warm_max, 0);
+	assert_int_equal(take(&s, "vm-users", "5:7"), 0);
 	assert_int_equal(s.config.jail_first_uid, 5);
 	assert_int_equal(s.config.jail_n_uids, 7);
 	settings_free(&s);

@@ -19,6 +19,7 @@
 #include "sys/tsc.h"
 
 #define PAGER_LOCK_MS 5000
+#define ALIVE_MS      5000
 #define ROOT_MAX      60 /* sockets below sandboxes/<id>/ must fit into 107 bytes */
 
 static int fill_paths(struct host *host, const struct host_config *config, struct problem *problem)
@@ -351,6 +352,14 @@ struct host *host_free(struct host *host, bool stop_pager)
 	jails_deinit(&host->jails);
 	free(host);
 	return NULL;
+}
+
+bool host_is_alive(struct host *host)
+{
+	if (deadline_lock(&host->lock, deadline_after_ms(ALIVE_MS)) < 0)
+		return false;
+	pthread_mutex_unlock(&host->lock);
+	return true;
 }
 
 bool host_offers_network(const struct host *host)

@@ -121,6 +121,10 @@ struct host *host_free(struct host *host, bool stop_pager);
 /** host_ready() - can it take work? Return: 0; -EAGAIN with the reason in @problem */
 int host_ready(struct host *host, struct problem *problem);
 
+/** host_is_alive() - can its tables be reached within seconds? For a watchdog: no says that this
+ *  process is stuck, and that another one would do better */
+bool host_is_alive(struct host *host);
+
 /** host_offers_network() - as configured: does "allow internet access" alone ask for a network? */
 bool host_offers_network(const struct host *host);
 

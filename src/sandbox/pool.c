@@ -582,7 +582,7 @@ int pool_pin(struct pool *p, const char *name, unsigned n, struct problem *probl
 	if (n > most(p)) {
 		problem_set(problem, 400, "vms: %u is more than this host keeps in all, %u", n,
 			    most(p));
-		problem_hint(problem, "dormd --warm-vms-total");
+		problem_hint(problem, "dormd --warm-total");
 		return -EINVAL;
 	}
 	LOCK_SCOPE(&p->lock);

@@ -160,6 +160,7 @@ struct host {
 	atomic_uint n_stalled;	    /* sandboxes whose VM stands still for want of space */
 	atomic_bool stopping;
 	atomic_int workers; /* threads that still use the host */
+
 	atomic_bool draining; /* no new work is let in; drain.c */
 	atomic_uint n_work;   /* creates, wakes, forks, builds under way */
 };

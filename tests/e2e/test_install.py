@@ -72,6 +72,8 @@ def test_package_installs():
                  "usr/share/man/man8/dormd.8.gz", "usr/share/man/man1/dorm.1.gz",
                  "usr/share/bash-completion/completions/dorm"):
         check((TREE / name).exists(), f"{name} is missing")
+    said = dpkg("--install", str(package))  # again: as an upgrade
+    check("restart dormd" in said and "pager upgrade" in said, f"{said}")
     unit = (TREE / "usr/lib/systemd/system/dormd.service").read_text()
     check("ExecStart=/usr/sbin/dormd\n" in unit, f"{unit}")
 

@@ -155,6 +155,34 @@ def test_completion_without_a_daemon():
     check(completed("dormd", "--root", "") == [], "a directory: the shell's business")
 
 
+def shell(name, script, *args):
+    """run a script in a shell that may not be there, with this build's programs on the path"""
+    if not shutil.which(name):
+        skip(f"no {name}")
+    done = subprocess.run([name, "-c", script, *args], text=True, capture_output=True, timeout=60,
+                          cwd=ROOT / "docs/completion", check=False,
+                          env=D.env | {"PATH": f"{BUILD / 'bin'}:{os.environ['PATH']}"})
+    check(done.returncode == 0 and not done.stderr, f"{done}")
+    return done.stdout.splitlines()
+
+
+def test_completion_in_fish():
+    source = "source dorm.fish; source dormd.fish; complete -C "
+    check(shell("fish", source + '"dorm dra"')[0].split("\t")[0] == "drain", "a command")
+    check(shell("fish", source + '"dormd --pager-m"')[0].startswith("--pager-mode"), "an option")
+    check(shell("fish", source + '"dormd --compact "') == ["auto", "off"], "its values")
+
+
+def test_completion_in_zsh():
+    # what the completion system gives a function, and takes from it
+    frame = ("_describe() { print -l -- ${(P)2} }; _files() { print files }; compadd() { print -l -- "
+             "${@:#--} }; service=$1; words=($@); CURRENT=$#; source ./dorm.zsh")
+    check(shell("zsh", frame, "zsh", "dorm", "dra")[0].startswith("drain:Take no new work"),
+          "a command, and what it is")
+    check(shell("zsh", frame, "zsh", "dormd", "--compact", "") == ["auto", "off"], "values")
+    check(shell("zsh", frame, "zsh", "dormd", "--root", "") == ["files"], "a directory")
+
+
 def test_second_dormd_is_refused():
     D.start()
     D.build_template("base", 128)
@@ -248,6 +276,21 @@ def test_drain_waits_for_what_is_under_way():
     D.start()
     check(not D.api("GET", "/host")["draining"], "a dormd that starts takes work")
     D.dorm("rm", *[r for r in results if isinstance(r, str)])
+
+
+def test_drain_gives_up_in_time():
+    """a build is work, too: longer than the time given, and waited for by the next"""
+    made = D.api("POST", "/v3/templates", {"name": "other", "memoryMB": 128})
+    build = f"builds/{made['buildID']}"
+    D.api("POST", f"/v2/templates/{made['templateID']}/{build}", {})
+    done = D.dorm("drain", "--timeout", "1", check_status=False)
+    check(done.returncode == 1 and "1 operations are still under way" in done.stderr, f"{done}")
+    check(D.json("info")["draining"], "it stays drained")
+    D.dorm("drain")
+    status = D.api("GET", f"/templates/{made['templateID']}/{build}/status")["status"]
+    check(status == "ready", f"the build is {status}")
+    D.dorm("undrain")
+    D.dorm("template", "rm", "other")
 
 
 class Manager:
