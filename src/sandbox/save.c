@@ -38,7 +38,8 @@
 #include "image/image-base.h"
 #include "sandbox/agent-client.h"
 
-#define CHUNK_PAGES 256u
+#define CHUNK_PAGES  256u
+#define DEVICE_BYTES (128u << 10) /* what the device state may take */
 
 static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct problem *problem,
 			int *ret_dirfd, struct image **ret)
@@ -185,11 +186,25 @@ static int save_device_in_file(struct sandbox *sb, const struct snapshot_tmp *tm
 			       problem);
 }
 
+/* The VMM only says that writing failed, which on a full disk has a reason that a client can do
+ * something about. */
+static bool is_full(const struct host *host)
+{
+	unsigned long long left;
+
+	return store_free_bytes(host->store, &left) == 0 && left < DEVICE_BYTES;
+}
+
 static int save_device(struct sandbox *sb, struct snapshot_tmp *tmp, struct problem *problem)
 {
-	int r = sb->host->keys ? save_device_in_memory(sb, tmp, problem)
-			       : save_device_in_file(sb, tmp, problem);
+	struct problem local = PROBLEM_INIT;
+	int r = sb->host->keys ? save_device_in_memory(sb, tmp, &local)
+			       : save_device_in_file(sb, tmp, &local);
 
+	if (r < 0 && r != -ETIMEDOUT && is_full(sb->host))
+		r = -ENOSPC;
+	else if (r < 0)
+		problem_pass(problem, &local);
 	if (r < 0)
 		problem_errno(problem, r, "saving the device state of sandbox %s", sb->record.id);
 	return error_trace(r);
