@@ -362,6 +362,17 @@ static void doom_later(struct sandbox *sb)
 		sandbox_unref(sb); /* not the last one; the next dormd removes it */
 }
 
+/* Make way for the delete of a sandbox that is busy. Return: true, and then op is held */
+static bool interrupt(struct sandbox *sb)
+{
+	op_interrupt(sb, OP_DELETED);
+	/* now already: it may go on behind the client's back */
+	if (sandbox_write_record(sb, false) < 0)
+		log_warn("sandbox=%s that it is to be deleted could not be recorded",
+			 sb->record.id);
+	return deadline_lock(&sb->op, deadline_after_ms(DELETE_WAIT_MS)) == 0;
+}
+
 bool sandbox_doom(struct sandbox *sb)
 {
 	bool first;
@@ -372,15 +383,9 @@ bool sandbox_doom(struct sandbox *sb)
 	pthread_mutex_unlock(&sb->info);
 	if (!first)
 		return false;
-	if (sandbox_write_record(sb, false) < 0) /* the rename that follows is what counts */
-		log_warn("sandbox=%s that it is to be deleted could not be recorded",
-			 sb->record.id);
-	if (!op_try(sb)) {
-		op_interrupt(sb, OP_DELETED);
-		if (deadline_lock(&sb->op, deadline_after_ms(DELETE_WAIT_MS)) < 0) {
-			doom_later(sb);
-			return true;
-		}
+	if (!op_try(sb) && !interrupt(sb)) {
+		doom_later(sb);
+		return true;
 	}
 	if (!sb->gone)
 		end_doomed(sb);
