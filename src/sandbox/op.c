@@ -277,24 +277,3 @@ void op_explain(struct sandbox *sb, int r, struct problem *problem)
 			     kinds[op->kind]);
 	}
 }
-
-static json_t *describe(struct sandbox *sb)
-{
-	char since[32];
-	struct op op;
-
-	pthread_mutex_lock(&sb->info);
-	op = sb->doing;
-	pthread_mutex_unlock(&sb->info);
-	if (op.kind == OP_NONE)
-		return json_null();
-	return json_pack("{s:s, s:s, s:s}", "name", kinds[op.kind], "step", steps[op.step], "since",
-			 clock_rfc3339(op.since_real_ns, since));
-}
-
-json_t *sandbox_operation(struct host *host, const char *id)
-{
-	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, NULL);
-
-	return sb ? describe(sb) : json_null();
-}
