@@ -68,6 +68,15 @@ static const char *public_state(enum sandbox_state s)
 	return s == SANDBOX_ASLEEP || s == SANDBOX_WAKING ? "paused" : "running";
 }
 
+/* Only there while it is busy. */
+static json_t *describe_operation(const struct sandbox_info *info)
+{
+	char since[32];
+
+	return json_pack("{s:s, s:s, s:s}", "name", info->operation, "step", info->step, "since",
+			 clock_rfc3339(info->operation_ns, since));
+}
+
 static json_t *describe_info(const struct sandbox_info *info)
 {
 	char started[32], ends[32] = FAR_FUTURE;
@@ -84,8 +93,11 @@ static json_t *describe_info(const struct sandbox_info *info)
 		      (json_int_t)(info->memory_bytes >> 20), "diskSizeMB",
 		      (json_int_t)(info->disk_bytes >> 20), "envdVersion", ENVD_VERSION, "failure",
 		      info->failure[0] ? info->failure : NULL, "metadata", info->metadata);
+	if (o && info->operation)
+		(void)json_object_set_new(o, "operation",
+					  describe_operation(info)); /* short of memory: unsaid */
 	if (o && info->stalled)
-		(void)json_object_set_new(o, "diskFull", json_true()); /* short of memory: unsaid */
+		(void)json_object_set_new(o, "diskFull", json_true()); /* the same */
 	return o;
 }
 
@@ -335,9 +347,6 @@ int control_sandbox_get(struct request *q, struct reply *y)
 	o = describe_details(&info);
 	if (o)
 		network_describe(o, info.network);
-	if (o)
-		(void)json_object_set_new(o, "operation",
-					  sandbox_operation(q->host, info.id)); /* left out */
 	o = with_memory(q, info.id, o);
 	if (request_query(q, "repair"))
 		o = with_repair(q, info.id, o);

@@ -118,7 +118,7 @@ static int print_sandboxes(struct cli *cli, const json_t *sandboxes)
 						      {"EXPIRES", TABLE_RIGHT}};
 	_cleanup_(table_freep) struct table *t = table_new(cli, columns, ARRAY_SIZE(columns));
 	char age[32], end[32];
-	json_t *v;
+	json_t *v, *op;
 	size_t i;
 
 	json_array_foreach (sandboxes, i, v) {
@@ -127,7 +127,12 @@ static int print_sandboxes(struct cli *cli, const json_t *sandboxes)
 		table_row(t);
 		table_cell(t, "%s", output_field(v, "sandboxID", "-"));
 		table_cell(t, "%s", output_field(v, "alias", output_field(v, "templateID", "-")));
-		table_cell(t, "%s", status);
+		op = json_object_get(v, "operation");
+		if (op)
+			table_cell(t, "%s (%s: %s)", status, output_field(op, "name", "?"),
+				   output_field(op, "step", "?"));
+		else
+			table_cell(t, "%s", status);
 		table_colour(t, status_colour(status));
 		table_cell(t, "%" PRIu64 " MiB", output_field_number(v, "memoryMB"));
 		table_cell(t, "%s", output_age(v, "startedAt", age));
@@ -174,7 +179,8 @@ const struct command cmd_ps = {
 	.name = "ps",
 	.usage = "[OPTIONS] [ID]",
 	.summary = "List sandboxes, or the programs that run in one",
-	.details = "STATUS is creating, running, pausing, asleep, waking, deleting or failed.\n\n"
+	.details = "STATUS is creating, running, pausing, asleep, waking, deleting or failed;\n"
+		   "then what it is busy with, and at which step.\n\n"
 		   "With an ID lists what clients have started in that sandbox and still runs; "
 		   "DIRECTORY is\n"
 		   "the one that was asked for. See `dorm attach` and `dorm kill`.\n",

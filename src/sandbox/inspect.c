@@ -59,6 +59,11 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 	memcpy(ret->mask_host, sb->record.mask_host, sizeof(ret->mask_host));
 	ret->disk_bytes = disk_bytes(&sb->manifest);
 	ret->stalled = sb->stalled;
+	if (sb->doing.kind != OP_NONE) {
+		ret->operation = op_kind_name(sb->doing.kind);
+		ret->step = op_step_name(sb->doing.step);
+		ret->operation_ns = sb->doing.since_real_ns;
+	}
 	if (atomic_load(&sb->doomed))
 		ret->state = SANDBOX_DELETING;
 }

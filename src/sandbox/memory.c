@@ -114,10 +114,12 @@ static int ask_load(struct host *host, const char *id, json_t **ret_stats, const
 }
 
 /*
- * Until the background load has come to its end. Return: 0 it is all there; -ENOTSUP the pager
+ * Until the background load has come to its end, or the operation on @sb (which may be NULL) is to
+ * give up. Return: 0 it is all there; -ENOTSUP the pager
  * loads nothing in the background; -ETIMEDOUT; -EIO it failed; negative errno
  */
-static int await_load(struct host *host, const char *id, uint64_t deadline_ns)
+static int await_load(struct host *host, const char *id, const struct sandbox *sb,
+		      uint64_t deadline_ns)
 {
 	unsigned pause = POLL_MIN_MS;
 
@@ -135,7 +137,7 @@ static int await_load(struct host *host, const char *id, uint64_t deadline_ns)
 			return -ENOTSUP;
 		if (r == 0 && !strcmp(state, "failed"))
 			return -EIO;
-		if (atomic_load(&host->stopping))
+		if (atomic_load(&host->stopping) || (sb && op_is_interrupted(sb)))
 			return -ECANCELED;
 		if (deadline_passed(deadline_ns))
 			return -ETIMEDOUT;
@@ -147,7 +149,7 @@ static int await_load(struct host *host, const char *id, uint64_t deadline_ns)
 /* Without userfaultfd a page that is not there would read as zeros, so it must not start before. */
 static int await_eager(struct sandbox *sb, struct problem *problem)
 {
-	int r = await_load(sb->host, sb->record.id, deadline_after_ms(EAGER_MS));
+	int r = await_load(sb->host, sb->record.id, sb, deadline_after_ms(EAGER_MS));
 
 	if (r < 0) {
 		sandbox_ask_pager(sb, problem);
@@ -233,7 +235,7 @@ void sandbox_await_memory(struct host *host, const char *id, enum sandbox_wait w
 			      wait == SANDBOX_WAIT_FULL ? PAGER_LOAD_FULL : PAGER_LOAD_WORKING_SET,
 			      deadline_after_ms(SESSION_MS), &p);
 	if (r == 0)
-		r = await_load(host, id, deadline_after_ms(WAIT_MS));
+		r = await_load(host, id, NULL, deadline_after_ms(WAIT_MS));
 	if (r != 0 && r != -ENOTSUP)
 		log_warn("sandbox=%s its memory is not all there: %s", id,
 			 problem_is_set(&p) ? p.message : strerrordesc_np(r < 0 ? -r : EIO));

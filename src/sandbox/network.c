@@ -257,6 +257,7 @@ int sandbox_set_network(struct host *host, const char *id, json_t *policy, struc
 
 	if (!sb)
 		return -ENOENT;
+	op_begin(sb, OP_NETWORK);
 	runs = sb->record.state == SANDBOX_RUNNING;
 	if (!runs && sb->record.state != SANDBOX_ASLEEP)
 		return sandbox_wrong_state(sb, "given another network", problem);

@@ -53,7 +53,8 @@ static bool brings_up(enum op_kind kind)
 	return kind == OP_CREATE || kind == OP_WAKE;
 }
 
-static uint64_t limit_ns(const struct sandbox *sb, enum op_kind kind)
+/* When all of it is to be over. */
+static uint64_t deadline_of(const struct sandbox *sb, enum op_kind kind)
 {
 	const struct host_limits *l = &sb->host->limits;
 
@@ -66,14 +67,16 @@ static uint64_t limit_ns(const struct sandbox *sb, enum op_kind kind)
 
 void op_begin(struct sandbox *sb, enum op_kind kind)
 {
+	int late = OP_TOO_LATE;
+
 	assert(op_is_mine(sb));
 	pthread_mutex_lock(&sb->info);
-	sb->doing = (struct op){
-		.kind = kind, .since_real_ns = clock_real_ns(), .deadline_ns = limit_ns(sb, kind)};
+	sb->doing = (struct op){.kind = kind,
+				.since_real_ns = clock_real_ns(),
+				.deadline_ns = deadline_of(sb, kind)};
 	pthread_mutex_unlock(&sb->info);
 	/* Too late is for one operation; deleted is for ever. */
-	if (atomic_load(&sb->interrupt) == OP_TOO_LATE)
-		atomic_store(&sb->interrupt, OP_GO_ON);
+	(void)atomic_compare_exchange_strong(&sb->interrupt, &late, OP_GO_ON);
 	if (brings_up(kind))
 		monitor_kick(sb->host);
 }
@@ -276,25 +279,4 @@ void op_explain(struct sandbox *sb, int r, struct problem *problem)
 		problem_hint(problem, "it was ended at step %s of %s", steps[op->step],
 			     kinds[op->kind]);
 	}
-}
-
-static json_t *describe(struct sandbox *sb)
-{
-	char since[32];
-	struct op op;
-
-	pthread_mutex_lock(&sb->info);
-	op = sb->doing;
-	pthread_mutex_unlock(&sb->info);
-	if (op.kind == OP_NONE)
-		return json_null();
-	return json_pack("{s:s, s:s, s:s}", "name", kinds[op.kind], "step", steps[op.step], "since",
-			 clock_rfc3339(op.since_real_ns, since));
-}
-
-json_t *sandbox_operation(struct host *host, const char *id)
-{
-	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, NULL);
-
-	return sb ? describe(sb) : json_null();
 }

@@ -456,7 +456,7 @@ json_t *sandbox_network_config(const struct sandbox *sb);
 
 /** monitor_open() - from here on there is something to watch with */
 int monitor_open(struct host *host);
-/** monitor_start() - begin to look; not before recovery is through, which works without locks */
+/** monitor_start() - begin to look; not before recovery is through */
 int monitor_start(struct host *host);
 void monitor_stop(struct host *host);
 /** monitor_watch() - tell when @sb's VM dies */

@@ -62,10 +62,12 @@
 #include "sys/pidfd.h"
 #include "sys/proc.h"
 
-#define ADOPT_MS      10000
-#define ANSWER_MS     2000 /* of a guest that was awake all the time; later, if not now */
-#define EXEC_TRIES    20
-#define EXEC_PAUSE_MS 5
+#define ADOPT_MS       10000
+#define ANSWER_MS      600 /* for all guests together; whoever is slower is waited for behind */
+#define ANSWER_POLL_MS 5
+#define THREADS	       4u
+#define EXEC_TRIES     20
+#define EXEC_PAUSE_MS  5
 
 /* The process that a record names, if it is still that one. Return: a pidfd; -ESRCH */
 static int open_process(const struct vmm_identity *vm)
@@ -226,7 +228,6 @@ static int find_vm(struct sandbox *sb, struct problem *problem)
  */
 static int adopt(struct sandbox *sb, struct problem *problem)
 {
-	struct sandbox_timings t = {0};
 	struct problem ignored = PROBLEM_INIT, unserved = PROBLEM_INIT;
 	int r, served;
 
@@ -253,9 +254,6 @@ static int adopt(struct sandbox *sb, struct problem *problem)
 	problem_errno(r < 0 ? problem : NULL, r, "adopting its VM");
 	if (r == 0)
 		sandbox_network_adopt(sb);
-	if (r == 0 && sandbox_connect(sb, -1, ANSWER_MS, &ignored, &t) < 0)
-		log_warn("sandbox=%s its guest does not answer yet: %s", sb->record.id,
-			 ignored.message);
 	return error_trace(r);
 }
 
@@ -295,8 +293,7 @@ static void recover_running(struct sandbox *sb)
 		return;
 	}
 	become(sb, SANDBOX_RUNNING, "");
-	if (!sb->channel)
-		sandbox_reconnect(sb);
+	sandbox_reconnect(sb);
 	log_info("sandbox=%s adopted pid=%d", sb->record.id, (int)vmm_pid(sb->vmm));
 }
 
@@ -373,9 +370,18 @@ static int read_record(const char *id, int dirfd, struct record *ret)
 	return r;
 }
 
+/* Those whose records could be read; a reference of each. */
+struct found {
+	struct sandbox **items;
+	size_t n, cap;
+	atomic_size_t next;
+	struct host *host;
+};
+
 static int visit(void *userdata, const char *id, int dirfd)
 {
-	struct host *host = userdata;
+	struct found *found = userdata;
+	struct host *host = found->host;
 	struct problem p = PROBLEM_INIT;
 	struct record record = {0};
 	struct sandbox *sb;
@@ -397,7 +403,9 @@ static int visit(void *userdata, const char *id, int dirfd)
 	}
 	r = sandbox_insert(sb);
 	if (r == 0 && read == 0)
-		recover_sandbox(sb);
+		r = mem_grow(&found->items, &found->cap, found->n, sizeof(*found->items));
+	if (r == 0 && read == 0)
+		found->items[found->n++] = sandbox_ref(sb);
 	sandbox_unref(sb);
 	return r;
 }
@@ -410,6 +418,46 @@ static bool is_known(void *userdata, const char *id)
 		if (!strcmp(host->sandboxes[i]->record.id, id))
 			return host->sandboxes[i]->vmm != NULL;
 	return false;
+}
+
+static void *recover_worker(void *arg)
+{
+	struct found *found = arg;
+	size_t i;
+
+	while ((i = atomic_fetch_add(&found->next, 1)) < found->n)
+		recover_sandbox(found->items[i]);
+	return NULL;
+}
+
+/* Most of it is waiting for VMMs and the pager to answer. */
+static void recover_all(struct found *found)
+{
+	pthread_t threads[THREADS];
+	size_t started = 0;
+
+	while (started + 1 < THREADS && started + 1 < found->n &&
+	       pthread_create(&threads[started], NULL, recover_worker, found) == 0)
+		started++;
+	recover_worker(found); /* this thread is one of them */
+	for (size_t i = 0; i < started; i++)
+		pthread_join(threads[i], NULL);
+}
+
+static bool is_silent(struct sandbox *sb)
+{
+	LOCK_SCOPE(&sb->info);
+	return sb->record.state == SANDBOX_RUNNING && sb->reconnecting && !sb->channel;
+}
+
+/* So that the first request after a restart finds guests that answer, as nearly all do. */
+static void await_guests(struct found *found)
+{
+	uint64_t deadline = deadline_after_ms(ANSWER_MS);
+
+	for (size_t i = 0; i < found->n; i++)
+		while (is_silent(found->items[i]) && !deadline_passed(deadline))
+			clock_sleep_ms(ANSWER_POLL_MS);
 }
 
 static bool is_owned(struct host *host, pid_t pid)
@@ -474,6 +522,22 @@ static void end_orphans(struct host *host)
 	jails_forget_groups(&host->jails, is_known, host);
 }
 
+static int recover_sandboxes(struct host *host)
+{
+	struct found found = {.host = host};
+	int r = store_each(host->store, "sandboxes", visit, &found);
+
+	if (r == 0) {
+		recover_all(&found);
+		end_orphans(host);
+		await_guests(&found);
+	}
+	for (size_t i = 0; i < found.n; i++)
+		sandbox_unref(found.items[i]);
+	free(found.items);
+	return error_trace(r);
+}
+
 int recover(struct host *host, struct problem *problem)
 {
 	pid_t pid;
@@ -490,11 +554,10 @@ int recover(struct host *host, struct problem *problem)
 		r = host_pager(host, problem, &pid);
 	if (r < 0)
 		return r;
-	r = store_each(host->store, "sandboxes", visit, host);
+	r = recover_sandboxes(host);
 	if (r < 0) {
 		problem_errno(problem, r, "reading %s/sandboxes", host->store->root);
 		return error_trace(r);
 	}
-	end_orphans(host);
 	return 0;
 }

@@ -419,6 +419,17 @@ static void doom_later(struct sandbox *sb)
 		sandbox_unref(sb); /* not the last one; the next dormd removes it */
 }
 
+/* Make way for the delete of a sandbox that is busy. Return: true, and then op is held */
+static bool interrupt(struct sandbox *sb)
+{
+	op_interrupt(sb, OP_DELETED);
+	/* now already: it may go on behind the client's back */
+	if (sandbox_write_record(sb, false) < 0)
+		log_warn("sandbox=%s that it is to be deleted could not be recorded",
+			 sb->record.id);
+	return deadline_lock(&sb->op, deadline_after_ms(DELETE_WAIT_MS)) == 0;
+}
+
 bool sandbox_doom(struct sandbox *sb)
 {
 	bool first;
@@ -429,15 +440,9 @@ bool sandbox_doom(struct sandbox *sb)
 	pthread_mutex_unlock(&sb->info);
 	if (!first)
 		return false;
-	if (sandbox_write_record(sb, false) < 0) /* the rename that follows is what counts */
-		log_warn("sandbox=%s that it is to be deleted could not be recorded",
-			 sb->record.id);
-	if (!op_try(sb)) {
-		op_interrupt(sb, OP_DELETED);
-		if (deadline_lock(&sb->op, deadline_after_ms(DELETE_WAIT_MS)) < 0) {
-			doom_later(sb);
-			return true;
-		}
+	if (!op_try(sb) && !interrupt(sb)) {
+		doom_later(sb);
+		return true;
 	}
 	if (!sb->gone)
 		end_doomed(sb);
@@ -517,25 +522,44 @@ int sandbox_expire(struct sandbox *sb, struct problem *problem)
 	return error_trace(r);
 }
 
+/* Return: 0; negative errno, and then @sb keeps the time it had */
+static int set_end(struct sandbox *sb, uint64_t end_ns)
+{
+	uint64_t before;
+	bool durable;
+	int r;
+
+	pthread_mutex_lock(&sb->info);
+	/* only a sleeper outlives the host, so only its record must */
+	durable = sb->record.state == SANDBOX_ASLEEP;
+	before = sb->record.end_ns;
+	sb->record.end_ns = end_ns;
+	pthread_mutex_unlock(&sb->info);
+	r = sandbox_write_record(sb, durable);
+	if (r < 0) {
+		pthread_mutex_lock(&sb->info);
+		sb->record.end_ns = before;
+		pthread_mutex_unlock(&sb->info);
+	}
+	monitor_kick(sb->host);
+	return error_trace(r);
+}
+
 int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 			struct problem *problem)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
-	bool durable;
-	int r = 0;
+	enum sandbox_state state;
+	int r;
 
 	if (!sb)
 		return -ENOENT;
 	pthread_mutex_lock(&sb->info);
-	/* only a sleeper outlives the host, so only its record must */
-	durable = sb->record.state == SANDBOX_ASLEEP;
-	if (sb->record.state == SANDBOX_FAILED || sb->record.state == SANDBOX_DELETING)
-		r = sandbox_wrong_state(sb, "given more time", problem);
-	else
-		sb->record.end_ns = timeout_s ? sandbox_end_after(timeout_s) : clock_real_ns();
+	state = sb->record.state;
 	pthread_mutex_unlock(&sb->info);
-	if (r == 0)
-		r = sandbox_write_record(sb, durable);
-	monitor_kick(host);
+	if (state == SANDBOX_FAILED || state == SANDBOX_DELETING)
+		return sandbox_wrong_state(sb, "given more time", problem);
+	r = set_end(sb, timeout_s ? sandbox_end_after(timeout_s) : clock_real_ns());
+	problem_errno(r < 0 ? problem : NULL, r, "recording the end of sandbox %s", id);
 	return error_trace(r);
 }

@@ -26,10 +26,12 @@ struct sandbox_info {
 	char owner[33]; /* which API key it was made with; "": the unix socket */
 	uint32_t cpus;
 	uint64_t memory_bytes;
-	uint64_t disk_bytes; /* what the guest can write to */
-	bool stalled;	     /* its VM stands still: the host's disk is full */
-	json_t *metadata;    /* object or NULL */
-	char token[65];	     /* what clients show in it; "": none is asked for. A secret */
+	uint64_t disk_bytes;	      /* what the guest can write to */
+	bool stalled;		      /* its VM stands still: the host's disk is full */
+	const char *operation, *step; /* what it is busy with; NULL: nothing */
+	uint64_t operation_ns;	      /* since when, real time */
+	json_t *metadata;	      /* object or NULL */
+	char token[65];		      /* what clients show in it; "": none is asked for. A secret */
 	char traffic_token[TRAFFIC_TOKEN_LEN + 1]; /* "": none is needed. A secret */
 	char mask_host[TRAFFIC_HOST_MAX + 1];	   /* "": not masked */
 	json_t *network;			   /* as sandbox_options.network */
@@ -166,11 +168,6 @@ json_t *sandbox_network_counters(struct host *host, const char *id);
 
 int sandbox_info(struct host *host, const char *id, struct problem *problem,
 		 struct sandbox_info *ret);
-
-/** sandbox_operation() - what it is busy with: {"name", "step", "since"}, or JSON null; new
- * reference
- */
-json_t *sandbox_operation(struct host *host, const char *id);
 
 typedef void (*sandbox_visit)(void *userdata, const struct sandbox_info *info);
 

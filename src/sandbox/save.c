@@ -39,7 +39,7 @@
 #include "image/image-base.h"
 #include "sandbox/agent-client.h"
 
-#define CHUNK_PAGES 256u
+#define CHUNK_PAGES  256u
 
 static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct problem *problem,
 			int *ret_dirfd, struct image **ret)

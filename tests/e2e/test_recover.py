@@ -12,7 +12,7 @@ import time
 
 from crash import (Background, check_sound, delete_all, failure, is_alive, kill_and_wait, pager,
                    record)
-from harness import ApiError, Dormouse, check, main, program, wait_until
+from harness import ApiError, Dormouse, check, main, skip, wait_until
 
 FAULTS = pathlib.Path(f"/tmp/dorm-recover.{os.getpid()}")
 D = Dormouse(env={"DORM_FAULT": f"@{FAULTS}"}).__enter__()
@@ -94,11 +94,13 @@ def test_pid_of_another():
     innocent.wait(10)
 
 
-def another(root):
+def another(root, before=lambda root: 0):
     """a dormd with a store of its own, at @root, that has the template, too"""
     other = Dormouse()
     other.root = root
     root.mkdir()
+    if before(root):
+        skip("a file system cannot be mounted here")
     for name in ("snapshots", "templates"):
         if (D.root / name).exists():
             shutil.copytree(D.root / name, root / name, symlinks=True)
@@ -200,7 +202,8 @@ def test_delete_with_a_pager_that_stands_still():
         os.kill(served_by, signal.SIGCONT)
     wake.join(30)
     check(wake.error is not None, "its wake fails")
-    wait_until(lambda: not list((D.root / "sandboxes").iterdir()), 20, "all of them are removed")
+    wait_until(lambda: not [*(D.root / "sandboxes").iterdir(), *(D.root / "tmp").iterdir()], 20,
+               "all of them are removed")
     check_sound(D)
 
 
@@ -216,6 +219,66 @@ def test_delete_with_a_vm_that_stands_still():
     check(isinstance(sleep.error, ApiError) and sleep.error.status == 409, f"{sleep.error}")
     check(not is_alive(vm), "its VM is gone")
     check_sound(D)
+
+
+def fill(other):
+    """to the last byte; returns the file that does it"""
+    ballast = other.root / "ballast"
+    with open(ballast, "wb", buffering=0) as f:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while True:
+                    f.write(bytes(size))
+            except OSError:
+                pass
+    for i in range(1000):  # nor is there a page for another name
+        try:
+            (other.root / f"ballast-{i}").write_bytes(b"x")
+        except OSError:
+            break
+    return ballast
+
+
+def refused(operation, what):
+    try:
+        operation()
+        raise AssertionError(f"{what} on a full disk")
+    except ApiError as e:
+        check(e.status == 507, f"{what}: {e}")
+
+
+def test_full_disk():
+    """nothing is lost that cannot be recorded, and a delete needs no space"""
+    other = another(D.dir / "small", before=lambda root: subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160m,nr_inodes=4k", "tmpfs", root], check=False).returncode)
+    try:
+        with other:
+            running, asleep, waking = [other.create("base") for _ in range(3)]
+            for s in (asleep, waking):
+                other.dorm("sleep", s)
+            ballast = fill(other)
+            refused(lambda: other.create("base"), "created")
+            refused(lambda: other.api("POST", f"/v2/sandboxes/{waking}/connect", {}), "woken")
+            refused(lambda: other.api("POST", f"/sandboxes/{running}/pause", {}), "put to sleep")
+            end = other.api("GET", f"/sandboxes/{running}")["endAt"]
+            refused(lambda: other.api("POST", f"/sandboxes/{running}/timeout", {"timeout": 9}), "timed")
+            check(other.api("GET", f"/sandboxes/{running}")["endAt"] == end, "its end is as it was")
+            want = {running: "running", asleep: "asleep", waking: "asleep"}
+            found = {s["sandboxID"]: s["status"] for s in other.sandboxes()}
+            check(found == want, f"{found}")
+            for s in (running, asleep):
+                t0 = time.monotonic()
+                other.api("DELETE", f"/sandboxes/{s}")
+                check(time.monotonic() - t0 < DELETE_S * LOADED, f"{time.monotonic() - t0:.1f} s")
+            ballast.unlink()
+            other.kill()
+            other.start()
+            check(check_sound(other) == {waking: "asleep"}, f"{other.sandboxes()}")
+            other.dorm("wake", waking)
+            check(other.exec(waking, "hostname") == waking, "with room again it wakes")
+            other.stop()
+    finally:
+        subprocess.run(["umount", "-l", D.dir / "small"], capture_output=True, check=False)
 
 
 def test_two_deletes():
