@@ -209,11 +209,37 @@ const struct command cmd_pager_upgrade = {
 /* ---- template warm
  * ------------------------------------------------------------------------------- */
 
+static void print_kept(const char *id, const struct http_reply *reply, double ms)
+{
+	(void)printf("%s: %" PRIu64 " VMs are kept ready\n", id,
+		     output_field_number(reply->body, "vms"));
+}
+
+/* VMs of it, ready to be taken; 0 as many as seem right. */
+static int keep_vms(struct cli *cli, char *const *id, uint64_t n)
+{
+	json_t *body = json_pack("{s:I}", "vms", (json_int_t)n);
+	const struct request_each keep = {.method = "POST",
+					  .before = "/templates/",
+					  .after = "/warm",
+					  .id_key = "templateID",
+					  .doing = "keeping VMs of",
+					  .done = print_kept,
+					  .body = body};
+	int r = request_each(cli, &keep, id, 1);
+
+	json_decref(body);
+	return r;
+}
+
 static int run_template_warm(struct cli *cli, const struct command *command, int argc, char **argv)
 {
 	bool full = false;
+	uint64_t vms = UINT64_MAX;
 	const struct option_spec specs[] = {
 		{0, "full", OPTION_FLAG, &full, NULL, "all of its memory, not the working set"},
+		{0, "vms", OPTION_NUMBER, &vms, "N",
+		 "instead keep N VMs of it ready; 0: as many as are used"},
 	};
 	_cleanup_free_ char *path = NULL, *doing = NULL;
 	_cleanup_job_ struct job job = {.what = "the loading"};
@@ -222,6 +248,10 @@ static int run_template_warm(struct cli *cli, const struct command *command, int
 
 	if (r)
 		return options_exit(r);
+	if (full && vms != UINT64_MAX)
+		return options_usage(command, "--full and --vms exclude each other");
+	if (vms != UINT64_MAX)
+		return keep_vms(cli, args.pos, vms);
 	job.path = path = http_path("/templates/", args.pos[0], "/warm");
 	doing = str_printf("warming %s", args.pos[0]);
 	job.doing = doing ? doing : "warming";
@@ -241,9 +271,12 @@ const struct command cmd_template_warm = {
 	.name = "template warm",
 	.usage = "[OPTIONS] NAME|ID",
 	.summary = "Load a template into memory before its sandboxes need it",
-	.details = "Loads its working set: what a sandbox touches until it has come to rest. The\n"
-		   "pager keeps it for a while, or until memory gets short.\n",
-	.examples = "  dorm template warm base\n  dorm template warm --full base\n",
+	.details =
+		"Loads its working set: what a sandbox touches until it has come to rest. The\n"
+		"pager keeps it for a while, or until memory gets short. With --vms dormd keeps\n"
+		"that many VMs started and loaded, for creates by just that name, until it ends.\n",
+	.examples = "  dorm template warm base\n  dorm template warm --full base\n"
+		    "  dorm template warm --vms 4 base\n",
 	.missing = "a template (see `dorm template ls`)",
 	.min_args = 1,
 	.max_args = 1,

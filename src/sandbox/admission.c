@@ -269,13 +269,14 @@ static int give_up(struct admission *a, const struct admission_ask *ask, uint64_
 	return why == NO_MEMORY ? say_no_memory(a, ask, bytes, problem) : say_full(a, ask, problem);
 }
 
-/* Not even an empty host has that much. */
-static bool never_fits(struct admission *a, uint64_t bytes)
+/* What sandboxes can have when there are no others. */
+static uint64_t all_of_it(struct admission *a)
 {
 	uint64_t available, total;
 
-	return a->hooks.memory(a->hooks.userdata, &available, &total) == 0 &&
-	       bytes > total - MIN(total, reserve_of(a, total));
+	if (a->hooks.memory(a->hooks.userdata, &available, &total) < 0)
+		return UINT64_MAX;
+	return total - MIN(total, reserve_of(a, total));
 }
 
 /* ---- waiting ----------------------------------------------------------------------------------
@@ -328,9 +329,15 @@ static int await_turn(struct admission *a, const struct admission_ask *ask, uint
 	return MIN(r, 0);
 }
 
+/* What was learned from one that grew very large must not shut its template out for ever: then
+ * nothing could teach us better. */
 static uint64_t bytes_for(struct admission *a, const struct admission_ask *ask)
 {
-	return MAX(forecast_ask(&a->forecasts, ask->template, ask->start), ask->least);
+	const uint64_t learned = forecast_ask(&a->forecasts, ask->template, ask->start);
+	const uint64_t least = MAX(ask->least, (uint64_t)FORECAST_LEAST);
+	const uint64_t likely = MIN(learned, all_of_it(a) / 2);
+
+	return MAX(likely, least);
 }
 
 static void hand_out(struct admission *a, const struct admission_ask *ask, uint64_t bytes,
@@ -354,7 +361,7 @@ int admission_enter(struct admission *a, const struct admission_ask *ask, struct
 	bytes = bytes_for(a, ask);
 	if (a->stopped)
 		r = -ECANCELED;
-	else if (never_fits(a, bytes))
+	else if (bytes > all_of_it(a)) /* not even an empty host has that much */
 		r = say_no_memory(a, ask, bytes, problem);
 	else if (!a->first && judge(a, bytes) == ADMIT)
 		r = 0;

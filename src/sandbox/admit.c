@@ -125,9 +125,12 @@ void host_admitted(struct host *host, struct admission_ticket *t, const char *id
 
 void host_learn_memory(struct sandbox *sb)
 {
-	uint64_t bytes = held_hook(NULL, vmm_pid(sb->vmm));
+	uint64_t bytes;
 
-	if (bytes && !sb->pooled && sb->host->admission)
+	if (sb->record.state == SANDBOX_CREATING) /* it has not done anything yet */
+		return;
+	bytes = held_hook(NULL, vmm_pid(sb->vmm));
+	if (bytes && sb->host->admission)
 		admission_learn(sb->host->admission, sb->record.template_id, bytes);
 }
 

@@ -185,6 +185,7 @@ static void pager_died(struct host *host, void *arg)
 	struct watch *w = arg;
 
 	take_back_all(host, w->pid);
+	pool_recheck(host->pool);
 	watch_free(host, w);
 }
 

@@ -342,6 +342,13 @@ void host_admitted(struct host *host, struct admission_ticket *t, const char *id
 /** host_learn_memory() - op held, its VM is about to be ended: what it held tells about others */
 void host_learn_memory(struct sandbox *sb);
 
+/**
+ * sandbox_admit_wake() - host_admit() for a sandbox that sleeps; one that runs needs nothing
+ * op not held: so it can be deleted while its client waits. Return: as host_admit(); -ENOENT
+ */
+int sandbox_admit_wake(struct host *host, const char *id, struct problem *problem,
+		       struct admission_ticket *ticket);
+
 /* For the daemon's figures. */
 int admission_metrics(struct host *host, struct buf *b);
 /** admission_check() - can anybody wait? Return: 0; -EAGAIN with a 503 */

@@ -340,10 +340,8 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	return error_trace(r);
 }
 
-/* Before its lock is taken: it can be deleted while its client waits. One that runs needs nothing.
- */
-static int admit_wake(struct host *host, const char *id, struct problem *problem,
-		      struct admission_ticket *ticket)
+int sandbox_admit_wake(struct host *host, const char *id, struct problem *problem,
+		       struct admission_ticket *ticket)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
 	char template_id[sizeof(sb->record.template_id)];
@@ -367,7 +365,7 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 {
 	struct admission_ticket ticket = {0};
 	struct sandbox *sb;
-	int r = admit_wake(host, id, problem, &ticket);
+	int r = sandbox_admit_wake(host, id, problem, &ticket);
 
 	if (r < 0)
 		return r;

@@ -154,6 +154,12 @@ static void test_never_fits(void **state)
 	ask.least = 5000 * MIB;
 	assert_int_equal(admission_enter(a, &ask, &p, &t), -EAGAIN); /* at once */
 	assert_int_equal(p.status, 503);
+	/* one that grew too large does not shut its template out */
+	atomic_store(&available, 4096 * MIB);
+	admission_learn(a, "t", 4000 * MIB);
+	enter(a, &t);
+	assert_int_equal(t.bytes, (4096 - 256) / 2 * MIB);
+	admission_leave(a, &t, 0);
 	admission_free(a);
 }
 

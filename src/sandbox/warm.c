@@ -47,11 +47,12 @@ static void become(struct sandbox *sb, const struct record *like)
 	replace(&r->network, like->network);
 }
 
-/* How its memory gets there was decided when it was made. */
-static bool is_usual(const struct sandbox_memory_options *o)
+/* How its memory gets there was decided when it was made. Sleeping without memory needs a disk,
+ * which is looked at where one is made from the beginning. */
+static bool is_usual(const struct sandbox_memory_options *o, const struct record *like)
 {
-	return o->mode == PAGER_MODE_AUTO && o->wait == SANDBOX_WAIT_READY && !o->no_prefetch &&
-	       !o->no_record;
+	return !like->auto_pause_disk && o->mode == PAGER_MODE_AUTO &&
+	       o->wait == SANDBOX_WAIT_READY && !o->no_prefetch && !o->no_record;
 }
 
 int sandbox_create_warm(struct host *host, int from, const struct record *like,
@@ -60,7 +61,7 @@ int sandbox_create_warm(struct host *host, int from, const struct record *like,
 {
 	struct problem p = PROBLEM_INIT;
 	struct sandbox *sb =
-		is_usual(memory) ? pool_take(host->pool, like->template_id, from) : NULL;
+		is_usual(memory, like) ? pool_take(host->pool, like->template_id, from) : NULL;
 	int r;
 
 	if (!sb)

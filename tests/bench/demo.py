@@ -24,6 +24,8 @@ sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "bench" / "lib
 
 from rows import Rows
 
+CREATES = 10
+
 MEMORY_MB = 1024
 PATTERN_MB = 512
 FIRST_WAKES = 5
@@ -139,6 +141,14 @@ class Demo:
         step(f"the same snapshot woken {len(times)} more times, now resident: "
              f"{statistics.median(times):.0f} ms, {statistics.median(faults):.0f} userfaults")
 
+    def creates(self):
+        """from the template, with a VM that is kept ready and without one, in turns"""
+        from creates import one_after_the_other
+        one_after_the_other(self.d, self.rows, "demo", CREATES)
+        step(f"creating {CREATES} sandboxes from the template with a VM that is kept ready, and "
+             f"{CREATES} without: {self.rows.value('create_warm_ms'):.0f} and "
+             f"{self.rows.value('create_cold_ms'):.0f} ms until they are repaired")
+
     def fork(self, sandbox):
         step(f"forking the running sandbox {self.n_forks} times at once")
         t = time.monotonic()
@@ -245,6 +255,7 @@ class Demo:
         self.sleep_and_wake(sandbox)
         snapshot = self.d.api("POST", f"/sandboxes/{sandbox}/snapshots", {})["snapshotID"]
         self.warm(snapshot)
+        self.creates()
         forks = self.fork(sandbox)
         self.use_forks(forks)
         self.delete_sources(sandbox, snapshot, forks)
@@ -264,6 +275,7 @@ class Demo:
   sleep, everything changed          {v('sleep_ms'):8.0f} ms
   first wake, nothing resident       {v('first_wake_ms'):8.0f} ms   {v('userfaults_first_wake'):.0f} userfaults
   warm wake, image resident          {v('warm_wake_ms'):8.0f} ms
+  create with a VM kept ready        {v('create_warm_ms'):8.0f} ms   without {v('create_cold_ms'):.0f} ms, both with the repair
   one of {self.n_forks} forks at once            {v('fork_p50_ms'):8.0f} ms   p95 {v('fork_p95_ms'):.0f} ms, {v('userfaults_second_fork'):.0f} userfaults
   all of them, each                  {v('fork_wall_ms_each'):8.0f} ms
   the same guest restored by QEMU    {v('qemu_restore_ms'):8.0f} ms

@@ -40,6 +40,11 @@ def kept():
     return vms(D) - {D.vm_pid(s["sandboxID"]) for s in D.sandboxes() if s["status"] == "running"}
 
 
+def await_none():
+    wait_until(lambda: not vms(D) and not any((D.root / "sandboxes").iterdir())
+               and not any((D.root / "tmp").iterdir()), 30, "none is kept")
+
+
 def works(sandbox):
     check(D.exec(sandbox, "hostname") == sandbox, f"{sandbox} works")
 
@@ -81,6 +86,7 @@ def test_create_takes_one():
 
 
 def test_one_client_each():
+    D.api("POST", "/templates/base/warm", {"vms": 2})
     await_ready(2)
     hits = metric('dormouse_warm_creates_total{result="hit"}')
     made = [Background(create) for _ in range(6)]
@@ -92,6 +98,8 @@ def test_one_client_each():
     for s in ids:
         works(s)
     check(metric('dormouse_warm_creates_total{result="hit"}') >= hits + 1, "some were ready")
+    D.api("POST", "/templates/base/warm", {"vms": 0})
+    create()  # which says that it is in use
     delete_all(D)
 
 
@@ -185,14 +193,14 @@ def test_given_back_when_idle():
     create()
     wait_until(lambda: metric('dormouse_warm_vms_total{result="made"}') >= 1, 60, "one is made")
     delete_all(D)
-    wait_until(lambda: not vms(D), 30, "none is kept")
+    await_none()
     check_sound(D)
     D.api("POST", "/templates/base/warm", {"vms": 2})
     await_ready(2)
     check(create()["wake"]["warm"] is True, "one that was asked for")
     D.dorm("template", "warm", "--vms", 0, "base")
     delete_all(D)
-    wait_until(lambda: not vms(D), 30, "none is kept")
+    await_none()
     check_sound(D)
     try:
         D.api("POST", "/templates/base/warm", {"vms": 60})
