@@ -44,6 +44,18 @@ static void warn_missing(const struct jails *j)
 		log_warn("VMs have no limits: no cgroups that can be written");
 }
 
+/* In the cpu controller a group of a hundred VMs weighs as much as one process beside it: what is
+ * not limited stays where it competes by itself. */
+static void find_groups(struct jails *j)
+{
+	cgroups_find(&j->cgroups);
+	j->limited = j->cgroups;
+	if (!j->cpu_pct)
+		j->limited.places[CGROUP_CPU][0] = 0;
+	if (!j->io_bytes)
+		j->limited.places[CGROUP_IO][0] = 0;
+}
+
 static int refuse(const struct jails *j, struct problem *problem)
 {
 	for (unsigned i = 0; i < JAIL_N_WALLS; i++)
@@ -79,7 +91,7 @@ int jails_init(struct jails *j, const struct host_config *config, const char *pr
 		return r;
 	}
 	j->off = config->no_jail;
-	cgroups_find(&j->cgroups);
+	find_groups(j);
 	if (j->off) {
 		log_warn("VMs are not jailed: a QEMU that its guest took over is %s on this host",
 			 geteuid() ? "this user" : "root");
@@ -131,13 +143,13 @@ static void make_group(struct sandbox *sb, const struct vmm_config *config,
 	if (!j->cgroups.version)
 		return;
 	group_of(sb, place->cgroup);
-	r = cgroup_make(&j->cgroups, place->cgroup, &limits);
+	r = cgroup_make(&j->limited, place->cgroup, &limits);
 	if (r < 0) {
 		log_warn("sandbox=%s has no limits: cgroup %s: %s", sb->record.id, place->cgroup,
 			 strerrordesc_np(-r));
 		return;
 	}
-	place->vmm.cgroups = &j->cgroups;
+	place->vmm.cgroups = &j->limited;
 	place->vmm.cgroup = place->cgroup;
 }
 
