@@ -27,7 +27,7 @@
 #define MIB	     (1ull << 20)
 #define OVERHEAD     (256 * MIB) /* QEMU and its translation cache take 100 MiB; page cache */
 #define MAX_THREADS  1024
-#define FILE_MIN     (256 * MIB) /* of the largest file that it may write */
+#define FILE_MIN     (256 * MIB) /* its log, and what its disk takes beside its content */
 #define REMOVE_TRIES 50
 #define REMOVE_MS    2
 
@@ -178,16 +178,12 @@ static int take_user(struct sandbox *sb, struct vmm_jail *jail, struct problem *
 	return sandbox_own_disks(sb, problem);
 }
 
-static uint64_t largest_file(const struct sandbox *sb)
+/* qcow2 adds its tables. */
+static uint64_t largest_file(struct sandbox *sb)
 {
-	uint64_t most = FILE_MIN;
+	uint64_t bytes = sandbox_disk_bytes(sb);
 
-	for (uint32_t i = 0; i < sb->manifest.n_disks; i++) {
-		uint64_t bytes = sb->manifest.disks[i].virtual_bytes;
-
-		most = MAX(most, bytes + bytes / 8 + FILE_MIN); /* qcow2 adds its tables */
-	}
-	return most;
+	return bytes + bytes / 8 + FILE_MIN;
 }
 
 int sandbox_enter_jail(struct sandbox *sb, struct sandbox_jail *place, struct vmm_config *config,
