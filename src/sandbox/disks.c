@@ -114,6 +114,17 @@ static int measure(struct sandbox *sb, const struct disk_device *d, struct probl
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 
+/* By the file itself: the manifest of a template that boots does not know it yet. */
+uint64_t sandbox_disk_bytes(struct sandbox *sb)
+{
+	_cleanup_fd_ int folder = sb->record.disk.n ? open_folder(sb) : -1, fd = -1;
+	struct qcow2_info info;
+
+	if (folder >= 0)
+		fd = openat(folder, sb->record.disk.names[0], O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return fd >= 0 && qcow2_read_info(fd, NULL, &info) == 0 ? info.virtual_bytes : 0;
+}
+
 /* What a jailed VMM opens must be its user's. */
 static int give_to_vm(const struct sandbox *sb, int fd)
 {

@@ -27,7 +27,7 @@
 #define MIB	     (1ull << 20)
 #define OVERHEAD     (256 * MIB) /* QEMU and its translation cache take 100 MiB; page cache */
 #define MAX_THREADS  1024
-#define FILE_MIN     (256 * MIB) /* of the largest file that it may write */
+#define FILE_MIN     (256 * MIB) /* its log, and what its disk takes beside its content */
 #define REMOVE_TRIES 50
 #define REMOVE_MS    2
 
@@ -42,6 +42,18 @@ static void warn_missing(const struct jails *j)
 				 jail_wall_name((enum jail_wall)(1u << i)), j->why[i]);
 	if (!j->cgroups.version)
 		log_warn("VMs have no limits: no cgroups that can be written");
+}
+
+/* In the cpu controller a group of a hundred VMs weighs as much as one process beside it: what is
+ * not limited stays where it competes by itself. */
+static void find_groups(struct jails *j)
+{
+	cgroups_find(&j->cgroups);
+	j->limited = j->cgroups;
+	if (!j->cpu_pct)
+		j->limited.places[CGROUP_CPU][0] = 0;
+	if (!j->io_bytes)
+		j->limited.places[CGROUP_IO][0] = 0;
 }
 
 static int refuse(const struct jails *j, struct problem *problem)
@@ -79,7 +91,7 @@ int jails_init(struct jails *j, const struct host_config *config, const char *pr
 		return r;
 	}
 	j->off = config->no_jail;
-	cgroups_find(&j->cgroups);
+	find_groups(j);
 	if (j->off) {
 		log_warn("VMs are not jailed: a QEMU that its guest took over is %s on this host",
 			 geteuid() ? "this user" : "root");
@@ -131,13 +143,13 @@ static void make_group(struct sandbox *sb, const struct vmm_config *config,
 	if (!j->cgroups.version)
 		return;
 	group_of(sb, place->cgroup);
-	r = cgroup_make(&j->cgroups, place->cgroup, &limits);
+	r = cgroup_make(&j->limited, place->cgroup, &limits);
 	if (r < 0) {
 		log_warn("sandbox=%s has no limits: cgroup %s: %s", sb->record.id, place->cgroup,
 			 strerrordesc_np(-r));
 		return;
 	}
-	place->vmm.cgroups = &j->cgroups;
+	place->vmm.cgroups = &j->limited;
 	place->vmm.cgroup = place->cgroup;
 }
 
@@ -166,16 +178,12 @@ static int take_user(struct sandbox *sb, struct vmm_jail *jail, struct problem *
 	return sandbox_own_disks(sb, problem);
 }
 
-static uint64_t largest_file(const struct sandbox *sb)
+/* qcow2 adds its tables. */
+static uint64_t largest_file(struct sandbox *sb)
 {
-	uint64_t most = FILE_MIN;
+	uint64_t bytes = sandbox_disk_bytes(sb);
 
-	for (uint32_t i = 0; i < sb->manifest.n_disks; i++) {
-		uint64_t bytes = sb->manifest.disks[i].virtual_bytes;
-
-		most = MAX(most, bytes + bytes / 8 + FILE_MIN); /* qcow2 adds its tables */
-	}
-	return most;
+	return bytes + bytes / 8 + FILE_MIN;
 }
 
 int sandbox_enter_jail(struct sandbox *sb, struct sandbox_jail *place, struct vmm_config *config,

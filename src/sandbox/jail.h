@@ -29,7 +29,8 @@ struct jails {
 	char tag[48]; /* of this store: first part of every tag and the name of its cgroups */
 	struct uids uids;
 	bool has_uids;
-	struct cgroups cgroups; /* version 0: none */
+	struct cgroups cgroups; /* those of the host; version 0: none */
+	struct cgroups limited; /* those in which something is limited: VMs join these */
 	unsigned cpu_pct;
 	uint64_t io_bytes;
 	dev_t device; /* of the store */

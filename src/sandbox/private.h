@@ -377,6 +377,9 @@ void sandbox_disk_paths_deinit(struct sandbox_disk_paths *p);
 int sandbox_fill_disks(struct sandbox *sb, struct sandbox_disk_paths *paths,
 		       struct vmm_config *config, struct problem *problem);
 
+/** sandbox_disk_bytes() - op held, after sandbox_make_disk(): how much its VM can write; 0: nothing */
+uint64_t sandbox_disk_bytes(struct sandbox *sb);
+
 /** sandbox_own_disks() - op held, after sandbox_make_disk(): what its VM writes belongs to
  *  record.uid; nothing to do for 0 */
 int sandbox_own_disks(struct sandbox *sb, struct problem *problem);

@@ -73,14 +73,5 @@ static void test_ranges(void **state)
 	}
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_each_once),
-		cmocka_unit_test(test_claimed),
-		cmocka_unit_test(test_not_again_soon),
-		cmocka_unit_test(test_ranges),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+TEST_MAIN(cmocka_unit_test(test_each_once), cmocka_unit_test(test_claimed),
+	  cmocka_unit_test(test_not_again_soon), cmocka_unit_test(test_ranges))

@@ -36,6 +36,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "sys/cgroup.h"
 #include "sys/kvm.h"
 #include "sys/netns.h"
 #include "sys/pagemap.h"
@@ -268,10 +269,12 @@ static void check_tsc(struct context *c, struct probe_item *i)
 
 static void check_cgroup(struct context *c, struct probe_item *i)
 {
-	struct statfs fs = {0};
-	bool ok = statfs("/sys/fs/cgroup", &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC;
+	struct cgroups groups;
+	char text[80];
 
-	set(i, ok_or(ok, PROBE_WARN), ok ? "version 2 at /sys/fs/cgroup" : "no version 2");
+	cgroups_find(&groups);
+	cgroups_describe(&groups, text, sizeof(text));
+	set(i, ok_or(groups.version && groups.places[CGROUP_MEMORY][0], PROBE_WARN), "%s", text);
 }
 
 static const char *fs_name(long type)
@@ -539,7 +542,7 @@ static const struct check {
 	{"tsc", check_tsc, "some boots hang under emulation and are tried again; clocks may drift",
 	 "a machine with an invariant TSC"},
 	{"cgroup", check_cgroup, "the memory and processor time of sandboxes cannot be limited",
-	 "boot with systemd.unified_cgroup_hierarchy=1"},
+	 "run dormd as root, with cgroup version 2 at /sys/fs/cgroup, or version 1's controllers"},
 	{"disk", check_disk, "snapshots may not fit; a sandbox that cannot sleep goes on running",
 	 "free some space, or put the store elsewhere (dormd --root)"},
 	{"reflink", check_reflink,

@@ -126,6 +126,21 @@ static void test_no_leaks(void **state)
 	close(after);
 }
 
+/* The first process of a namespace; for us it has another number, and is waited for like any. */
+static void test_new_pids(void **state)
+{
+	const char *const argv[] = {"sh", "-c", "echo $$; kill -9 $$; exit 9", NULL};
+	_cleanup_buf_ struct buf out = {0};
+	int status = -1;
+	int r = spawn_run_isolated(argv, true, deadline_after_ms(5000), &out, &status);
+
+	if (r == -EPERM)
+		skip();
+	assert_int_equal(r, 0);
+	assert_int_equal(status, 9); /* nobody inside can kill the first one */
+	assert_string_equal(out.data, "1\n");
+}
+
 TEST_MAIN(cmocka_unit_test(test_run), cmocka_unit_test(test_run_deadline),
 	  cmocka_unit_test(test_run_output_bounded), cmocka_unit_test(test_options),
-	  cmocka_unit_test(test_no_leaks))
+	  cmocka_unit_test(test_no_leaks), cmocka_unit_test(test_new_pids))

@@ -171,6 +171,8 @@ def test_disk():
 
     check([o.st_uid for o in owners()] == [user], "the file that it writes")
     check((home / "disks").stat().st_uid == os.geteuid(), "the folder is not its own")
+    most = int(re.search(r"Max file size +(\d+) ", read(f"/proc/{D.vm_pid(s)}/limits"))[1])
+    check(most == (256 + 32 + 256) << 20, f"the largest file that it may write has {most} bytes")
     write = [p for p, options in visible(D.vm_pid(s)).items() if "rw" in options]
     check(write == [str(home / "disks")], f"it can write {write}")
     D.api("POST", f"/sandboxes/{s}/snapshots", {})

@@ -36,9 +36,9 @@ class Qmp:
         self.file.readline()
         self("qmp_capabilities")
 
-    def __call__(self, command, **arguments):
-        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self.file.flush()
+    def __call__(self, command, fd=None, **arguments):
+        text = json.dumps({"execute": command, "arguments": arguments}) + "\n"
+        socket.send_fds(self.socket, [text.encode()], [] if fd is None else [fd])
         while True:
             reply = json.loads(self.file.readline())
             if "return" in reply:
@@ -76,21 +76,18 @@ def save_with_qemu(directory, state):
     """returns the VM's command line; the VM is gone afterwards"""
     pid = process_in(directory)
     command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
-    listener = socket.socket(socket.AF_UNIX)
-    path = state.with_suffix(".sock")
-    listener.bind(str(path))
-    listener.listen(1)
     qmp = Qmp(directory / "qmp.sock")
     qmp("stop")
     qmp("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
-    qmp("migrate", uri=f"unix:{path}")
-    connection, _ = listener.accept()
-    with open(state, "wb") as out:
-        while chunk := connection.recv(1 << 20):
+    ours, theirs = socket.socketpair()  # in its jail it has no path to a socket of ours
+    qmp("getfd", fd=theirs.fileno(), fdname="state")
+    theirs.close()
+    qmp("migrate", uri="fd:state")
+    with ours, open(state, "wb") as out:
+        while chunk := ours.recv(1 << 20):
             out.write(chunk)
     qmp.close()
     os.kill(pid, signal.SIGKILL)
-    path.unlink()
     return command
 
 
