@@ -73,6 +73,12 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 	sb = sandbox_op_begin(host, id, problem);
 	if (!sb)
 		return -ENOENT;
+	if (sb->record.state == SANDBOX_ASLEEP && sb->record.disk_only) {
+		problem_set(problem, 409,
+			    "sandbox %s sleeps without its memory, and a snapshot has one", id);
+		problem_hint(problem, "wake it first; or fork it");
+		return -EOPNOTSUPP;
+	}
 	id_new('s', ret_id);
 	(void)snprintf(final, sizeof(final), "snapshots/%s", ret_id); /* fixed length */
 	r = copy_out(sb, "snapshotted", final, ret_id, name, problem, ret_timings);
@@ -188,6 +194,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	memcpy(job.like.traffic_token, sb->record.traffic_token, sizeof(job.like.traffic_token));
 	memcpy(job.like.mask_host, sb->record.mask_host, sizeof(job.like.mask_host));
 	job.like.end_ns = sandbox_end_after(timeout_s);
+	job.like.timeout_s = timeout_s;
 	sandbox_op_endp(&sb);
 	if (r == 0) {
 		job.from = file_open_dir(host->store->root_fd, point);

@@ -42,6 +42,15 @@ int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem)
 	return 0;
 }
 
+static int refuse_no_disk(const struct sandbox *sb, struct problem *problem)
+{
+	problem_set(problem, 400,
+		    "autoPauseMemory: false needs a sandbox with a disk, and '%s' has none",
+		    sb->record.template_id);
+	problem_hint(problem, "build the template with --disk, or let it keep its memory");
+	return -EOPNOTSUPP;
+}
+
 int sandbox_create_from(struct host *host, int from, const struct record *like,
 			const struct sandbox_memory_options *memory, struct problem *problem,
 			char ret_id[ID_LEN + 1], struct sandbox_timings *timings)
@@ -64,14 +73,19 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	if (r == 0)
 		r = sandbox_clone_memory(sb, from, problem);
 	cloned = clock_now_ns() - t0;
-	if (r == 0)
+	if (r == 0 && record.auto_pause_disk && !sandbox_has_disk(sb))
+		r = refuse_no_disk(sb, problem);
+	if (r == 0 && sb->record.disk_only)
+		r = sandbox_boot(sb, problem, timings);
+	else if (r == 0)
 		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
 				     problem, timings);
 	if (r == 0) {
 		timings->image_ns += cloned;
 		timings->total_ns += cloned;
 		sandbox_settle(sb, SANDBOX_RUNNING, false);
-		sandbox_refine_later(sb);
+		if (!sb->record.disk_only)
+			sandbox_refine_later(sb);
 		memcpy(ret_id, record.id, ID_LEN + 1);
 	} else {
 		sandbox_discard(sb);
@@ -92,6 +106,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			      .auto_pause_disk = options->auto_pause_disk,
 			      .auto_resume = options->auto_resume,
 			      .end_ns = sandbox_end_after(options->timeout_s),
+			      .timeout_s = options->timeout_s,
 			      .metadata = options->metadata,
 			      .envs = options->envs,
 			      .network = options->network};
@@ -139,17 +154,25 @@ void sandbox_forget_generation(struct sandbox *sb, unsigned generation)
 			 p.message);
 }
 
+static void set_disk_only(struct sandbox *sb, const struct manifest *m)
+{
+	LOCK_SCOPE(&sb->info);
+	sb->record.disk_only = sandbox_is_disk_only(m);
+}
+
 /* The new memory is on disk: make it the truth, then end the VM. */
-static int fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *problem)
+int sandbox_fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *problem)
 {
 	unsigned old = sb->record.generation;
 	int r;
 
 	sandbox_set_generation(sb, old + 1, m->image_id);
+	set_disk_only(sb, m);
 	r = sandbox_set_state(sb, SANDBOX_ASLEEP, true);
 	if (r < 0) {
 		problem_errno(problem, r, "recording that sandbox %s is asleep", sb->record.id);
 		sandbox_set_generation(sb, old, sb->manifest.image_id);
+		set_disk_only(sb, &sb->manifest);
 		pthread_mutex_lock(&sb->info);
 		sb->record.state = SANDBOX_PAUSING;
 		pthread_mutex_unlock(&sb->info);
@@ -181,7 +204,7 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 	sandbox_settle(sb, SANDBOX_PAUSING, false);
 	r = sandbox_save(sb, final, id, NULL, &sb->host->sleep_options, problem, timings, &m);
 	if (r == 0) {
-		r = fall_asleep(sb, &m, problem);
+		r = sandbox_fall_asleep(sb, &m, problem);
 		if (r == 0)
 			return 0;
 		(void)sandbox_run_on(sb, NULL); /* logs and records it when that fails too */
@@ -227,13 +250,24 @@ static void extend(struct sandbox *sb, uint64_t timeout_s)
 	pthread_mutex_lock(&sb->info);
 	if (sb->record.end_ns && (timeout_s || sb->record.end_ns < clock_real_ns()))
 		sb->record.end_ns = MAX(sb->record.end_ns, end);
+	sb->record.timeout_s = MAX(sb->record.timeout_s, timeout_s);
 	pthread_mutex_unlock(&sb->info);
 	monitor_kick(sb->host);
 }
 
-static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
-		       const struct sandbox_memory_options *memory, struct problem *problem,
-		       struct sandbox_timings *ret_timings)
+/* What it slept with is brought back, unless that is a disk alone, or nobody wants the rest. */
+static int bring_back(struct sandbox *sb, const struct sandbox_memory_options *memory,
+		      struct problem *problem, struct sandbox_timings *timings)
+{
+	if (sb->record.disk_only || (memory && memory->reboot))
+		return sandbox_boot_anew(sb, problem, timings);
+	return sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
+				problem, timings);
+}
+
+int sandbox_wake_locked(struct sandbox *sb, uint64_t timeout_s,
+			const struct sandbox_memory_options *memory, struct problem *problem,
+			struct sandbox_timings *ret_timings)
 {
 	int r;
 
@@ -248,8 +282,7 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	if (r < 0)
 		return error_trace(r);
 	sandbox_settle(sb, SANDBOX_WAKING, false);
-	r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
-			     problem, ret_timings);
+	r = bring_back(sb, memory, problem, ret_timings);
 	if (r == 0)
 		extend(sb, timeout_s);
 	/* Durable: a host that goes down now must not find it asleep at a point it has left behind.
@@ -267,7 +300,7 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 
 	if (!sb)
 		return -ENOENT;
-	r = wake_locked(sb, timeout_s, memory, problem, ret_timings);
+	r = sandbox_wake_locked(sb, timeout_s, memory, problem, ret_timings);
 	sandbox_op_endp(&sb);
 	if (r >= 0 && memory)
 		sandbox_await_memory(host, id, memory->wait);
@@ -298,7 +331,8 @@ static int expire_locked(struct sandbox *sb, struct problem *problem)
 	if (!sb->record.end_ns || sb->record.end_ns > clock_real_ns())
 		return 0;
 	if (state == SANDBOX_RUNNING && sb->record.auto_pause) {
-		r = sleep_locked(sb, problem, &t);
+		r = sb->record.auto_pause_disk ? sandbox_sleep_disk_locked(sb, problem, &t)
+					       : sleep_locked(sb, problem, &t);
 	} else if ((state == SANDBOX_RUNNING || state == SANDBOX_ASLEEP) &&
 		   !sb->record.auto_pause) {
 		sandbox_settle(sb, SANDBOX_DELETING, false);
@@ -342,6 +376,8 @@ int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 		r = sandbox_wrong_state(sb, "given more time", problem);
 	else
 		sb->record.end_ns = timeout_s ? sandbox_end_after(timeout_s) : clock_real_ns();
+	if (r == 0 && timeout_s)
+		sb->record.timeout_s = timeout_s;
 	pthread_mutex_unlock(&sb->info);
 	if (r == 0)
 		r = sandbox_write_record(sb, durable);

@@ -70,6 +70,8 @@ struct sandbox_memory_options {
 	enum pager_mode mode;
 	enum sandbox_wait wait;
 	bool no_prefetch;
+	bool reboot; /* of a wake: without its memory, as after a power cut, but nothing that was
+			written to its disk is lost */
 };
 
 /**
@@ -106,6 +108,13 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 
 int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_save_timings *ret_timings);
+
+/**
+ * sandbox_sleep_disk() - put it to sleep without its memory: a wake boots it from its disk
+ * Return: 0; -EOPNOTSUPP with a 400: it has no disk; negative errno, and then it goes on running
+ */
+int sandbox_sleep_disk(struct host *host, const char *id, struct problem *problem,
+		       struct sandbox_save_timings *ret_timings);
 
 /**
  * sandbox_wake() - @timeout_s: time to live from now, only ever extended; 0 leaves it

@@ -237,6 +237,7 @@ void sandbox_set_manifest(struct sandbox *sb, struct manifest *m)
 	LOCK_SCOPE(&sb->info);
 	manifest_deinit(&sb->manifest);
 	sb->manifest = *m;
+	sb->record.disk_only = sandbox_is_disk_only(m);
 	*m = (struct manifest){0};
 }
 
