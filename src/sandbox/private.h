@@ -44,6 +44,16 @@
  * have 's'. */
 #define SANDBOX_MEMORY_PREFIX 'm'
 
+/* Requests that wait for it to run (resume.c). */
+struct resume {
+	pthread_cond_t changed;	/* its state, or that a wake failed */
+	unsigned n_waiting;
+	bool under_way;		/* a worker wakes it */
+	unsigned n_failed;	/* how often that has failed, */
+	struct problem problem; /* why the last time, */
+	uint64_t not_before_ns; /* and when it may be tried again */
+};
+
 struct sandbox {
 	struct host *host;
 	atomic_uint refs;
@@ -73,6 +83,7 @@ struct sandbox {
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
 	bool stalled;		 /* info; its VM stopped because the host's disk is full */
 	struct usage usage;	 /* info */
+	struct resume resume;	 /* info */
 	bool expiring;		 /* info; a worker looks after its time being up */
 	bool reconnecting;	 /* info; a worker tries to get a channel */
 	unsigned refine_tries;	 /* op and info to change; how often to ask for its working set */

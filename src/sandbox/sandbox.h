@@ -203,6 +203,15 @@ json_t *sandbox_memory_state(struct host *host, const char *id);
  */
 json_t *sandbox_last_repair(struct host *host, const char *id);
 
+/**
+ * sandbox_resume() - a request wants it to run: one that was created with auto_resume, and sleeps
+ * with its memory, is woken, once for all who want that, and given as much time as the last time
+ * Waits for that, at most a minute; also for a transition that is under way.
+ * Return: 0, it runs; -ENOTCONN without @problem: it is not to be woken so; negative errno, with a
+ * 500, or a 503 or 504 that says when to try again
+ */
+int sandbox_resume(struct host *host, const char *id, struct problem *problem);
+
 /* A running sandbox's channel, for one request. A sleep breaks its streams and does not wait for
  * the lease: a client that does not read its answer must not keep a sandbox from sleeping or going.
  */

@@ -58,6 +58,7 @@ int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 	pthread_mutex_init(&sb->op, NULL);
 	pthread_mutex_init(&sb->info, NULL);
 	pthread_mutex_init(&sb->disk, NULL);
+	pthread_cond_init(&sb->resume.changed, NULL);
 	sb->record = *record;
 	json_incref(sb->record.metadata);
 	json_incref(sb->record.envs);
@@ -101,6 +102,7 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 	manifest_deinit(&sb->manifest);
 	pthread_mutex_destroy(&sb->info);
 	pthread_mutex_destroy(&sb->disk);
+	pthread_cond_destroy(&sb->resume.changed);
 	pthread_mutex_destroy(&sb->op);
 	free(sb);
 	return NULL;
@@ -226,6 +228,7 @@ int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable
 	atomic_store(&sb->compact_cancel, true); /* compaction.c */
 	if (state == SANDBOX_RUNNING)
 		sb->record.started_ns = clock_real_ns();
+	pthread_cond_broadcast(&sb->resume.changed);
 	pthread_mutex_unlock(&sb->info);
 	r = sandbox_write_record(sb, durable);
 	monitor_kick(sb->host);
