@@ -167,7 +167,14 @@ static int read_lifecycle(struct request *q, struct problem *problem, struct san
 		problem_set(problem, 400, "autoResume: must be an object: {\"enabled\": true}");
 		return -EINVAL;
 	}
-	return fields_bool(resume, "enabled", problem, &o->auto_resume);
+	r = fields_bool(resume, "enabled", problem, &o->auto_resume);
+	if (r == 0 && o->auto_resume && o->auto_pause_disk) {
+		problem_set(problem, 400,
+			    "autoResume: cannot be had with autoPauseMemory: false: requests wake "
+			    "only what slept with its memory");
+		return -EINVAL;
+	}
+	return r;
 }
 
 static int create(struct request *q, struct reply *y, bool secure)
