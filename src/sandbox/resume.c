@@ -105,8 +105,6 @@ static int start_worker(struct sandbox *sb)
 
 	if (sb->resume.under_way)
 		return 0;
-	if (atomic_load(&sb->host->stopping))
-		return -ECANCELED;
 	r = host_run(sb->host, worker, sandbox_ref(sb));
 	sb->resume.under_way = r == 0;
 	if (r < 0)
@@ -124,6 +122,11 @@ static int step(struct sandbox *sb, unsigned n_failed, struct problem *problem)
 
 	if (now == LOOK_RUNS)
 		return 0;
+	if (atomic_load(&sb->host->stopping)) {
+		problem_set(problem, 503, "dormd is ending");
+		problem_retry(problem, RESUME_PAUSE_MS / 1000);
+		return -EAGAIN;
+	}
 	if (n_failed != sb->resume.n_failed ||
 	    (now == LOOK_SLEEPS && !deadline_passed(sb->resume.not_before_ns))) {
 		problem_pass(problem, &sb->resume.problem);

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import time
 import urllib.parse
@@ -265,6 +266,25 @@ def test_restart():
     D.kill()
     D.start()
     check(hello(sandbox)[0] == 200 and 650 < left_s(sandbox) < 3600, f"{left_s(sandbox)}")
+    delete(sandbox)
+
+
+def test_dormd_ends():
+    """while requests wait for a wake: they are told, and it does not wait for them"""
+    sandbox = made(autoResume=RESUME)
+    hook(sandbox, "after-wake", "while [ ! -e /home/user/go ]; do sleep 0.1; done")
+    hook(sandbox, "before-sleep", "rm -f /home/user/go")
+    D.exec(sandbox, "sh", "-c", "echo 4 >/etc/dorm/hooks/timeout")
+    pause(sandbox)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(hello, sandbox) for _ in range(4)]
+        wait_until(lambda: D.status(sandbox) == "waking", 30, "it wakes")
+        D.daemon.send_signal(signal.SIGTERM)
+        for reply in (f.result() for f in asked):
+            check(reply[0] == 503 and reply[1]["Retry-After"] and b"ending" in reply[2], f"{reply}")
+    D.daemon.wait(60)
+    D.start()
+    wait_until(lambda: D.status(sandbox) in ("asleep", "running"), 30, "settled")
     delete(sandbox)
 
 
