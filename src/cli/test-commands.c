@@ -451,6 +451,7 @@ static void test_run(void **state)
 	struct played p = PLAY(lines, "run", "base", "--timeout", "10m", "-e", "A=b=c",
 			       "--metadata", "k=v"),
 		      q = PLAY(lines, "run", "base", "--json"), r = PLAY(refused, "run", "x"),
+		      a = PLAY(lines, "run", "base", "--auto-pause", "--auto-resume"),
 		      c = PLAY(refused, "run", "x", "--", "ls");
 
 	assert_int_equal(p.o.code, 0);
@@ -460,6 +461,7 @@ static void test_run(void **state)
 			"\"metadata\":{\"k\":\"v\"}}");
 	assert_contains(q.log, "{\"templateID\":\"base\",\"timeout\":3600}");
 	assert_contains(q.o.out, "\"totalMs\": 47.26");
+	assert_contains(a.log, "\"autoPause\":true,\"autoResume\":{\"enabled\":true}}");
 	assert_int_equal(r.o.code, 1);
 	assert_string_equal(r.o.err, "dorm: no template x\nhint: build it\n");
 	assert_int_equal(c.o.code, 125);
@@ -467,6 +469,7 @@ static void test_run(void **state)
 	played_deinit(&q);
 	played_deinit(&r);
 	played_deinit(&c);
+	played_deinit(&a);
 }
 
 #define SANDBOX(_id, _status, _failure)                                                            \

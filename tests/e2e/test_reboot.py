@@ -222,6 +222,20 @@ def test_failed_sleep():
     D.api("DELETE", f"/sandboxes/{sandbox}")
 
 
+def test_guest_cannot_write():
+    """a file system that somebody has frozen already: it runs on, thawed, and sleeps the next time"""
+    sandbox = D.create("disk")
+    D.exec(sandbox, "sh", "-c", "mkdir -p /mnt/d; for i in /dev/vd?; do mount -t ext4 $i /mnt/d 2>/dev/null && break; "
+                                "done; fsfreeze --freeze /mnt/d")
+    refused(500, "freeze_disk", "POST", f"/sandboxes/{sandbox}/pause", {"memory": False})
+    check(D.status(sandbox) == "running" and len(memory_dirs(sandbox)) == 1, f"{memory_dirs(sandbox)}")
+    D.exec(sandbox, "sh", "-c", "umount /mnt/d; echo on >/home/user/on; sync", timeout_s=60)
+    pause(sandbox)
+    connect(sandbox)
+    check(D.exec(sandbox, "cat", "/home/user/on") == "on", "what it wrote in between")
+    D.api("DELETE", f"/sandboxes/{sandbox}")
+
+
 def test_auto_pause():
     """its time is up: it sleeps without its memory, and stays when that is up again"""
     sandbox = D.create("disk", autoPause=True, autoPauseMemory=False)
