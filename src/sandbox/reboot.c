@@ -262,13 +262,33 @@ static void note_machine(struct sandbox *sb, const struct guest *guest)
 		 guest->kernel_version);
 }
 
+/*
+ * What the last template was built with: a wake is no time to fetch another kernel. Unless there is
+ * none, or its agent is that of an older daemon; and if a newer cannot be had, that one will do.
+ */
+static int find_guest(struct sandbox *sb, struct problem *problem, struct guest *ret)
+{
+	struct host *host = sb->host;
+	struct problem newer = PROBLEM_INIT;
+	int last = guest_last(host->guest_cache, host->agent_program, ret), r;
+
+	if (last == 0)
+		return 0;
+	r = guest_prepare(host->guest_cache, host->agent_program, say_progress, sb, &newer, ret);
+	if (r < 0 && last > 0) {
+		log_warn("sandbox=%s boots with an older agent: %s", sb->record.id, newer.message);
+		return 0;
+	}
+	if (r < 0)
+		problem_pass(problem, &newer);
+	return error_trace(r);
+}
+
 int sandbox_boot(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings)
 {
 	_cleanup_free_ struct guest *guest = calloc(1, sizeof(*guest)); /* 12 KB of paths */
 	uint64_t t0 = clock_now_ns(), found;
-	int r = guest ? guest_prepare(sb->host->guest_cache, sb->host->agent_program, say_progress,
-				      sb, problem, guest)
-		      : -ENOMEM;
+	int r = guest ? find_guest(sb, problem, guest) : -ENOMEM;
 
 	if (r < 0)
 		return error_trace(r);

@@ -292,26 +292,36 @@ def interrupted(path, body, delay_s):
     return D.status(sandbox)
 
 
+def took(call, *args, **kwargs):
+    """how long that takes when nobody is in the way, in seconds"""
+    t0 = time.monotonic()
+    call(*args, **kwargs)
+    return time.monotonic() - t0
+
+
 def test_kill_dormd():
     """in the middle of a pause and of a boot: it runs or sleeps, and every file is there"""
-    sandbox, digests, seen = D.create("disk"), {}, []
-    for i in range(6):
+    sandbox, digests, seen, n = D.create("disk"), {}, [], 6
+    pause_s, boot_s = took(pause, sandbox), took(connect, sandbox)
+    for i in range(n):
         digests[f"/home/user/f{i % 4}"] = write(sandbox, f"/home/user/f{i % 4}")
         D.exec(sandbox, "sync")
-        seen.append(interrupted(f"/sandboxes/{sandbox}/pause", {"memory": False}, 0.005 + 0.02 * i))
+        part = (i + 0.5) / n
+        seen.append(interrupted(f"/sandboxes/{sandbox}/pause", {"memory": False}, part * pause_s))
         if seen[-1] == "running":
             wait_until(lambda: D.dorm("exec", sandbox, "--", "true", check_status=False).returncode == 0, 60,
                        "it answers")
             D.exec(sandbox, "sh", "-c", "echo 1 >/home/user/on; sync")  # nothing is frozen
             pause(sandbox, memory=i % 2 == 0)
-        seen.append(interrupted(f"/v2/sandboxes/{sandbox}/connect", {"memory": False}, 0.05 + 0.6 * i))
+        seen.append(interrupted(f"/v2/sandboxes/{sandbox}/connect", {"memory": False}, part * boot_s))
         if seen[-1] == "asleep":
             connect(sandbox, memory=False)
         for name, digest in digests.items():
             check_file(sandbox, name, digest)
         check(len(memory_dirs(sandbox)) == 1 and len(vms(D)) == 1, f"{memory_dirs(sandbox)} {vms(D)}")
     check("failed" not in seen, f"{seen}")
-    print(f"  killed 12 times: {seen[::2].count('asleep')} pauses of 6, {seen[1::2].count('running')} boots of 6 done")
+    print(f"  killed {2 * n} times: {seen[::2].count('asleep')} of {n} pauses and {seen[1::2].count('running')} of {n} "
+          f"boots were done")
     D.api("DELETE", f"/sandboxes/{sandbox}")
 
 
