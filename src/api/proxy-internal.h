@@ -48,11 +48,11 @@ void proxy_release(struct proxy *p);
 
 /* proxy-wake.c */
 
-/** proxy_lease() - fills p->lease; wakes a sandbox that is to be woken by requests, and waits for it.
+/** proxy_lease() - fills p->lease; wakes a sandbox that is to be woken by requests, and waits.
  *  Return: 0; negative errno with @problem */
 int proxy_lease(struct proxy *p, const struct proxy_request *q, struct problem *problem);
 
-/** proxy_fell_asleep() - @r: why nothing came through to it. Was that a sleep which a request ends? */
+/** proxy_fell_asleep() - @r: why nothing came through. Was that a sleep which a request ends? */
 bool proxy_fell_asleep(const struct proxy *p, int r);
 
 /* proxy-agent.c */

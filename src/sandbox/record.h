@@ -49,8 +49,8 @@ struct record {
 	bool auto_pause;		  /* then sleep instead of deleting */
 	bool auto_pause_disk;		  /* ... keeping only the disk */
 	bool auto_resume;		  /* traffic wakes it */
-	bool disk_only;			  /* memory-<generation>/ holds only its disks: a wake boots it,
-					     and when it runs, it was booted (reboot.c) */
+	bool disk_only;			  /* memory-<generation>/ holds only its disks: a wake
+					     boots it; one that runs was booted (reboot.c) */
 	uint32_t uid;			  /* of its VMM's jail; 0: it has none */
 	char owner[RECORD_OWNER_LEN + 1]; /* which API key it was made with; "": the unix socket */
 	char boot_id[37];		  /* of the host when its VM was started; "": not known */
