@@ -8,10 +8,15 @@
  */
 #include "agent/prepare.h"
 
+#include <errno.h>
+#include <linux/fs.h>
 #include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/boot.h"
 #include "agent/hooks.h"
 #include "agent/page-cache.h"
 #include "agent/ports.h"
@@ -24,9 +29,14 @@
 #include "base/error.h"
 #include "base/log.h"
 
+#define DISKS_LIMIT_MS 20000 /* of a step that the disks depend on, when only they are kept */
+
+enum step_use { ALWAYS, WITH_MEMORY, DISKS_ONLY };
+
 struct step {
 	const char *name;
-	unsigned limit_ms;		 /* 0: it has its own */
+	unsigned limit_ms; /* 0: it has its own */
+	enum step_use use;
 	int (*begin)(struct prepare *p); /* Return: 0 it goes on; 1 done; negative errno */
 };
 
@@ -36,6 +46,10 @@ struct prepare {
 	json_t *report;	    /* NULL: nothing is going on */
 	bool announced;	    /* the answer's head is out */
 	bool frozen;	    /* the workload stands still */
+	bool disks_only;    /* the disks are all that will be kept */
+	bool disk_frozen;   /* or may be: thawed by the next repair */
+	pid_t freezer;	    /* the child that freezes it; 0: none */
+	bool thaw_due;	    /* when that one has ended */
 	size_t step;
 	uint64_t begin_ns;
 	struct loop_timer timer;
@@ -156,6 +170,21 @@ static int begin_trim(struct prepare *p)
 	return trim_is_due() ? run_in_child(p, trim_all) : 1;
 }
 
+/* Not for a disk whose mount this program did not make: it would not know how to thaw it. */
+static int work_freeze_disk(void)
+{
+	return boot_disk_fd() < 0 ? -1 : ioctl(boot_disk_fd(), FIFREEZE, 0);
+}
+
+static int begin_freeze_disk(struct prepare *p)
+{
+	int r = run_in_child(p, work_freeze_disk);
+
+	p->disk_frozen = r == 0;
+	p->freezer = p->child;
+	return r;
+}
+
 static int begin_drop_caches(struct prepare *p)
 {
 	return run_in_child(p, page_cache_drop);
@@ -175,14 +204,28 @@ static int begin_ports(struct prepare *p)
 }
 
 static const struct step steps[] = {
-	{"ports", 0, begin_ports},
-	{"hooks", 0, begin_hooks},
-	{"freeze", 500, begin_freeze},
-	{"connections", 0, begin_look_ahead},
-	{"sync", 1000, begin_sync},
-	{"trim", 1000, begin_trim},
-	{"drop_caches", 1500, begin_drop_caches},
+	{"ports", 0, ALWAYS, begin_ports},
+	{"hooks", 0, ALWAYS, begin_hooks},
+	{"freeze", 500, ALWAYS, begin_freeze},
+	{"connections", 0, ALWAYS, begin_look_ahead},
+	{"sync", 1000, ALWAYS, begin_sync},
+	{"trim", 1000, ALWAYS, begin_trim},
+	{"freeze_disk", 1000, DISKS_ONLY, begin_freeze_disk},
+	{"drop_caches", 1500, WITH_MEMORY, begin_drop_caches},
 };
+
+static bool is_wanted(const struct prepare *p, const struct step *s)
+{
+	return s->use == ALWAYS || (s->use == DISKS_ONLY) == p->disks_only;
+}
+
+/* Files that are not written are lost then, so that takes as long as it takes. */
+static unsigned limit_of(const struct prepare *p, const struct step *s)
+{
+	bool writes = s->begin == begin_sync || s->begin == begin_freeze_disk;
+
+	return p->disks_only && writes ? DISKS_LIMIT_MS : s->limit_ms;
+}
 
 static void prepare_finish(struct prepare *p)
 {
@@ -211,16 +254,19 @@ static void step_clear(struct prepare *p)
 
 static void step_begin(struct prepare *p)
 {
+	unsigned limit_ms;
 	int r;
 
+	while (p->step < ARRAY_SIZE(steps) && !is_wanted(p, &steps[p->step]))
+		p->step++;
 	if (p->step == ARRAY_SIZE(steps)) {
 		prepare_finish(p);
 		return;
 	}
 	p->begin_ns = clock_now_ns();
-	if (steps[p->step].limit_ms)
-		loop_timer_set(p->agent->loop, &p->timer,
-			       deadline_after_ms(steps[p->step].limit_ms));
+	limit_ms = limit_of(p, &steps[p->step]);
+	if (limit_ms)
+		loop_timer_set(p->agent->loop, &p->timer, deadline_after_ms(limit_ms));
 	r = steps[p->step].begin(p);
 	if (r != 0)
 		step_end(p, r < 0 ? r : 0);
@@ -239,8 +285,33 @@ static void on_limit(void *userdata)
 	step_end(userdata, -ETIMEDOUT);
 }
 
+static void thaw_disk(struct prepare *p)
+{
+	if (p->agent->owns_machine && ioctl(boot_disk_fd(), FITHAW, 0) < 0 && errno != EINVAL)
+		log_error("the disk's file system stays frozen: %s", strerrordesc_np(errno));
+}
+
+/* A freezer that was killed may still be at it, in the kernel: then once more when it has ended. */
+void prepare_thaw_disk(struct prepare *p)
+{
+	if (p->disk_frozen)
+		thaw_disk(p);
+	p->disk_frozen = false;
+	p->thaw_due = p->freezer != 0;
+}
+
+static void freezer_ended(struct prepare *p)
+{
+	p->freezer = 0;
+	if (p->thaw_due)
+		thaw_disk(p);
+	p->thaw_due = false;
+}
+
 bool prepare_reaped(struct prepare *p, pid_t pid, int wait_status)
 {
+	if (p->freezer && p->freezer == pid)
+		freezer_ended(p);
 	if (!p->child || p->child != pid)
 		return false;
 	p->child = 0;
@@ -276,6 +347,15 @@ static void on_closed(struct request *rq)
 	prepare_cancel(p);
 }
 
+static bool wants_disks_only(const struct request *rq)
+{
+	json_t *o = json_loadb(rq->body.data ?: "", rq->body.len, 0, NULL);
+	bool yes = json_is_true(json_object_get(o, "disks"));
+
+	json_decref(o);
+	return yes;
+}
+
 static void handle_prepare(struct request *rq)
 {
 	struct prepare *p = rq->agent->prepare;
@@ -296,6 +376,7 @@ static void handle_prepare(struct request *rq)
 	p->rq = rq;
 	p->step = 0;
 	p->announced = p->frozen = false;
+	p->disks_only = wants_disks_only(rq);
 	hooks_forget(rq->agent->hooks);
 	request_keep(rq, p, on_closed, NULL);
 	rq->agent->ready = false;

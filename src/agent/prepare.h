@@ -12,6 +12,11 @@
  *     trim         what is free is given back to them (trim.h)
  *     drop_caches  the page cache, once: what can be read again need not be in the snapshot
  *
+ * With {"disks": true} in the body only the disks will be kept: writing to them is worth more time,
+ * the page cache is left alone, and after the trim comes
+ *
+ *     freeze_disk  the disk's file system (FIFREEZE): written to the end, and not any more
+ *
  * From the beginning no new request is accepted; with the answer the session is sealed
  * (channel/server.h), and the gate (agent.ready) is shut until the next init. The agent's loop
  * never waits: freezing is an event, the others that take time are child processes.
@@ -29,6 +34,9 @@ int prepare_add(struct router *r);
 
 /** prepare_cancel() - one that is still going on does nothing more */
 void prepare_cancel(struct prepare *p);
+
+/** prepare_thaw_disk() - of a prepare that kept only the disks: they can be written again */
+void prepare_thaw_disk(struct prepare *p);
 
 /** prepare_reaped() - waitpid() has returned @pid. Return: was it prepare's? */
 bool prepare_reaped(struct prepare *p, pid_t pid, int wait_status);

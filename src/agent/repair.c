@@ -360,6 +360,7 @@ static void handle_init(struct request *rq)
 		return;
 	}
 	prepare_cancel(a->prepare); /* or it would freeze what we thaw */
+	prepare_thaw_disk(a->prepare); /* before anything is written */
 	repair_overtake(rp);
 	json_decref(rp->hooks);
 	rp->hooks = NULL;

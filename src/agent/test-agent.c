@@ -459,6 +459,26 @@ static void test_200_at_once(void **state)
 	box_stop(&b);
 }
 
+/* When only the disks are kept, they are written to the end, and the page cache is nobody's
+ * business. */
+static void test_prepare_for_the_disks(void **state)
+{
+	struct box b = {0};
+	char *body;
+
+	box_start(&b);
+	assert_int_equal(box_call(&b, "POST", "/prepare", "{\"disks\":true}", &body), 200);
+	assert_non_null(strstr(body, "\"name\":\"sync\",\"ok\":true"));
+	assert_non_null(strstr(body, "\"name\":\"freeze_disk\",\"ok\":true"));
+	assert_null(strstr(body, "drop_caches"));
+	free(body);
+	box_reconnect(&b);
+	assert_int_equal(box_call(&b, "POST", "/prepare", "{}", &body), 200);
+	assert_null(strstr(body, "freeze_disk"));
+	free(body);
+	box_stop(&b);
+}
+
 /* After prepare: no request is executed, not even one that is complete and well-framed. */
 static void test_prepare_seals(void **state)
 {
@@ -571,6 +591,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_background_child),
 		cmocka_unit_test(test_client_goes_away),
 		cmocka_unit_test(test_200_at_once),
+		cmocka_unit_test(test_prepare_for_the_disks),
 		cmocka_unit_test(test_prepare_seals),
 		cmocka_unit_test(test_freeze_and_thaw),
 		cmocka_unit_test(test_stale_bytes),

@@ -96,6 +96,8 @@ static json_t *describe_info(const struct sandbox_info *info)
 	if (o && info->operation)
 		(void)json_object_set_new(o, "operation",
 					  describe_operation(info)); /* short of memory: unsaid */
+	if (o && info->disk_only && info->state == SANDBOX_ASLEEP)
+		(void)json_object_set_new(o, "diskOnly", json_true()); /* short of memory: unsaid */
 	if (o && info->stalled)
 		(void)json_object_set_new(o, "diskFull", json_true()); /* the same */
 	return o;
@@ -163,6 +165,32 @@ static json_t *with_traffic(struct request *q, const char *id, json_t *sandbox)
 	return sandbox;
 }
 
+/* What happens when its time is up, and when somebody asks for it after that. */
+static int read_lifecycle(struct request *q, struct problem *problem, struct sandbox_options *o)
+{
+	json_t *resume = json_object_get(q->json, "autoResume");
+	bool memory = true;
+	int r = fields_bool(q->json, "autoPause", problem, &o->auto_pause);
+
+	if (r == 0)
+		r = fields_bool(q->json, "autoPauseMemory", problem, &memory);
+	o->auto_pause_disk = o->auto_pause && !memory;
+	if (r < 0 || !resume || json_is_null(resume))
+		return r;
+	if (!json_is_object(resume)) {
+		problem_set(problem, 400, "autoResume: must be an object: {\"enabled\": true}");
+		return -EINVAL;
+	}
+	r = fields_bool(resume, "enabled", problem, &o->auto_resume);
+	if (r == 0 && o->auto_resume && o->auto_pause_disk) {
+		problem_set(problem, 400,
+			    "autoResume: cannot be had with autoPauseMemory: false: requests wake "
+			    "only what slept with its memory");
+		return -EINVAL;
+	}
+	return r;
+}
+
 static int create(struct request *q, struct reply *y, bool secure)
 {
 	struct sandbox_options o = {.template_id = "base",
@@ -184,7 +212,7 @@ static int create(struct request *q, struct reply *y, bool secure)
 	if (r == 0)
 		r = fields_uint(q->json, "timeout", 0, MAX_TIMEOUT_S, &y->problem, &o.timeout_s);
 	if (r == 0)
-		r = fields_bool(q->json, "autoPause", &y->problem, &o.auto_pause);
+		r = read_lifecycle(q, &y->problem, &o);
 	if (r == 0)
 		r = fields_text_map(q->json, "metadata", &y->problem, &o.metadata);
 	if (r == 0)
@@ -315,7 +343,8 @@ static json_t *describe_details(const struct sandbox_info *info)
 {
 	json_t *o = describe_info(info);
 	json_t *more = json_pack("{s:{s:s, s:b}, s:n, s:s*}", "lifecycle", "onTimeout",
-				 info->auto_pause ? "pause" : "kill", "autoResume", 0, "domain",
+				 info->auto_pause ? "pause" : "kill", "autoResume",
+				 (int)info->auto_resume, "domain",
 				 "envdAccessToken", or_null(info->token));
 
 	if (o && (!more || json_object_update(o, more) < 0)) {
@@ -366,13 +395,9 @@ int control_sandbox_pause(struct request *q, struct reply *y)
 	bool memory = true, details = request_query(q, "details") != NULL;
 	int r = fields_bool(q->json, "memory", &y->problem, &memory);
 
-	if (r == 0 && !memory) {
-		problem_set(&y->problem, 400,
-			    "memory: false is not supported: a pause keeps the memory");
-		r = -EINVAL;
-	}
 	if (r == 0)
-		r = sandbox_sleep(q->host, q->args[0], &y->problem, &t);
+		r = (memory ? sandbox_sleep : sandbox_sleep_disk)(q->host, q->args[0], &y->problem,
+								  &t);
 	if (r == 0 && details)
 		return reply_json(y, 200, describe_save(&t));
 	y->status = 204;
@@ -383,6 +408,7 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 {
 	uint64_t timeout = DEFAULT_TIMEOUT_S;
 	struct sandbox_memory_options memory = {0};
+	bool keep_memory = true;
 	struct sandbox_timings t = {0};
 	struct sandbox_info info;
 	json_t *o;
@@ -392,9 +418,12 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 	if (r == 0)
 		r = read_memory_options(q, &y->problem, &memory);
 	if (r == 0)
+		r = fields_bool(q->json, "memory", &y->problem, &keep_memory);
+	if (r == 0)
 		r = unsupported_refuse(q->json, &y->problem);
 	if (r < 0)
 		return r;
+	memory.reboot = !keep_memory;
 	woken = sandbox_wake(q->host, q->args[0], timeout, &memory, &y->problem, &t);
 	if (woken < 0)
 		return woken;

@@ -46,6 +46,15 @@ int proxy_failed(struct proxy *p, int r, struct problem *problem);
 /** proxy_release() - give back all that it holds of others; proxy_free() may follow much later */
 void proxy_release(struct proxy *p);
 
+/* proxy-wake.c */
+
+/** proxy_lease() - fills p->lease; wakes a sandbox that is to be woken by requests, and waits.
+ *  Return: 0; negative errno with @problem */
+int proxy_lease(struct proxy *p, const struct proxy_request *q, struct problem *problem);
+
+/** proxy_fell_asleep() - @r: why nothing came through. Was that a sleep which a request ends? */
+bool proxy_fell_asleep(const struct proxy *p, int r);
+
 /* proxy-agent.c */
 int proxy_agent_begin(struct proxy *p, const struct proxy_request *q, struct problem *problem);
 int proxy_agent_finish(struct proxy *p, struct problem *problem);

@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "base/mem.h"
 
+#define OPEN_TRIES 3
+
 int proxy_write(struct proxy *p, const void *data, size_t len, bool end)
 {
 	int r;
@@ -73,19 +75,11 @@ int proxy_failed(struct proxy *p, int r, struct problem *problem)
 	return error_trace(r);
 }
 
-static int begin(struct proxy *p, const struct proxy_request *q, struct problem *problem)
+/* To its agent, or through it to a port. */
+static int open_stream(struct proxy *p, const struct proxy_request *q, struct problem *problem)
 {
-	int r = sandbox_lease(q->host, p->target.sandbox_id, problem, &p->lease);
+	int r = proxy_lease(p, q, problem);
 
-	if (r == 0 && p->is_raw && p->target.port == TARGET_AGENT_PORT) {
-		problem_set(problem, 403, "port %d is the agent's: use its HTTP API",
-			    TARGET_AGENT_PORT);
-		return -EACCES;
-	}
-	if (r == 0 && peer_claim(p->peer) < 0) {
-		problem_set(problem, 429, "too many requests to sandboxes are under way");
-		return -EAGAIN;
-	}
 	if (r < 0)
 		return r;
 	r = p->is_agent ? proxy_agent_begin(p, q, problem) : proxy_port_begin(p, q, problem);
@@ -93,6 +87,38 @@ static int begin(struct proxy *p, const struct proxy_request *q, struct problem 
 		problem_set(problem, 429, "too many requests to sandbox %s are under way",
 			    p->target.sandbox_id);
 	return r < 0 ? proxy_failed(p, r, problem) : 0;
+}
+
+static void close_stream(struct proxy *p)
+{
+	p->stream = channel_stream_close(p->stream);
+	sandbox_lease_return(&p->lease);
+}
+
+/* One that falls asleep before it has heard anything of the request is woken for it. */
+static int begin(struct proxy *p, const struct proxy_request *q, struct problem *problem)
+{
+	if (p->is_raw && p->target.port == TARGET_AGENT_PORT) {
+		problem_set(problem, 403, "port %d is the agent's: use its HTTP API",
+			    TARGET_AGENT_PORT);
+		return -EACCES;
+	}
+	if (peer_claim(p->peer) < 0) { /* before it waits for a wake */
+		problem_set(problem, 429, "too many requests to sandboxes are under way");
+		return -EAGAIN;
+	}
+	for (int i = 0;; i++) {
+		struct problem one = PROBLEM_INIT;
+		int r = open_stream(p, q, &one);
+
+		if (r == 0)
+			return 0;
+		if (i == OPEN_TRIES || !proxy_fell_asleep(p, r)) {
+			*problem = one;
+			return r;
+		}
+		close_stream(p);
+	}
 }
 
 int proxy_begin(const struct proxy_request *q, struct problem *problem, struct proxy **ret)

@@ -18,6 +18,9 @@
  * responses are dropped. A sandbox with private traffic answers 403 to requests for its ports
  * without the token in E2b-Traffic-Access-Token, which goes no further.
  *
+ * A request to a sandbox that sleeps, and is to be woken by requests, waits until it runs
+ * (proxy-wake.c, sandbox/resume.c).
+ *
  * While a request is under way it holds a lease on the sandbox's channel; a sandbox that goes to
  * sleep breaks the stream, and the client sees its connection end.
  */

@@ -122,7 +122,7 @@ static struct MHD_Response *make_response(struct reply *y)
 					    text ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
 	if (m && text)
 		(void)MHD_add_response_header(m, "Content-Type", "application/json");
-	if (m && (y->status == 503 || y->status == 429)) { /* E2B clients retry with an integer */
+	if (m && (y->status == 503 || y->status == 429 || y->problem.retry_s)) { /* E2B clients retry with an integer */
 		char seconds[16];
 
 		(void)snprintf(seconds, sizeof(seconds), "%u", /* fits */

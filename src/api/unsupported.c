@@ -10,21 +10,12 @@
 static const struct {
 	const char *name, *why;
 } members[] = {
-	{"autoResume", "a sleeping sandbox is woken by a connect, not by traffic"},
 	{"iam", "sandboxes get no tokens of identity providers"},
 	{"mcp", "there is no MCP gateway"},
 	{"volumeMounts", "there are no volumes"},
 	{"steps", "a template is made from a recipe"},
 	{"fromTemplate", "a recipe names its base"},
 	{"fromImageRegistry", "images are fetched without credentials"},
-};
-
-/* Asked for as something that is the case anyway; only "false" is refused. */
-static const struct {
-	const char *name, *why;
-} always[] = {
-	{"autoPauseMemory", "a pause keeps the memory"},
-	{"memory", "a sandbox wakes with its memory, it is not booted again"},
 };
 
 static bool is_nothing(const json_t *v)
@@ -69,17 +60,6 @@ int unsupported_refuse(json_t *body, struct problem *problem)
 		problem_set(problem, 400, "%s: is not supported: %s", members[i].name,
 			    members[i].why);
 		problem_hint(problem, "leave it out");
-		return -EINVAL;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(always); i++) {
-		v = json_object_get(body, always[i].name);
-		if (!v || json_is_null(v) || json_is_true(v))
-			continue;
-		if (json_is_false(v))
-			problem_set(problem, 400, "%s: false is not supported: %s", always[i].name,
-				    always[i].why);
-		else
-			problem_set(problem, 400, "%s: must be true or absent", always[i].name);
 		return -EINVAL;
 	}
 	return 0;

@@ -91,7 +91,7 @@ const struct command cmd_exec = {
 struct run_options {
 	json_t *envs, *metadata; /* owned */
 	uint64_t timeout_s;
-	bool remove;
+	bool remove, auto_pause, auto_resume;
 	struct memory_options memory;
 	struct network_options network;
 	struct exec_options exec;
@@ -125,6 +125,10 @@ static int create(struct cli *cli, struct http *http, const struct run_options *
 		(void)json_object_set(body, "envVars", o->envs); /* fails without memory only */
 	if (json_object_size(o->metadata))
 		(void)json_object_set(body, "metadata", o->metadata);
+	if (o->auto_pause)
+		(void)json_object_set_new(body, "autoPause", json_true());
+	if (o->auto_resume)
+		(void)json_object_set_new(body, "autoResume", json_pack("{s:b}", "enabled", 1));
 	network_options_create(&o->network, body);
 	progress_start(&progress, cli, "waking a sandbox from %s", template);
 	http_set_progress(http, &progress);
@@ -227,6 +231,10 @@ static int run_run(struct cli *cli, const struct command *command, int argc, cha
 	const struct option_spec specs[] = {
 		{0, "timeout", OPTION_SECONDS, &o.timeout_s, "TIME",
 		 "how long the sandbox lives (default: 1h)", 1, 0},
+		{0, "auto-pause", OPTION_FLAG, &o.auto_pause, NULL,
+		 "then put it to sleep instead of deleting it", 0, 0},
+		{0, "auto-resume", OPTION_FLAG, &o.auto_resume, NULL,
+		 "wake it when there is a request to it while it sleeps", 0, 0},
 		{'e', "env", OPTION_PAIRS, &o.envs, "KEY=VALUE",
 		 "environment variable for all its commands; may be repeated"},
 		{'m', "metadata", OPTION_PAIRS, &o.metadata, "KEY=VALUE",

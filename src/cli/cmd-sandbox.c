@@ -225,12 +225,17 @@ static int run_sleep(struct cli *cli, const struct command *command, int argc, c
 				    .doing_after = " to sleep",
 				    .done = print_asleep,
 				    .forgive = is_asleep};
+	bool no_memory = false;
+	const struct option_spec specs[] = {
+		{0, "no-memory", OPTION_FLAG, &no_memory, NULL,
+		 "keep only what is on its disk: it is booted when it is woken", 0, 0},
+	};
 	struct args args;
-	int code, r = options_parse(cli, command, NULL, 0, argc, argv, &args);
+	int code, r = options_parse(cli, command, specs, ARRAY_SIZE(specs), argc, argv, &args);
 
 	if (r)
 		return options_exit(r);
-	each.body = json_object();
+	each.body = no_memory ? json_pack("{s:b}", "memory", 0) : json_object();
 	code = request_each(cli, &each, args.pos, args.n_pos);
 	json_decref(each.body);
 	return code;
@@ -241,7 +246,7 @@ const struct command cmd_sleep = {
 	.usage = "[OPTIONS] ID...",
 	.summary = "Put sandboxes to sleep and free their memory",
 	.details = "Only memory that changed is written. One that is asleep already is left as it "
-		   "is.\n",
+		   "is.\nWithout its memory only a sandbox with a disk can sleep.\n",
 	.examples = "  dorm sleep i4k2...\n  dorm ps --json | jq -r '.[].sandboxID' | xargs dorm "
 		    "sleep\n",
 	.missing = "a sandbox id (see `dorm ps`)",
@@ -274,9 +279,12 @@ static int run_wake(struct cli *cli, const struct command *command, int argc, ch
 				    .done = print_awake};
 	struct memory_options memory = {0};
 	uint64_t timeout_s = 0;
+	bool reboot = false;
 	const struct option_spec specs[] = {
 		{'t', "timeout", OPTION_SECONDS, &timeout_s, "TIME",
 		 "how long it lives from now on, at least (default: dormd's)", 1, 0},
+		{0, "reboot", OPTION_FLAG, &reboot, NULL,
+		 "boot it from its disk, and drop the memory that it slept with", 0, 0},
 		MEMORY_OPTIONS(memory),
 	};
 	struct args args;
@@ -290,7 +298,10 @@ static int run_wake(struct cli *cli, const struct command *command, int argc, ch
 		json_decref(each.body);
 		return options_usage(command, "--wait, --mode: not valid UTF-8");
 	}
-	code = request_each(cli, &each, args.pos, args.n_pos);
+	if (reboot && json_object_set_new(each.body, "memory", json_false()) < 0)
+		code = 1; /* no memory, and not what was asked for without it */
+	else
+		code = request_each(cli, &each, args.pos, args.n_pos);
 	json_decref(each.body);
 	return code;
 }

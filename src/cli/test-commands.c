@@ -451,6 +451,7 @@ static void test_run(void **state)
 	struct played p = PLAY(lines, "run", "base", "--timeout", "10m", "-e", "A=b=c",
 			       "--metadata", "k=v"),
 		      q = PLAY(lines, "run", "base", "--json"), r = PLAY(refused, "run", "x"),
+		      a = PLAY(lines, "run", "base", "--auto-pause", "--auto-resume"),
 		      c = PLAY(refused, "run", "x", "--", "ls");
 
 	assert_int_equal(p.o.code, 0);
@@ -460,6 +461,7 @@ static void test_run(void **state)
 			"\"metadata\":{\"k\":\"v\"}}");
 	assert_contains(q.log, "{\"templateID\":\"base\",\"timeout\":3600}");
 	assert_contains(q.o.out, "\"totalMs\": 47.26");
+	assert_contains(a.log, "\"autoPause\":true,\"autoResume\":{\"enabled\":true}}");
 	assert_int_equal(r.o.code, 1);
 	assert_string_equal(r.o.err, "dorm: no template x\nhint: build it\n");
 	assert_int_equal(c.o.code, 125);
@@ -467,6 +469,7 @@ static void test_run(void **state)
 	played_deinit(&q);
 	played_deinit(&r);
 	played_deinit(&c);
+	played_deinit(&a);
 }
 
 #define SANDBOX(_id, _status, _failure)                                                            \
@@ -524,13 +527,15 @@ static void test_sleep(void **state)
 		{"GET", "/sandboxes/i3", 200, "{\"state\":\"running\"}"},
 	};
 	struct played p = PLAY(lines, "sleep", "i1", "i2"), q = PLAY(lines, "sleep", "i3", "i1"),
-		      j = PLAY(lines, "sleep", "--json", "i1", "i3");
+		      j = PLAY(lines, "sleep", "--json", "i1", "i3"),
+		      n = PLAY(lines, "sleep", "--no-memory", "i1");
 	json_t *json = json_loads(j.o.out, 0, NULL);
 
 	assert_int_equal(p.o.code, 0);
 	assert_contains(p.o.out, "i1 is asleep after ");
 	assert_string_equal(p.o.err, "i2 was asleep already\n");
 	assert_contains(p.log, "POST /sandboxes/i1/pause {}\n");
+	assert_contains(n.log, "POST /sandboxes/i1/pause {\"memory\":false}\n");
 	assert_int_equal(q.o.code, 1);
 	assert_contains(q.o.err, "dorm: it is being forked");
 	assert_contains(q.o.out, "i1 is asleep");
@@ -543,6 +548,7 @@ static void test_sleep(void **state)
 	played_deinit(&p);
 	played_deinit(&q);
 	played_deinit(&j);
+	played_deinit(&n);
 }
 
 static void test_wake(void **state)
@@ -553,13 +559,16 @@ static void test_wake(void **state)
 		 "\"load\":6.04}}}"},
 		{"POST", "/v2/sandboxes/i2/connect", 200, "{\"sandboxID\":\"i2\"}"},
 	};
-	struct played p = PLAY(lines, "wake", "i1", "i2", "--timeout", "2h");
+	struct played p = PLAY(lines, "wake", "i1", "i2", "--timeout", "2h"),
+		      b = PLAY(lines, "wake", "i1", "--reboot");
 
 	assert_int_equal(p.o.code, 0);
 	assert_string_equal(p.o.out, "i1 is awake after 47.3 ms (vmm 20.0 ms, load 6.0 ms)\n"
 				     "i2 was awake already\n");
 	assert_contains(p.log, "POST /v2/sandboxes/i1/connect {\"timeout\":7200}\n");
+	assert_contains(b.log, "POST /v2/sandboxes/i1/connect {\"memory\":false}\n");
 	played_deinit(&p);
+	played_deinit(&b);
 }
 
 static void test_fork(void **state)

@@ -12,10 +12,13 @@
  */
 #include "guest/guest.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -36,6 +39,8 @@
 #define AGENT_MAX_BYTES	  (256u << 20)
 #define MODULES_MAX_BYTES (256u << 20)
 #define LOCK_TIMEOUT_MS	  600000
+#define LAST		  "last" /* a line each: struct guest, and which agent that was with */
+#define STAMP_SIZE	  64
 
 /* The part of the initramfs that is ours; the agent mounts the rest. */
 static int add_init(struct buf *out, const char *agent, size_t agent_len)
@@ -143,6 +148,79 @@ static int join(char out[4096], const char *dir, const char *name)
 	return n < 0 || n >= 4096 ? error_trace(-ENAMETOOLONG) : 0;
 }
 
+/* ---- what there was the last time -------------------------------------------------------------
+ */
+
+/* Which program it is, as far as that can be told without reading it. */
+static int agent_stamp(const char *agent, char ret[STAMP_SIZE])
+{
+	struct stat st;
+
+	if (stat(agent, &st) < 0)
+		return error_errno();
+	(void)snprintf(ret, STAMP_SIZE, "%lld %lld.%09ld", (long long)st.st_size, /* fits */
+		       (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	return 0;
+}
+
+/* Only a help: a cache without it is as good. */
+static void remember(struct cache *c, const char *agent, const struct guest *g)
+{
+	_cleanup_free_ char *text = NULL;
+	char stamp[STAMP_SIZE];
+
+	if (agent_stamp(agent, stamp) == 0)
+		text = str_printf("%s\n%s\n%s\n%s\n%s\n", g->kernel, g->initramfs, g->rootfs,
+				  g->kernel_version, stamp);
+	if (text)
+		(void)file_write_atomic(c->dir_fd, LAST, text, strlen(text), 0644);
+}
+
+/* The next line of @rest, into @ret. */
+static int take_line(char **rest, char *ret, size_t size)
+{
+	const char *line = strsep(rest, "\n");
+
+	if (!line || !*line || strlen(line) >= size)
+		return -ENOENT;
+	str_copy(ret, size, line);
+	return 0;
+}
+
+/* Return: 0; -ENOENT also when it is no good */
+static int parse_last(char *text, struct guest *ret, char stamp[STAMP_SIZE])
+{
+	int r = take_line(&text, ret->kernel, sizeof(ret->kernel));
+
+	if (r == 0)
+		r = take_line(&text, ret->initramfs, sizeof(ret->initramfs));
+	if (r == 0)
+		r = take_line(&text, ret->rootfs, sizeof(ret->rootfs));
+	if (r == 0)
+		r = take_line(&text, ret->kernel_version, sizeof(ret->kernel_version));
+	return r ?: take_line(&text, stamp, STAMP_SIZE);
+}
+
+int guest_last(const char *cache_dir, const char *agent, struct guest *ret)
+{
+	_cleanup_fd_ int dir = file_open_dir(AT_FDCWD, cache_dir);
+	_cleanup_free_ struct guest *g = calloc(1, sizeof(*g));
+	char stamp[STAMP_SIZE], now[STAMP_SIZE];
+	_cleanup_free_ char *text = NULL;
+
+	if (!g)
+		return -ENOMEM;
+	if (dir < 0 || file_read(dir, LAST, 4 * sizeof(g->kernel), &text, NULL) < 0 ||
+	    parse_last(text, g, stamp) < 0 || access(g->kernel, R_OK) < 0 ||
+	    access(g->initramfs, R_OK) < 0)
+		return -ENOENT;
+	*ret = *g;
+	return agent_stamp(agent, now) == 0 && strcmp(now, stamp) != 0;
+}
+
+/* ---- all of it --------------------------------------------------------------------------------
+ */
+
 int guest_prepare(const char *cache_dir, const char *agent, guest_progress progress, void *userdata,
 		  struct problem *problem, struct guest *ret)
 {
@@ -174,6 +252,7 @@ int guest_prepare(const char *cache_dir, const char *agent, guest_progress progr
 		return error_trace(r);
 	}
 	str_copy(g.kernel_version, sizeof(g.kernel_version), kernel.release);
+	remember(&c, agent, &g);
 	*ret = g;
 	return 0;
 }
@@ -186,8 +265,8 @@ char *guest_cmdline(uint64_t tsc_khz)
 {
 	static const char common[] =
 		"console=ttyS0 quiet panic=-1"
-		" reboot=t"	   /* by triple fault, which ends the VM; microvm has no other way */
-		" nokaslr"	   /* copies of one snapshot share a layout anyway */
+		" reboot=t" /* by triple fault, which ends the VM; microvm has no other way */
+		" nokaslr"  /* copies of one snapshot share a layout anyway */
 		" mitigations=off" /* a guest is one domain of trust; the host has its own */
 		" psi=0"	   /* accounting at every switch that nobody reads */
 		" init_on_alloc=0" /* fresh memory is zero; do not touch it twice */

@@ -73,6 +73,13 @@ static void test_once(void **state)
 	assert_int_equal(stat(a.rootfs, &st), 0);
 	assert_non_null(strstr(a.kernel, cache_dir));
 	assert_true(a.kernel_version[0] >= '0' && a.kernel_version[0] <= '9');
+	/* and is remembered, with the agent that it was made with */
+	assert_int_equal(guest_last(cache_dir, agent, &b), 0);
+	assert_string_equal(b.kernel, a.kernel);
+	assert_string_equal(b.initramfs, a.initramfs);
+	assert_string_equal(b.kernel_version, a.kernel_version);
+	assert_int_equal(guest_last(cache_dir, "/bin/true", &b), 1);
+	assert_int_equal(guest_last("/nowhere", agent, &b), -ENOENT);
 	/* the second time nothing is made */
 	t = clock_now_ns();
 	prepare(&b, &steps);

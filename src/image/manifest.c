@@ -556,6 +556,15 @@ static bool is_text_member(json_t *o, const char *name)
 		      is_text(json_string_value(v)));
 }
 
+/* What was started before the template was saved, and is again when one of it boots. */
+static bool is_start(json_t *start)
+{
+	json_t *command = json_object_get(start, "command");
+
+	return !start || (json_is_string(command) && json_string_length(command) < 65536 &&
+			  is_text_member(start, "user") && is_text_member(start, "workdir"));
+}
+
 /* What sandboxes get that ask for nothing else; it goes to the guest as it is. */
 static int get_defaults(const json_t *root, struct manifest *m, struct problem *problem)
 {
@@ -569,6 +578,8 @@ static int get_defaults(const json_t *root, struct manifest *m, struct problem *
 		return refuse(problem, "defaults", "wrong type");
 	if (!is_text_member(defaults, "user") || !is_text_member(defaults, "workdir"))
 		return refuse(problem, "defaults", "user or workdir is not a text");
+	if (!is_start(json_object_get(defaults, "start")))
+		return refuse(problem, "defaults.start", "not a command");
 	json_object_foreach (env, name, value)
 		if (!json_is_string(value) || !*name || strchr(name, '='))
 			return refuse(problem, "defaults.env", "\"%.40s\" is not allowed there",

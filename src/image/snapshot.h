@@ -71,7 +71,8 @@ struct manifest {
 	char base_image_id[IMAGE_ID_LEN + 1];
 	bool prepared;	 /* the agent answered "prepare" */
 	json_t *prepare; /* what it said, or NULL; owned */
-	json_t *defaults; /* of the template: {"env": {}, "user", "workdir"}, or NULL; owned */
+	json_t *defaults; /* of the template: {"env": {}, "user", "workdir",
+			     "start": {"command", "user", "workdir"}}, or NULL; owned */
 	struct image_writer_stats stats;
 };
 

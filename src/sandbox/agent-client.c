@@ -127,13 +127,13 @@ static json_t *init_body(const struct agent_identity *id)
 	id_random(entropy, sizeof(entropy));
 	base64_encode(entropy, sizeof(entropy), coded);
 	machine_id(id->sandbox_id, machine);
-	body = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:O*, s:s*, s:s*, s:s*, s:s*, s:O*}", "kind",
-			 kinds[id->kind], "sandboxID", id->sandbox_id, "hostname", id->sandbox_id,
-			 "machineID", machine, "timestampNs", (json_int_t)clock_real_ns(),
-			 "entropy", coded, "envVars", envs, "templateID", or_null(id->template_id),
-			 "accessToken", or_null(id->token), "defaultUser",
-			 or_default(id->default_user, id->defaults, "user"), "defaultWorkdir",
-			 or_default(id->default_workdir, id->defaults, "workdir"),
+	body = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:O*, s:s*, s:s*, s:s*, s:s*, s:O*}",
+			 "kind", kinds[id->kind], "sandboxID", id->sandbox_id, "hostname",
+			 id->sandbox_id, "machineID", machine, "timestampNs",
+			 (json_int_t)clock_real_ns(), "entropy", coded, "envVars", envs,
+			 "templateID", or_null(id->template_id), "accessToken", or_null(id->token),
+			 "defaultUser", or_default(id->default_user, id->defaults, "user"),
+			 "defaultWorkdir", or_default(id->default_workdir, id->defaults, "workdir"),
 			 "network", id->network);
 	explicit_bzero(entropy, sizeof(entropy));
 	explicit_bzero(coded, sizeof(coded));
@@ -220,9 +220,9 @@ static int take_steps(json_t *reply, int status, json_t **ret)
 	return 0;
 }
 
-int agent_prepare(struct channel *ch, unsigned patience_ms, json_t **ret_steps)
+static int prepare(struct channel *ch, json_t *body_take, unsigned patience_ms, json_t **ret_steps)
 {
-	json_t *body = json_object(), *reply = NULL;
+	json_t *body = body_take, *reply = NULL;
 	int r, status;
 
 	r = body ? post(ch, "/prepare", body, patience_ms, &status, &reply) : -ENOMEM;
@@ -230,6 +230,54 @@ int agent_prepare(struct channel *ch, unsigned patience_ms, json_t **ret_steps)
 	if (r == 0)
 		r = take_steps(reply, status, ret_steps);
 	json_decref(reply);
+	return r;
+}
+
+int agent_prepare(struct channel *ch, unsigned patience_ms, json_t **ret_steps)
+{
+	return prepare(ch, json_object(), patience_ms, ret_steps);
+}
+
+/* Agents of before have no step to freeze the disk; to have written everything is what counts. */
+static int check_written(const json_t *steps, struct problem *problem)
+{
+	bool synced = false;
+	json_t *step;
+	size_t i;
+
+	json_array_foreach (steps, i, step) {
+		const char *name = json_string_value(json_object_get(step, "name")) ?: "";
+		const char *why = json_string_value(json_object_get(step, "error"));
+		bool ok = json_is_true(json_object_get(step, "ok"));
+
+		synced |= ok && !strcmp(name, "sync");
+		if (ok || (strcmp(name, "sync") != 0 && strcmp(name, "freeze_disk") != 0))
+			continue;
+		problem_set(problem, 500,
+			    "the guest could not write its files to its disk: %s: %.200s", name,
+			    why ?: "no reason given");
+		return -EIO;
+	}
+	if (!synced)
+		problem_set(problem, 500, "the guest does not say that its files are on its disk");
+	return synced ? 0 : -EIO;
+}
+
+int agent_prepare_disks(struct channel *ch, unsigned patience_ms, json_t **ret_steps,
+			struct problem *problem)
+{
+	json_t *steps = NULL;
+	int r = prepare(ch, json_pack("{s:b}", "disks", 1), patience_ms, &steps);
+
+	if (r < 0) {
+		problem_errno(problem, r, "asking the guest to write its files to its disk");
+		return r;
+	}
+	r = check_written(steps, problem);
+	if (r == 0)
+		*ret_steps = steps;
+	else
+		json_decref(steps);
 	return r;
 }
 

@@ -48,6 +48,14 @@ int agent_network(struct channel *ch, json_t *network, unsigned patience_ms,
  */
 int agent_prepare(struct channel *ch, unsigned patience_ms, json_t **ret_steps);
 
+/**
+ * agent_prepare_disks() - the same before a snapshot of the disks alone: every file is on them, and
+ * nothing is written to them until the next agent_init()
+ * Return: 0; -EIO with @problem when a step that they depend on failed; negative errno
+ */
+int agent_prepare_disks(struct channel *ch, unsigned patience_ms, json_t **ret_steps,
+			struct problem *problem);
+
 /** agent_last_repair() - what the guest's last repair did, in the same form; new reference, or NULL
  *  when it does not say so before @deadline_ns */
 json_t *agent_last_repair(struct channel *ch, uint64_t deadline_ns);

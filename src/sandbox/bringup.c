@@ -125,6 +125,8 @@ static void say_ended(struct sandbox *sb, struct problem *problem)
 /* What the repair is told: a sandbox that is being made and has no memory yet, boots. */
 static enum agent_kind kind_of(const struct sandbox *sb)
 {
+	if (sb->booting)
+		return AGENT_BOOT;
 	if (sb->record.state == SANDBOX_CREATING)
 		return sb->manifest.id[0] ? AGENT_FORK : AGENT_BOOT;
 	return sb->record.state == SANDBOX_WAKING ? AGENT_WAKE : AGENT_RESUME;

@@ -23,8 +23,8 @@
 #define EVERY_MS    250
 #define START_MS    30000
 #define LOOK_MS	    30000
-#define LOG	    "/tmp/start-command.log"
-#define STATUS	    "/tmp/start-command.status"
+#define LOG	    START_LOG
+#define STATUS	    START_STATUS
 #define LINES_SHOWN 20
 
 /* The last output of the workload goes into the log, its very end into @ret. */
@@ -53,8 +53,7 @@ static void show_output(struct build *b, struct sandbox *sb, char *ret, size_t s
 static int start(struct build *b, struct sandbox *sb, const struct workload *w,
 		 struct problem *problem)
 {
-	_cleanup_free_ char *command = str_printf(
-		"exec >" LOG " 2>&1 </dev/null\n( %s\n)\necho $? >" STATUS "\n", w->start);
+	_cleanup_free_ char *command = start_script(w->start);
 	const struct agent_command c = {.command = command, .user = w->user, .workdir = w->workdir};
 
 	if (!command)

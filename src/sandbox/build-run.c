@@ -224,6 +224,14 @@ static int merge_env(json_t *below, json_t *above, json_t **ret)
 
 /* The recipe's word counts before the image's. What sandboxes are to do by default, and what is
  * started now: an image says nothing of a user when it means root. */
+/* What a boot of a sandbox starts again; NULL: nothing, or no memory */
+static json_t *describe_start(const struct workload *w)
+{
+	return w->start ? json_pack("{s:s, s:s*, s:s*}", "command", w->start, "user", w->user,
+				    "workdir", w->workdir)
+			: NULL;
+}
+
 static int make_plan(const struct recipe *recipe, const struct root_built *built, struct plan *plan)
 {
 	const struct oci_config *c = &built->config;
@@ -241,10 +249,10 @@ static int make_plan(const struct recipe *recipe, const struct root_built *built
 			      : user		 ? user
 			      : from_image	 ? "root"
 						 : "user";
-	if (!env && !user && !workdir)
+	if (!env && !user && !workdir && !plan->workload.start)
 		return 0;
-	plan->defaults =
-		json_pack("{s:o*, s:s*, s:s*}", "env", env, "user", user, "workdir", workdir);
+	plan->defaults = json_pack("{s:o*, s:s*, s:s*, s:o*}", "env", env, "user", user, "workdir",
+				   workdir, "start", describe_start(&plan->workload));
 	return plan->defaults ? 0 : -ENOMEM;
 }
 

@@ -81,6 +81,12 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 	if (!sb)
 		return -ENOENT;
 	op_begin(sb, OP_SNAPSHOT);
+	if (sb->record.state == SANDBOX_ASLEEP && sb->record.disk_only) {
+		problem_set(problem, 409,
+			    "sandbox %s sleeps without its memory, and a snapshot has one", id);
+		problem_hint(problem, "wake it first; or fork it");
+		return -EOPNOTSUPP;
+	}
 	id_new('s', ret_id);
 	(void)snprintf(final, sizeof(final), "snapshots/%s", ret_id); /* fixed length */
 	r = copy_out(sb, "snapshotted", final, ret_id, name, problem, ret_timings);
@@ -214,6 +220,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	if (r == 0)
 		r = op_step(sb, STEP_COPIES);
 	problem_errno(r < 0 ? problem : NULL, r, "forking sandbox %s", id);
+	job.like.timeout_s = timeout_s;
 	sandbox_op_endp(&sb);
 	if (r == 0) {
 		job.from = file_open_dir(host->store->root_fd, point);

@@ -304,6 +304,7 @@ void host_begin_stop(struct host *host)
 		struct sandbox *sb = host->sandboxes[i];
 
 		LOCK_SCOPE(&sb->info);
+		pthread_cond_broadcast(&sb->resume.changed);
 		if (sb->channel && sb->record.state != SANDBOX_PAUSING)
 			channel_shutdown(sb->channel);
 	}

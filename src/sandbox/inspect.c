@@ -179,7 +179,9 @@ int sandbox_lease(struct host *host, const char *id, struct problem *problem,
 		LOCK_SCOPE(&sb->info);
 		state = sb->record.state;
 		stalled = sb->stalled;
-		if (sb->channel && channel_is_open(sb->channel))
+		/* a request that finds it falling asleep would rather wake it than be cut off */
+		if (sb->channel && channel_is_open(sb->channel) &&
+		    !(state == SANDBOX_PAUSING && sb->record.auto_resume))
 			channel = channel_ref(sb->channel);
 		if (channel) {
 			*ret = (struct sandbox_lease){.channel = channel};

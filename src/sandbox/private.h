@@ -50,6 +50,16 @@
  * have 's'. */
 #define SANDBOX_MEMORY_PREFIX 'm'
 
+/* Requests that wait for it to run (resume.c). */
+struct resume {
+	pthread_cond_t changed;	/* its state, or that a wake failed */
+	unsigned n_waiting;
+	bool under_way;		/* a worker wakes it */
+	unsigned n_failed;	/* how often that has failed, */
+	struct problem problem; /* why the last time, */
+	uint64_t not_before_ns; /* and when it may be tried again */
+};
+
 struct sandbox {
 	struct host *host;
 	atomic_uint refs;
@@ -78,6 +88,7 @@ struct sandbox {
 	struct channel *greeted;  /* op; to a guest that answered and has not been repaired, or NULL
 				   */
 	atomic_int pager_pid;	  /* which pager serves it; 0: none does */
+	bool booting;		  /* op; it is being booted, not restored */
 	struct manifest manifest; /* info to read; op and info to change; of memory-<generation>,
 				     with an empty id before the first save */
 
@@ -87,6 +98,7 @@ struct sandbox {
 	struct channel *channel; /* info; NULL unless running; each lease holds a reference too */
 	bool stalled;		 /* info; its VM stopped because the host's disk is full */
 	struct usage usage;	 /* info */
+	struct resume resume;	 /* info */
 	bool expiring;		 /* info; a worker looks after its time being up */
 	bool reconnecting;	 /* info; a worker tries to get a channel */
 	unsigned refine_tries;	 /* op and info to change; how often to ask for its working set */
@@ -280,6 +292,45 @@ int sandbox_come_to_life(struct sandbox *sb, bool durable, struct problem *probl
 /** sandbox_clone_memory() - op held, new: link the memory directory @from as its memory-0 */
 int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem);
 
+/** sandbox_fall_asleep() - op held, pausing, @m is at memory-<generation + 1>: record that, end the
+ *  VM. @m: moves in. Return: 0; negative errno, @m is gone, and the VM is as it was */
+int sandbox_fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *problem);
+
+/** sandbox_wake_locked() - op held: sandbox_wake() */
+int sandbox_wake_locked(struct sandbox *sb, uint64_t timeout_s,
+			const struct sandbox_memory_options *memory, struct problem *problem,
+			struct sandbox_timings *ret_timings);
+
+/* ---- reboot.c ---------------------------------------------------------------------------------
+ */
+
+/** sandbox_is_disk_only() - info held: does memory-<generation> hold disks only? */
+static inline bool sandbox_is_disk_only(const struct manifest *m)
+{
+	return m->id[0] && !m->device_bytes;
+}
+
+/** sandbox_has_disk() - op or info held: has it a disk that is written? */
+bool sandbox_has_disk(const struct sandbox *sb);
+
+/** sandbox_sleep_disk_locked() - op held: sandbox_sleep_disk() */
+int sandbox_sleep_disk_locked(struct sandbox *sb, struct problem *problem,
+			      struct sandbox_save_timings *timings);
+
+/** sandbox_boot() - op held, no VM: sandbox_bring_up() by a boot from the disks of
+ *  memory-<generation>, and its template's start command. On failure no process is left */
+int sandbox_boot(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings);
+
+/** sandbox_boot_anew() - op held, waking: the same instead of a wake. What it slept with is dropped
+ *  when it has booted; on failure it is as it was */
+int sandbox_boot_anew(struct sandbox *sb, struct problem *problem, struct sandbox_timings *timings);
+
+/** start_script() - a shell script that runs a template's start command, its output in
+ *  START_LOG, its exit status, should it end, in START_STATUS; fresh memory */
+char *start_script(const char *command);
+#define START_LOG    "/tmp/start-command.log"
+#define START_STATUS "/tmp/start-command.status"
+
 /* ---- bringup.c --------------------------------------------------------------------------------
  */
 
@@ -429,6 +480,15 @@ int host_each_sandbox(struct host *host, void (*visit)(void *userdata, struct sa
 int sandbox_save(struct sandbox *sb, const char *final, const char *id, const char *name,
 		 const struct image_writer_options *options, struct problem *problem,
 		 struct sandbox_save_timings *timings, struct manifest *ret_manifest);
+
+/** sandbox_describe_save() - op held: @m of a memory that is saved now; @id, @name: of the snapshot
+ */
+void sandbox_describe_save(struct sandbox *sb, const char *id, const char *name,
+			   struct manifest *m);
+
+/** sandbox_read_saved() - the manifest at @final as it is on disk, in the place of @m */
+int sandbox_read_saved(struct sandbox *sb, const char *final, struct manifest *m,
+		       struct problem *problem);
 
 /** sandbox_run_on() - op held: resume a VM that sandbox_save() paused; failing fails the sandbox */
 int sandbox_run_on(struct sandbox *sb, struct problem *problem);

@@ -77,7 +77,7 @@ char *record_encode(const struct record *r)
 
 	o = json_pack(
 		"{s:i, s:s, s:s, s:s, s:i, s:s, s:{s:i, s:I, s:I, s:I}, s:I, s:I, s:I, s:b, s:s, "
-		"s:O*, s:O*, s:s*, s:s, s:s, s:O*, s:b, s:b, s:b, s:I, s:s, s:s}",
+		"s:O*, s:O*, s:s*, s:s, s:s, s:O*, s:b, s:b, s:b, s:I, s:s, s:s, s:I}",
 		"version", 1, "id", r->id, "template", r->template_id, "state",
 		sandbox_state_name(r->state), "generation", (int)r->generation, "imageID",
 		r->image_id, "vm", "pid", (int)r->vm.pid, "startTime", (json_int_t)r->vm.start_time,
@@ -89,7 +89,7 @@ char *record_encode(const struct record *r)
 		"maskHost", r->mask_host, "network", r->network, "autoPauseDisk",
 		(int)r->auto_pause_disk, "autoResume", (int)r->auto_resume, "diskOnly",
 		(int)r->disk_only, "uid", (json_int_t)r->uid, "owner", r->owner, "bootID",
-		r->boot_id);
+		r->boot_id, "timeoutS", (json_int_t)r->timeout_s);
 	if (o && r->disk.n && json_object_set_new(o, "disk", encode_disk(&r->disk)) < 0) {
 		json_decref(o);
 		return NULL;
@@ -118,18 +118,19 @@ static int parse_later(json_t *o, struct record *r)
 {
 	int auto_pause_disk = 0, auto_resume = 0, disk_only = 0;
 	const char *owner = "", *boot_id = "";
-	json_int_t uid = 0;
+	json_int_t uid = 0, timeout = 0;
 
-	if (json_unpack(o, "{s?b, s?b, s?b, s?I, s?s, s?s}", "autoPauseDisk", &auto_pause_disk,
+	if (json_unpack(o, "{s?b, s?b, s?b, s?I, s?s, s?s, s?I}", "autoPauseDisk", &auto_pause_disk,
 			"autoResume", &auto_resume, "diskOnly", &disk_only, "uid", &uid, "owner",
-			&owner, "bootID", &boot_id) < 0 ||
-	    uid < 0 || uid > UINT32_MAX || strlen(owner) >= sizeof(r->owner) ||
+			&owner, "bootID", &boot_id, "timeoutS", &timeout) < 0 ||
+	    timeout < 0 || uid < 0 || uid > UINT32_MAX || strlen(owner) >= sizeof(r->owner) ||
 	    strlen(boot_id) >= sizeof(r->boot_id))
 		return -EBADMSG;
 	r->auto_pause_disk = auto_pause_disk;
 	r->auto_resume = auto_resume;
 	r->disk_only = disk_only;
 	r->uid = (uint32_t)uid;
+	r->timeout_s = (uint64_t)timeout;
 	str_copy(r->owner, sizeof(r->owner), owner);
 	str_copy(r->boot_id, sizeof(r->boot_id), boot_id);
 	return 0;

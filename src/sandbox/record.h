@@ -45,10 +45,12 @@ struct record {
 	uint64_t created_ns;		  /* real time */
 	uint64_t started_ns;		  /* of the latest start or wake */
 	uint64_t end_ns;		  /* when its time is up; 0: never */
+	uint64_t timeout_s;		  /* what it was given last; 0: not known, or for ever */
 	bool auto_pause;		  /* then sleep instead of deleting */
 	bool auto_pause_disk;		  /* ... keeping only the disk */
 	bool auto_resume;		  /* traffic wakes it */
-	bool disk_only;			  /* it sleeps without its memory: a wake boots it */
+	bool disk_only;			  /* memory-<generation>/ holds only its disks: a wake
+					     boots it; one that runs was booted (reboot.c) */
 	uint32_t uid;			  /* of its VMM's jail; 0: it has none */
 	char owner[RECORD_OWNER_LEN + 1]; /* which API key it was made with; "": the unix socket */
 	char boot_id[37];		  /* of the host when its VM was started; "": not known */

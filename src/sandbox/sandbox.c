@@ -46,9 +46,8 @@ int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem)
 }
 
 /*
- * If it cannot be recorded, a dormd
- * that starts after a crash would end the VM, however long it has been running by then; so it is
- * ended now, while the client can be told.
+ * If it cannot be recorded, a dormd that starts after a crash would end the VM, however long it has
+ * been running by then; so it is ended now, while the client can be told.
  */
 int sandbox_come_to_life(struct sandbox *sb, bool durable, struct problem *problem)
 {
@@ -69,6 +68,15 @@ int sandbox_come_to_life(struct sandbox *sb, bool durable, struct problem *probl
 		sandbox_forget_disks(sb);
 	}
 	return error_trace(r);
+}
+
+static int refuse_no_disk(const struct sandbox *sb, struct problem *problem)
+{
+	problem_set(problem, 400,
+		    "autoPauseMemory: false needs a sandbox with a disk, and '%s' has none",
+		    sb->record.template_id);
+	problem_hint(problem, "build the template with --disk, or let it keep its memory");
+	return -EOPNOTSUPP;
 }
 
 int sandbox_create_from(struct host *host, int from, const struct record *like,
@@ -96,7 +104,11 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	if (r == 0)
 		r = sandbox_clone_memory(sb, from, problem);
 	cloned = clock_now_ns() - t0;
-	if (r == 0)
+	if (r == 0 && record.auto_pause_disk && !sandbox_has_disk(sb))
+		r = refuse_no_disk(sb, problem);
+	if (r == 0 && sb->record.disk_only)
+		r = sandbox_boot(sb, problem, timings);
+	else if (r == 0)
 		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
 				     problem, timings);
 	if (r == 0)
@@ -104,7 +116,8 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	if (r == 0) {
 		timings->image_ns += cloned;
 		timings->total_ns += cloned;
-		sandbox_refine_later(sb);
+		if (!sb->record.disk_only)
+			sandbox_refine_later(sb);
 		memcpy(ret_id, record.id, ID_LEN + 1);
 		(void)op_step(sb, STEP_REPLY);
 	} else {
@@ -127,6 +140,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			      .auto_pause_disk = options->auto_pause_disk,
 			      .auto_resume = options->auto_resume,
 			      .end_ns = sandbox_end_after(options->timeout_s),
+			      .timeout_s = options->timeout_s,
 			      .metadata = options->metadata,
 			      .envs = options->envs,
 			      .network = options->network};
@@ -196,19 +210,27 @@ void sandbox_forget_generation(struct sandbox *sb, unsigned generation)
 			 p.message);
 }
 
+static void set_disk_only(struct sandbox *sb, const struct manifest *m)
+{
+	LOCK_SCOPE(&sb->info);
+	sb->record.disk_only = sandbox_is_disk_only(m);
+}
+
 /* The new memory is on disk: make it the truth, then end the VM. */
-static int fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *problem)
+int sandbox_fall_asleep(struct sandbox *sb, struct manifest *m, struct problem *problem)
 {
 	unsigned old = sb->record.generation;
 	int r;
 
 	sandbox_set_generation(sb, old + 1, m->image_id);
+	set_disk_only(sb, m);
 	r = op_step(sb, STEP_RECORD);
 	if (r == 0)
 		r = sandbox_try_state(sb, SANDBOX_ASLEEP, true);
 	if (r < 0) {
 		problem_errno(problem, r, "recording that sandbox %s is asleep", sb->record.id);
 		sandbox_set_generation(sb, old, sb->manifest.image_id);
+		set_disk_only(sb, &sb->manifest);
 		sandbox_forget_generation(sb, old + 1);
 		manifest_deinit(m);
 		return error_trace(r);
@@ -246,7 +268,7 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 	sandbox_settle(sb, SANDBOX_PAUSING, false);
 	r = sandbox_save(sb, final, id, NULL, &sb->host->sleep_options, problem, timings, &m);
 	if (r == 0) {
-		r = fall_asleep(sb, &m, problem);
+		r = sandbox_fall_asleep(sb, &m, problem);
 		if (r == 0)
 			return 0;
 		(void)sandbox_run_on(sb, NULL); /* logs and records it when that fails too */
@@ -293,13 +315,24 @@ static void extend(struct sandbox *sb, uint64_t timeout_s)
 	pthread_mutex_lock(&sb->info);
 	if (sb->record.end_ns && (timeout_s || sb->record.end_ns < clock_real_ns()))
 		sb->record.end_ns = MAX(sb->record.end_ns, end);
+	sb->record.timeout_s = MAX(sb->record.timeout_s, timeout_s);
 	pthread_mutex_unlock(&sb->info);
 	monitor_kick(sb->host);
 }
 
-static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
-		       const struct sandbox_memory_options *memory, struct problem *problem,
-		       struct sandbox_timings *ret_timings)
+/* What it slept with is brought back, unless that is a disk alone, or nobody wants the rest. */
+static int bring_back(struct sandbox *sb, const struct sandbox_memory_options *memory,
+		      struct problem *problem, struct sandbox_timings *timings)
+{
+	if (sb->record.disk_only || (memory && memory->reboot))
+		return sandbox_boot_anew(sb, problem, timings);
+	return sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
+				problem, timings);
+}
+
+int sandbox_wake_locked(struct sandbox *sb, uint64_t timeout_s,
+			const struct sandbox_memory_options *memory, struct problem *problem,
+			struct sandbox_timings *ret_timings)
 {
 	_cleanup_work_ struct host *work = NULL;
 	int r;
@@ -323,8 +356,7 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 		return error_trace(r);
 	}
 	sandbox_settle(sb, SANDBOX_WAKING, false);
-	r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
-			     problem, ret_timings);
+	r = bring_back(sb, memory, problem, ret_timings);
 	if (r == 0)
 		extend(sb, timeout_s);
 	/* Durable: a host that goes down now must not find it asleep at a point it has left behind.
@@ -374,7 +406,7 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 		host_admitted(host, &ticket, NULL);
 		return -ENOENT;
 	}
-	r = wake_locked(sb, timeout_s, memory, problem, ret_timings);
+	r = sandbox_wake_locked(sb, timeout_s, memory, problem, ret_timings);
 	sandbox_op_endp(&sb);
 	if (r == 0)
 		ret_timings->queue_ns = ticket.waited_ns;
@@ -483,7 +515,8 @@ static int expire_to_sleep(struct sandbox *sb, struct problem *problem)
 		return sb->gone || atomic_load(&sb->doomed) ? 0 : -EBUSY;
 	if (!is_to_sleep(sb))
 		return 0;
-	r = sleep_locked(sb, problem, &t);
+	r = sb->record.auto_pause_disk ? sandbox_sleep_disk_locked(sb, problem, &t)
+				       : sleep_locked(sb, problem, &t);
 	if (r == 0)
 		log_info("sandbox=%s time is up: asleep", sb->record.id);
 	return error_trace(r);
@@ -554,6 +587,8 @@ int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 		return -ENOENT;
 	pthread_mutex_lock(&sb->info);
 	state = sb->record.state;
+	if (timeout_s && state != SANDBOX_FAILED && state != SANDBOX_DELETING)
+		sb->record.timeout_s = timeout_s;
 	pthread_mutex_unlock(&sb->info);
 	if (state == SANDBOX_FAILED || state == SANDBOX_DELETING)
 		return sandbox_wrong_state(sb, "given more time", problem);

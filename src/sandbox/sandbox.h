@@ -75,6 +75,8 @@ struct sandbox_memory_options {
 	enum sandbox_wait wait;
 	bool no_prefetch;
 	bool no_record; /* what it touches says nothing of its working set: it stands still first */
+	bool reboot; /* of a wake: without its memory, as after a power cut, but nothing that was
+			written to its disk is lost */
 };
 
 /**
@@ -114,6 +116,13 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 
 int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_save_timings *ret_timings);
+
+/**
+ * sandbox_sleep_disk() - put it to sleep without its memory: a wake boots it from its disk
+ * Return: 0; -EOPNOTSUPP with a 400: it has no disk; negative errno, and then it goes on running
+ */
+int sandbox_sleep_disk(struct host *host, const char *id, struct problem *problem,
+		       struct sandbox_save_timings *ret_timings);
 
 /**
  * sandbox_wake() - @timeout_s: time to live from now, only ever extended; 0 leaves it
@@ -201,6 +210,15 @@ json_t *sandbox_memory_state(struct host *host, const char *id);
  * step. Return: new reference; NULL when it does not run, or does not say within a second
  */
 json_t *sandbox_last_repair(struct host *host, const char *id);
+
+/**
+ * sandbox_resume() - a request wants it to run: one that was created with auto_resume, and sleeps
+ * with its memory, is woken, once for all who want that, and given as much time as the last time
+ * Waits for that, at most a minute; also for a transition that is under way.
+ * Return: 0, it runs; -ENOTCONN without @problem: it is not to be woken so; negative errno, with a
+ * 500, or a 503 or 504 that says when to try again
+ */
+int sandbox_resume(struct host *host, const char *id, struct problem *problem);
 
 /* A running sandbox's channel, for one request. A sleep breaks its streams and does not wait for
  * the lease: a client that does not read its answer must not keep a sandbox from sleeping or going.

@@ -49,7 +49,7 @@ static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct proble
 	char memory[32];
 	int r;
 
-	if (!sb->manifest.id[0])
+	if (!sb->manifest.id[0] || sb->record.disk_only) /* it was booted */
 		return image_open_zero(memory_bytes / DORM_PAGE_SIZE, ret);
 	fd = file_open_dir(sb->dirfd, sandbox_memory_name(sb->record.generation, memory));
 	if (fd < 0) {
@@ -76,8 +76,9 @@ static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct proble
 static int put_base(struct sandbox *sb, int dirfd, int parent_fd, struct manifest *m,
 		    struct problem *problem)
 {
-	return image_base_put(dirfd, parent_fd, &sb->manifest, sb->record.generation == 0, problem,
-			      m->base_image_id);
+	bool others = sb->record.generation == 0 && !sb->record.disk_only;
+
+	return image_base_put(dirfd, parent_fd, &sb->manifest, others, problem, m->base_image_id);
 }
 
 static int add_range(struct sandbox *sb, struct image_writer *w, const struct vmm_range *range,
@@ -135,7 +136,7 @@ static int write_memory(struct sandbox *sb, int dirfd, const struct image_writer
 	return r > 0 ? -EBADMSG : error_trace(r);
 }
 
-static void describe(struct sandbox *sb, const char *id, const char *name, struct manifest *m)
+void sandbox_describe_save(struct sandbox *sb, const char *id, const char *name, struct manifest *m)
 {
 	const struct manifest *parent = &sb->manifest;
 
@@ -157,7 +158,8 @@ static void describe(struct sandbox *sb, const char *id, const char *name, struc
 	m->cpus = parent->cpus;
 	str_copy(m->vmm, sizeof(m->vmm), "qemu");
 	str_copy(m->vmm_version, sizeof(m->vmm_version), sb->host->vmm_version);
-	str_copy(m->accel, sizeof(m->accel), parent->accel);
+	str_copy(m->accel, sizeof(m->accel),
+		 sb->record.disk_only ? sb->host->accel : parent->accel);
 	m->tsc_khz = sb->host->tsc_khz;
 	m->network = parent->network;
 	str_copy(m->kernel_version, sizeof(m->kernel_version), parent->kernel_version);
@@ -284,8 +286,8 @@ int sandbox_run_on(struct sandbox *sb, struct problem *problem)
 }
 
 /* What was written is what counts: the commit has added sizes and digests to the manifest. */
-static int read_back(struct sandbox *sb, const char *final, struct manifest *m,
-		     struct problem *problem)
+int sandbox_read_saved(struct sandbox *sb, const char *final, struct manifest *m,
+		       struct problem *problem)
 {
 	_cleanup_fd_ int fd = file_open_dir(sb->host->store->root_fd, final);
 	int r;
@@ -319,12 +321,12 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 		return error_trace(r); /* the guest has not noticed anything */
 	}
 	ch = prepare(sb, &m, &t);
-	describe(sb, id, name, &m);
+	sandbox_describe_save(sb, id, name, &m);
 	r = write_paused(sb, &tmp, final, options, &m, problem, &t);
 	snapshot_abort(&tmp, sb->host->store->root_fd);
 	channel_close(ch);
 	if (r == 0)
-		r = read_back(sb, final, &m, problem);
+		r = sandbox_read_saved(sb, final, &m, problem);
 	if (r < 0) {
 		problem_errno(problem, r, "saving sandbox %s", sb->record.id);
 		manifest_deinit(&m);

@@ -69,6 +69,7 @@ int sandbox_new(struct host *host, const struct record *record, bool make_dir,
 	init_lock(&sb->op);
 	init_lock(&sb->info);
 	init_lock(&sb->disk);
+	pthread_cond_init(&sb->resume.changed, NULL);
 	sb->record = *record;
 	json_incref(sb->record.metadata);
 	json_incref(sb->record.envs);
@@ -114,6 +115,7 @@ struct sandbox *sandbox_unref(struct sandbox *sb)
 	manifest_deinit(&sb->manifest);
 	pthread_mutex_destroy(&sb->info);
 	pthread_mutex_destroy(&sb->disk);
+	pthread_cond_destroy(&sb->resume.changed);
 	pthread_mutex_destroy(&sb->op);
 	free(sb);
 	return NULL;
@@ -275,6 +277,7 @@ int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable
 	atomic_store(&sb->compact_cancel, true); /* compaction.c */
 	if (state == SANDBOX_RUNNING)
 		sb->record.started_ns = clock_real_ns();
+	pthread_cond_broadcast(&sb->resume.changed);
 	pthread_mutex_unlock(&sb->info);
 	r = sandbox_write_record(sb, durable);
 	monitor_kick(sb->host);
@@ -299,6 +302,7 @@ void sandbox_set_manifest(struct sandbox *sb, struct manifest *m)
 	LOCK_SCOPE(&sb->info);
 	manifest_deinit(&sb->manifest);
 	sb->manifest = *m;
+	sb->record.disk_only = sandbox_is_disk_only(m);
 	*m = (struct manifest){0};
 }
 

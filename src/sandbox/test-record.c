@@ -21,6 +21,7 @@ static void test_round_trip(void **state)
 			   .created_ns = 1,
 			   .started_ns = 2,
 			   .end_ns = 3,
+			   .timeout_s = 4,
 			   .auto_pause = true,
 			   .auto_pause_disk = true,
 			   .auto_resume = true,
@@ -64,6 +65,7 @@ static void test_round_trip(void **state)
 		assert_true(got.auto_pause);
 		assert_true(got.auto_pause_disk);
 		assert_true(got.auto_resume);
+		assert_true(got.timeout_s == 4);
 		assert_true(got.disk_only);
 		assert_true(got.uid == 4000000000u);
 		assert_string_equal(got.owner, "k1");

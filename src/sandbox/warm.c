@@ -17,7 +17,7 @@
 
 /* Whoever adds a member to struct record decides whether become() takes it over from the client's,
  * and sets its new size here. */
-#define RECORD_BYTES 1632
+#define RECORD_BYTES 1640
 static_assert(sizeof(struct record) == RECORD_BYTES, "does become() know all members?");
 
 static void replace(json_t **slot, json_t *value)
@@ -35,6 +35,7 @@ static void become(struct sandbox *sb, const struct record *like)
 	memcpy(r->template_id, like->template_id, sizeof(r->template_id));
 	r->created_ns = clock_real_ns();
 	r->end_ns = like->end_ns;
+	r->timeout_s = like->timeout_s;
 	r->auto_pause = like->auto_pause;
 	r->auto_pause_disk = like->auto_pause_disk;
 	r->auto_resume = like->auto_resume;

@@ -209,9 +209,9 @@ def test_first_version():
 def test_unsupported():
     """what is known and not done is refused by name, and nothing is made"""
     before = len(D.sandboxes())
-    for field, value in (("autoResume", {"enabled": True}), ("mcp", {"x": {"y": 1}}),
+    for field, value in (("mcp", {"x": {"y": 1}}),
                          ("volumeMounts", [{"name": "v", "path": "/v"}]),
-                         ("iam", {"tokens": {"t": {"a": "b"}}}), ("autoPauseMemory", False)):
+                         ("iam", {"tokens": {"t": {"a": "b"}}})):
         try:
             D.create("r", **{field: value})
         except ApiError as e:

@@ -151,8 +151,10 @@ def test_recipe():
               "/home/user", "tool", "blue green", "user"]
     check(out.splitlines() == wanted, f"{out.splitlines()}")
     manifest = json.loads((D.root / "templates" / "app" / "manifest.json").read_text())
+    start = manifest["defaults"].pop("start")
     check(manifest["defaults"] == {"env": {"COLOUR": "blue green"}, "workdir": "/srv/app"},
           f"{manifest['defaults']}")
+    check(start["command"].endswith("http.server 8000") and start["user"] == "user", f"{start}")
     check(manifest["memory"]["bytes"] == 384 << 20, f"{manifest['memory']}")
 
 

@@ -419,6 +419,83 @@ export async function host_names(s) {
   assert.equal((await get(`8080-${MISSING}.localhost`, '/')).status, 502)
 }
 
+// --- without memory, and woken by requests ---------------------------------------------------------
+
+const bootId = async (s) => (await s.commands.run('cat /proc/sys/kernel/random/boot_id')).stdout
+
+export async function control_pause_without_memory(_, template) {
+  const a = await Sandbox.create(template, { envs: { COLOUR: 'blue' } })
+  try {
+    await a.files.write('/home/user/kept', 'on the disk')
+    await a.files.write('/dev/shm/lost', 'in memory')
+    const h = await a.commands.run('sleep 1000', { background: true })
+    h.wait().catch(() => 0)
+    const boot = await bootId(a)
+    assert.equal(await a.pause({ keepMemory: false }), true)
+    assert.equal(await a.pause({ keepMemory: false }), false)
+    assert.equal((await a.getInfo()).state, 'paused')
+    const b = await Sandbox.connect(a.sandboxId, { timeoutMs: 600_000 })
+    assert.notEqual(await bootId(b), boot)
+    assert.equal(await b.files.read('/home/user/kept'), 'on the disk')
+    assert.equal(await b.files.exists('/dev/shm/lost'), false)
+    assert.deepEqual(await b.commands.list(), [])
+    assert.equal((await b.commands.run('echo $COLOUR; whoami')).stdout, 'blue\nuser\n')
+  } finally {
+    await a.kill()
+  }
+}
+
+export async function control_reboot(_, template) {
+  const a = await Sandbox.create(template)
+  try {
+    await a.files.write('/home/user/kept', 'on the disk')
+    const boot = await bootId(a)
+    await a.pause()
+    const b = await Sandbox.connect(a.sandboxId, { onResume: 'reboot' })
+    const second = await bootId(b)
+    assert.notEqual(second, boot)
+    assert.equal(await b.files.read('/home/user/kept'), 'on the disk')
+    await b.pause()
+    await Sandbox.connect(a.sandboxId, { onResume: 'restore' })
+    assert.equal(await bootId(a), second)
+  } finally {
+    await a.kill()
+  }
+}
+
+export async function control_auto_resume(_, template) {
+  const a = await Sandbox.create(template, { lifecycle: { onTimeout: 'pause', autoResume: true } })
+  try {
+    assert.deepEqual((await a.getInfo()).lifecycle, { onTimeout: 'pause', autoResume: true })
+    await a.setTimeout(0)
+    await until('its time is up', 30_000, async () => (await a.getInfo()).state === 'paused')
+    assert.equal(await a.isRunning(), false)
+    assert.equal((await a.getInfo()).state, 'paused')
+    const runs = await Promise.all([1, 2, 3, 4].map((i) => a.commands.run(`echo ${i}`)))
+    assert.deepEqual(runs.map((r) => r.stdout), ['1\n', '2\n', '3\n', '4\n'])
+    assert.equal(await a.isRunning(), true)
+    assert.ok((await a.getInfo()).endAt - Date.now() > 200_000)
+    await a.pause()
+    assert.equal(await a.files.exists('/home/user'), true)
+  } finally {
+    await a.kill()
+  }
+}
+
+export async function control_auto_pause_without_memory(_, template) {
+  const a = await Sandbox.create(template, { lifecycle: { onTimeout: { action: 'pause', keepMemory: false } } })
+  try {
+    const boot = await bootId(a)
+    await a.setTimeout(0)
+    await until('its time is up', 30_000, async () => (await a.getInfo()).state === 'paused')
+    await assert.rejects(a.commands.run('true'), SandboxNotFoundError)
+    await Sandbox.connect(a.sandboxId)
+    assert.notEqual(await bootId(a), boot)
+  } finally {
+    await a.kill()
+  }
+}
+
 // --- sleep ----------------------------------------------------------------------------------------
 
 export async function pause_and_connect(s) {
