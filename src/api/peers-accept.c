@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/log.h"
 
 #define TICK_MS	  1000
 #define STACK	  (128u << 10)
@@ -25,13 +27,19 @@
 /* --- accepting ----------------------------------------------------------------------------------
  */
 
-/* The one that has been silent for longest has to go. Lock held. */
-static void displace(struct peers *all)
+static bool is_from(const struct peer *p, const struct peer_address *from)
+{
+	return !from || !memcmp(&p->address, from, sizeof(*from));
+}
+
+/* The one that has been silent for longest has to go. @from: among those of one client; NULL: of
+ * all. Lock held. */
+static void displace(struct peers *all, const struct peer_address *from)
 {
 	struct peer *oldest = NULL;
 
 	for (struct peer *p = all->first; p; p = p->next)
-		if (atomic_load(&p->phase) == HEAD && !p->displaced &&
+		if (atomic_load(&p->phase) == HEAD && !p->displaced && is_from(p, from) &&
 		    (!oldest || atomic_load(&p->since_ns) <= atomic_load(&oldest->since_ns)))
 			oldest = p;
 	if (!oldest)
@@ -46,16 +54,43 @@ static unsigned in_use(const struct peers *all)
 	return all->n + (unsigned)(all->handed - all->taken);
 }
 
-/* Return: false when there are still too many after WAIT_MS */
-static bool make_room(struct peers *all)
+/* Lock held. Those that are on their way to libmicrohttpd are not seen: a few more may come in. */
+static unsigned n_from(const struct peers *all, const struct peer_address *from)
+{
+	unsigned n = 0;
+
+	for (const struct peer *p = all->first; p; p = p->next)
+		n += is_from(p, from);
+	return n;
+}
+
+/* Its own connections give way to a client that has too many of them. Return: false when there are
+ * still too many after WAIT_MS */
+static bool make_room_for(struct peers *all, const struct peer_address *from,
+			  const struct timespec *until)
+{
+	if (n_from(all, from) < PEERS_MAX_ADDRESS)
+		return true;
+	for (int i = 0; i < DISPLACED; i++)
+		displace(all, from);
+	while (n_from(all, from) >= PEERS_MAX_ADDRESS)
+		if (pthread_cond_timedwait(&all->changed, &all->lock, until) != 0)
+			return n_from(all, from) < PEERS_MAX_ADDRESS;
+	return true;
+}
+
+/* @from: NULL: over the unix socket. Return: false when there are still too many after WAIT_MS */
+static bool make_room(struct peers *all, const struct peer_address *from)
 {
 	uint64_t deadline_ns = deadline_after_ms(WAIT_MS);
 	const struct timespec ts = {.tv_sec = (time_t)(deadline_ns / NSEC_PER_SEC),
 				    .tv_nsec = (long)(deadline_ns % NSEC_PER_SEC)};
 
 	LOCK_SCOPE(&all->lock);
+	if (from && !make_room_for(all, from, &ts))
+		return false;
 	for (int i = 0; in_use(all) >= PEERS_MAX && i < DISPLACED; i++)
-		displace(all);
+		displace(all, NULL);
 	while (in_use(all) >= PEERS_MAX) {
 		if (pthread_cond_timedwait(&all->changed, &all->lock, &ts) == 0)
 			continue;
@@ -66,14 +101,14 @@ static bool make_room(struct peers *all)
 	return true;
 }
 
-static void refuse(int fd)
+static void refuse(int fd, unsigned status, const char *body)
 {
-	static const char body[] = "{\"code\":429,\"message\":\"too many connections are open\"}";
-	char text[256], drain[4096];
-	int n = snprintf(text, sizeof(text),
-			 "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n"
-			 "Retry-After: 1\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
-			 sizeof(body) - 1, body);
+	char text[512], drain[4096];
+	int n = snprintf(text, sizeof(text), /* fits: @body is ours */
+			 "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\n"
+			 "%sContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+			 status, MHD_get_reason_phrase_for(status),
+			 status == 429 ? "Retry-After: 1\r\n" : "", strlen(body), body);
 
 	(void)send(fd, text, (size_t)n,
 		   MSG_NOSIGNAL | MSG_DONTWAIT); /* it fits, or nobody is there */
@@ -100,29 +135,70 @@ static void set_keepalive(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
+static bool is_member(int fd, gid_t group)
+{
+	gid_t groups[256];
+	socklen_t len = sizeof(groups);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0)
+		return false;
+	for (size_t i = 0; i < len / sizeof(*groups); i++)
+		if (groups[i] == group)
+			return true;
+	return false;
+}
+
+/* Whatever the socket's permissions have become: may this user do everything here? */
+static bool is_welcome(struct peers *all, int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return false;
+	if (peer.uid == 0 || peer.uid == geteuid() ||
+	    (all->has_group && (peer.gid == all->group || is_member(fd, all->group))))
+		return true;
+	if (clock_now_ns() - all->warned_ns > NSEC_PER_SEC) { /* not a line for every try */
+		all->warned_ns = clock_now_ns();
+		log_warn("refused uid=%u pid=%d at the unix socket", peer.uid, (int)peer.pid);
+	}
+	return false;
+}
+
 static void take_connection(struct peers *all)
 {
 	struct sockaddr_storage sa = {0};
 	socklen_t len = sizeof(sa);
+	struct peer_address from;
 	int fd =
 		accept4(all->listen_fd, (struct sockaddr *)&sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
 			pthread_mutex_lock(&all->lock);
-			displace(all);
+			displace(all, NULL);
 			pthread_mutex_unlock(&all->lock);
 			clock_sleep_ms(PAUSE_MS); /* it stays ready: do not spin */
 		}
 		return;
 	}
-	if (sa.ss_family != AF_UNIX)
+	if (all->local && !is_welcome(all, fd)) {
+		refuse(fd, 403,
+		       "{\"code\":403,\"message\":\"this user may not use dormd's socket\","
+		       "\"hint\":\"root may, and the group of dormd's option --socket-group\"}");
+		return;
+	}
+	if (!all->local)
 		set_keepalive(fd);
-	if (make_room(all))
+	from = peer_address((struct sockaddr *)&sa);
+	if (make_room(all, all->local ? NULL : &from))
 		(void)MHD_add_connection(all->daemon, fd, (struct sockaddr *)&sa,
 					 len); /* closes it if it cannot */
+	else if (all->tls)
+		fd_close(fd); /* it would take an answer for noise */
 	else
-		refuse(fd);
+		refuse(fd, 429, "{\"code\":429,\"message\":\"too many connections are open\"}");
 }
 
 /* --- looking ------------------------------------------------------------------------------------
@@ -224,23 +300,27 @@ static void wake(struct peers *all)
 	(void)!write(all->wake_fd, &one, sizeof(one)); /* full means awake already */
 }
 
-int peers_new(int listen_fd, struct peers **ret)
+int peers_new(const struct server_config *config, struct peers **ret)
 {
 	struct peers *all = calloc(1, sizeof(*all));
 	pthread_condattr_t attr;
 
 	if (!all) {
-		fd_close(listen_fd);
+		fd_close(config->listen_fd);
 		return error_trace(-ENOMEM);
 	}
-	all->listen_fd = listen_fd;
+	all->listen_fd = config->listen_fd;
+	all->local = config->local;
+	all->has_group = config->has_group;
+	all->group = config->group;
+	all->tls = config->tls;
 	pthread_mutex_init(&all->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&all->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	all->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (all->wake_fd < 0 || fd_set_nonblock(listen_fd, 1) < 0) {
+	if (all->wake_fd < 0 || fd_set_nonblock(all->listen_fd, 1) < 0) {
 		int r = -errno;
 
 		peers_free(all);

@@ -10,16 +10,15 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include "api/server.h"
+#include "api/listeners.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -37,9 +36,17 @@ static const char help[] =
 	"  --root DIR            where snapshots and sandboxes are kept   [/var/lib/dormouse]\n"
 	"  --run-dir DIR         sockets of the pager                     [/run/dormouse]\n"
 	"  --socket PATH         the API                                  [RUN-DIR/dormd.sock]\n"
-	"  --listen ADDRESS:PORT the API over TCP too, on a loopback address         [not]\n"
-	"  --api-key SOURCE      what clients over TCP must send as X-API-KEY; file:PATH or\n"
-	"                        env:NAME, 16 to 255 characters\n"
+	"  --socket-mode MODE    the socket's permissions, octal           [0600; 0660 with a "
+	"group]\n"
+	"  --socket-group GROUP  who may use it besides root: as good as being root    [nobody]\n"
+	"  --listen ADDRESS:PORT the API over TCP too, up to 8 times; clients must send an API\n"
+	"                        key (`dorm key create`); other than loopback needs TLS [not]\n"
+	"  --api-key SOURCE      a key that may do everything; file:PATH or env:NAME, 16 to 255\n"
+	"                        characters                                         [none]\n"
+	"  --tls-cert PATH, --tls-key PATH\n"
+	"                        speak TLS over TCP; PEM; read again on SIGHUP         [plain]\n"
+	"  --allow-plain         listen without TLS on any address: keys, tokens and data can be\n"
+	"                        read on the way, unless something in front encrypts them\n"
 	"  --guest-cache DIR     kernels and root file systems            [/var/cache/dormouse]\n"
 	"  --libexec DIR         dorm-pager, dorm-agent, libdorm-vmm.so   [beside this program]\n"
 	"  --accel tcg|kvm       how to run guests                        [measured at start]\n"
@@ -61,7 +68,8 @@ static const char help[] =
 	"  --memory-limit SIZE   what clean memory of images may take on this host [no limit]\n"
 	"  --image-memory-limit SIZE\n"
 	"                        the same for each image                          [no limit]\n"
-	"  --offer-network       a client that allows a sandbox the internet wants it a network, as\n"
+	"  --offer-network       a client that allows a sandbox the internet wants it a network, "
+	"as\n"
 	"                        with E2B; otherwise it has to ask for one by rules\n"
 	"  --doctor              print what this host has and lacks as JSON, and end\n"
 	"  --version, --help\n"
@@ -81,8 +89,7 @@ static const char help[] =
 
 struct settings {
 	struct host_config config;
-	const char *socket;
-	const char *listen, *api_key; /* both or neither */
+	struct listeners_config listeners;
 	bool doctor;
 	char libexec[PATH_MAX];
 	const char *seal_keys[KEYRING_MAX_KEYS]; /* their sources */
@@ -93,7 +100,12 @@ enum {
 	OPT_ROOT = 256,
 	OPT_RUN,
 	OPT_SOCKET,
+	OPT_SOCKET_MODE,
+	OPT_SOCKET_GROUP,
 	OPT_LISTEN,
+	OPT_TLS_CERT,
+	OPT_TLS_KEY,
+	OPT_ALLOW_PLAIN,
 	OPT_API_KEY,
 	OPT_CACHE,
 	OPT_LIBEXEC,
@@ -121,7 +133,12 @@ static const struct option options[] = {
 	{"root", required_argument, NULL, OPT_ROOT},
 	{"run-dir", required_argument, NULL, OPT_RUN},
 	{"socket", required_argument, NULL, OPT_SOCKET},
+	{"socket-mode", required_argument, NULL, OPT_SOCKET_MODE},
+	{"socket-group", required_argument, NULL, OPT_SOCKET_GROUP},
 	{"listen", required_argument, NULL, OPT_LISTEN},
+	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
+	{"tls-key", required_argument, NULL, OPT_TLS_KEY},
+	{"allow-plain", no_argument, NULL, OPT_ALLOW_PLAIN},
 	{"api-key", required_argument, NULL, OPT_API_KEY},
 	{"guest-cache", required_argument, NULL, OPT_CACHE},
 	{"libexec", required_argument, NULL, OPT_LIBEXEC},
@@ -185,6 +202,17 @@ static int take_key(struct settings *s, const char *source)
 		return 2;
 	}
 	s->seal_keys[s->n_seal_keys++] = source;
+	return -1;
+}
+
+static int take_mode(const char *value, unsigned *ret)
+{
+	char *end;
+	unsigned long mode = strtoul(value, &end, 8);
+
+	if (!*value || *end || mode < 0600 || mode > 0777)
+		return refuse("socket-mode", value, "an octal mode from 0600 to 0777");
+	*ret = (unsigned)mode;
 	return -1;
 }
 
@@ -296,13 +324,29 @@ static int take_option(int opt, struct settings *s)
 		s->config.run_dir = optarg;
 		return -1;
 	case OPT_SOCKET:
-		s->socket = optarg;
+		s->listeners.socket = optarg;
+		return -1;
+	case OPT_SOCKET_MODE:
+		return take_mode(optarg, &s->listeners.socket_mode);
+	case OPT_SOCKET_GROUP:
+		s->listeners.socket_group = optarg;
 		return -1;
 	case OPT_LISTEN:
-		s->listen = optarg;
+		if (s->listeners.n_tcp == LISTENERS_MAX_TCP)
+			return refuse("listen", optarg, "possible: there are 8 already");
+		s->listeners.tcp[s->listeners.n_tcp++] = optarg;
 		return -1;
 	case OPT_API_KEY:
-		s->api_key = optarg;
+		s->listeners.api_key = optarg;
+		return -1;
+	case OPT_TLS_CERT:
+		s->listeners.tls_cert = optarg;
+		return -1;
+	case OPT_TLS_KEY:
+		s->listeners.tls_key = optarg;
+		return -1;
+	case OPT_ALLOW_PLAIN:
+		s->listeners.allow_plain = true;
 		return -1;
 	case OPT_CACHE:
 		s->config.guest_cache = optarg;
@@ -361,12 +405,6 @@ static int parse(int argc, char **argv, struct settings *s)
 			argv[optind]);
 		return 2;
 	}
-	if (!s->listen != !s->api_key) {
-		fputs("dormd: --listen and --api-key go together: whoever can use the API over TCP "
-		      "rules this host's sandboxes\n",
-		      stderr);
-		return 2;
-	}
 	return -1;
 }
 
@@ -419,6 +457,7 @@ static int block_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	fd = signalfd(-1, &set, SFD_CLOEXEC);
@@ -436,92 +475,46 @@ static void raise_limits(void)
 	}
 }
 
-/* Without TLS a key is safe on this host alone. */
-static int listen_tcp(const char *text, struct problem *problem)
+/* Until a signal that ends us; SIGHUP: another certificate. Return: which signal */
+static unsigned await_end(struct listeners *l, int signals)
 {
-	_cleanup_fd_ int fd = fd_tcp_listen(text);
-	struct sockaddr_storage sa = {0};
-	socklen_t len = sizeof(sa);
-	bool local = false;
+	struct signalfd_siginfo si;
 
-	if (fd < 0) {
-		problem_errno(problem, fd, "--listen %s", text);
-		if (fd == -EINVAL)
-			problem_hint(problem, "a numeric address and a port, as 127.0.0.1:3000");
-		return fd;
+	for (;;) {
+		struct problem p = PROBLEM_INIT;
+
+		if (fd_read_full(signals, &si, sizeof(si)) < 0)
+			continue;
+		if (si.ssi_signo != SIGHUP)
+			return si.ssi_signo;
+		if (listeners_reload(l, &p) < 0)
+			log_error("the certificate stays as it was: %s", p.message);
+		else
+			log_info("read the certificate again");
 	}
-	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
-		return error_errno();
-	if (sa.ss_family == AF_INET)
-		local = ntohl(((struct sockaddr_in *)&sa)->sin_addr.s_addr) >> 24 == 127;
-	else if (sa.ss_family == AF_INET6)
-		local = IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&sa)->sin6_addr);
-	if (!local) {
-		problem_set(problem, 400, "--listen %s: only a loopback address (127.0.0.1, ::1)",
-			    text);
-		problem_hint(problem, "keys would cross the network in the clear; put a proxy that "
-				      "speaks TLS in front");
-		return -EINVAL;
-	}
-	return take_fd(fd);
-}
-
-struct listeners {
-	struct access *access;
-	struct server *local, *tcp;
-};
-
-static void listeners_close(struct listeners *l)
-{
-	server_free(l->local);
-	server_free(l->tcp);
-	access_free(l->access);
-}
-
-static int listeners_open(const struct settings *s, struct host *host, struct problem *problem,
-			  struct listeners *l)
-{
-	int fd, r = 0;
-
-	if (s->listen)
-		r = access_load(s->api_key, problem, &l->access);
-	if (r == 0 && s->listen) {
-		r = fd = listen_tcp(s->listen, problem);
-		if (fd >= 0)
-			r = server_new(host, fd, l->access, problem, &l->tcp);
-	}
-	if (r < 0)
-		return r;
-	fd = fd_unix_listen(s->socket, SOCK_STREAM, 0600);
-	r = fd < 0 ? fd : server_new(host, fd, NULL, problem, &l->local);
-	if (r < 0)
-		problem_errno(problem, r, "listening on %s", s->socket);
-	return r;
 }
 
 static int serve(const struct settings *s, int signals, struct problem *problem)
 {
-	struct signalfd_siginfo si;
-	struct listeners l = {0};
+	struct listeners *l = NULL;
 	struct host *host = NULL;
+	unsigned signal;
 	int r;
 
 	r = host_new(&s->config, problem, &host);
 	if (r < 0)
 		return r;
-	r = listeners_open(s, host, problem, &l);
+	r = listeners_open(&s->listeners, host, problem, &l);
 	if (r < 0) {
-		listeners_close(&l);
 		host_free(host, false);
 		return r;
 	}
-	log_info("listening on %s%s%s", s->socket, s->listen ? " and " : "", s->listen ?: "");
-	while (fd_read_full(signals, &si, sizeof(si)) < 0)
-		;
-	log_info("ending on signal %u; sandboxes go on running", si.ssi_signo);
-	(void)unlink(s->socket); /* new clients are told at once */
+	log_info("listening on %s", s->listeners.socket);
+	signal = await_end(l, signals);
+	log_info("ending on signal %u; sandboxes go on running", signal);
+	(void)unlink(s->listeners.socket); /* new clients are told at once */
 	host_begin_stop(host);
-	listeners_close(&l);
+	listeners_close(l);
 	host_free(host, true);
 	return 0;
 }
@@ -548,11 +541,11 @@ int main(int argc, char **argv)
 	if (load_keys(&s, &problem, &keys) < 0)
 		return complain(&problem);
 	s.config.keys = keys;
-	if (!s.socket)
-		s.socket = socket = str_printf("%s/dormd.sock", s.config.run_dir);
+	if (!s.listeners.socket)
+		s.listeners.socket = socket = str_printf("%s/dormd.sock", s.config.run_dir);
 	signals = block_signals();
 	raise_limits();
-	r = s.socket && signals >= 0 ? serve(&s, signals, &problem) : -ENOMEM;
+	r = s.listeners.socket && signals >= 0 ? serve(&s, signals, &problem) : -ENOMEM;
 	if (r < 0) {
 		problem_errno(&problem, r, "starting");
 		return complain(&problem);

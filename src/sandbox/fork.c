@@ -156,7 +156,7 @@ static int admit_forks(unsigned count, struct problem *problem)
 }
 
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
-		 const struct sandbox_memory_options *memory, json_t *network,
+		 const struct sandbox_memory_options *memory, json_t *network, const char *owner,
 		 struct problem *problem, struct sandbox_fork *forks)
 {
 	struct fork_job job = {
@@ -184,7 +184,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	job.like.auto_pause = sb->record.auto_pause;
 	job.like.auto_pause_disk = sb->record.auto_pause_disk;
 	job.like.auto_resume = sb->record.auto_resume;
-	memcpy(job.like.owner, sb->record.owner, sizeof(job.like.owner));
+	str_copy(job.like.owner, sizeof(job.like.owner), owner);
 	memcpy(job.like.traffic_token, sb->record.traffic_token, sizeof(job.like.traffic_token));
 	memcpy(job.like.mask_host, sb->record.mask_host, sizeof(job.like.mask_host));
 	job.like.end_ns = sandbox_end_after(timeout_s);

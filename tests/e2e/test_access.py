@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Who may do what: API keys, their scopes and limits, TLS, the unix socket's users, and clients that
+hold connections without using them (docs/security.md, "Access")."""
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+
+from harness import ApiError, CACHE, Dormouse, check, main, program, skip, wait_until
+
+STATIC = "e2b_" + "5" * 40
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+PORT = free_port()
+D = Dormouse("--listen", f"127.0.0.1:{PORT}", "--api-key", "env:TEST_API_KEY",
+             env={"TEST_API_KEY": STATIC})
+
+
+def call(key, method, path, body=None, port=None, headers=None, context=None, timeout_s=60):
+    """one request over TCP: (status, JSON or None, headers)"""
+    port = port or PORT
+    c = (http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout_s, context=context)
+         if context else http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s))
+    try:
+        c.request(method, path, None if body is None else json.dumps(body),
+                  {**({"X-API-KEY": key} if key else {}), **(headers or {})})
+        reply = c.getresponse()
+        text = reply.read()
+        return reply.status, json.loads(text) if text else None, reply.headers
+    finally:
+        c.close()
+
+
+def expect(status, key, method, path, body=None, **more):
+    """the same, which has to end with this status; returns the JSON"""
+    got, value, _ = call(key, method, path, body, **more)
+    check(got == status, f"{method} {path}: {got} instead of {status}: {value}")
+    if got >= 400:
+        check(value["code"] == got, f"status {got}, but the body says {value}")
+    return value
+
+
+def make_key(name, **fields):
+    """over the unix socket; (secret, id)"""
+    made = D.api("POST", "/keys", {"name": name, **fields})
+    return made["key"], made["id"]
+
+
+def new_sandbox(key, **fields):
+    return expect(201, key, "POST", "/v2/sandboxes",
+                  {"templateID": "base", "timeout": 600, **fields})["sandboxID"]
+
+
+def ids(key, path="/v2/sandboxes?state=running,paused"):
+    return {s["sandboxID"] for s in expect(200, key, "GET", path)}
+
+
+def test_0_begin():
+    D.__enter__()
+    D.build_template("base", 128)
+
+
+def test_keys_live():
+    expect(401, None, "GET", "/v2/sandboxes")
+    expect(401, "e2b_" + "0" * 40, "GET", "/v2/sandboxes")
+    expect(401, STATIC[:-1], "GET", "/v2/sandboxes")
+    expect(401, "", "GET", "/no/such/thing")  # nor what there is
+    expect(200, None, "GET", "/healthz")
+    expect(200, STATIC, "GET", "/v2/sandboxes")
+    made = expect(201, STATIC, "POST", "/keys", {"name": "first", "expires": 3600})
+    check(re.fullmatch("e2b_[0-9a-f]{40}", made["key"]), f"{made['key']} is not what SDKs want")
+    check(made["scope"] == "use" and made["expiresAt"], made)
+    key = made["key"]
+    expect(200, key, "GET", "/v2/sandboxes")
+    expect(200, None, "GET", "/v2/sandboxes", headers={"Authorization": f"Bearer {key}"})
+    listed = D.api("GET", "/keys")
+    check([k["id"] for k in listed] == [made["id"]] and key not in json.dumps(listed), listed)
+    check(listed[0]["lastUsedAt"], listed)
+    file = D.root / "keys.json"
+    check(file.stat().st_mode & 0o777 == 0o600, oct(file.stat().st_mode))
+    check(key[4:] not in file.read_text(), "the secret is in the file")
+    D.kill()
+    D.start()
+    expect(200, key, "GET", "/v2/sandboxes")
+    # a new secret; the old one holds for its grace, and no longer
+    second = D.api("POST", f"/keys/{made['id']}/rotate", {"grace": 1})
+    expect(200, second["key"], "GET", "/v2/sandboxes")
+    wait_until(lambda: call(key, "GET", "/v2/sandboxes")[0] == 401, 20, "the old secret has ended")
+    expect(200, second["key"], "GET", "/v2/sandboxes")
+    third = D.api("POST", f"/keys/{made['id']}/rotate", {"grace": 600})
+    expect(200, second["key"], "GET", "/v2/sandboxes")
+    D.api("DELETE", f"/keys/{made['id']}")
+    for secret in (key, second["key"], third["key"]):
+        expect(401, secret, "GET", "/v2/sandboxes")
+    short, _ = make_key("short", expires=1)
+    wait_until(lambda: call(short, "GET", "/v2/sandboxes")[0] == 401, 20, "a key expires")
+    for bad in ({}, {"name": "A b"}, {"name": "a", "scope": "root"}, {"name": "a", "rate": -1},
+                {"name": "a", "maxSandboxes": "x"}):
+        expect(400, STATIC, "POST", "/keys", bad)
+    expect(404, STATIC, "DELETE", "/keys/kaaaaaaaaaaaaaaaaaaaa")
+    expect(404, STATIC, "POST", "/keys/kaaaaaaaaaaaaaaaaaaaa/rotate")
+
+
+def test_scopes():
+    read, _ = make_key("reader", scope="read")
+    use, _ = make_key("user", scope="use")
+    admin, _ = make_key("admin", scope="admin")
+    sandbox = new_sandbox(admin)
+    body = {"templateID": "base"}
+    for method, path, given in (("POST", "/v2/sandboxes", body), ("POST", "/sandboxes", body),
+                                ("DELETE", f"/sandboxes/{sandbox}", None),
+                                ("POST", f"/sandboxes/{sandbox}/pause", {}),
+                                ("POST", f"/sandboxes/{sandbox}/connect", {}),
+                                ("POST", f"/sandboxes/{sandbox}/fork", {}),
+                                ("POST", f"/sandboxes/{sandbox}/snapshots", {}),
+                                ("POST", f"/sandboxes/{sandbox}/timeout", {"timeout": 9}),
+                                ("PUT", f"/sandboxes/{sandbox}/network", {}),
+                                ("GET", f"/sandboxes/{sandbox}/ports/22", None),
+                                ("DELETE", "/templates/base", None)):
+        said = expect(403, read, method, path, given)
+        check("scope use" in said["message"], said)
+    for key in (read, use):
+        for method, path in (("POST", "/v3/templates"), ("POST", "/store/check"), ("GET", "/keys"),
+                             ("POST", "/keys"), ("POST", "/pager/upgrade"),
+                             ("POST", "/templates/base/warm"), ("GET", "/snapshots/x/export")):
+            said = expect(403, key, method, path, {} if method == "POST" else None)
+            check("scope admin" in said["message"], said)
+    # a reader sees that it is there, and nothing that would let him in
+    seen = expect(200, read, "GET", f"/sandboxes/{sandbox}")
+    check("envdAccessToken" not in seen, seen)
+    check(expect(200, admin, "GET", f"/sandboxes/{sandbox}")["envdAccessToken"], "no token")
+    check(sandbox in ids(read), "the reader's list lacks it")
+    expect(200, read, "GET", "/pager")
+    expect(403, use, "GET", "/pager")  # it tells of everybody's
+    expect(403, use, "GET", "/snapshots/tree")
+    expect(200, use, "GET", "/templates")
+    expect(204, admin, "DELETE", f"/sandboxes/{sandbox}")
+
+
+def test_owners():
+    a, _ = make_key("tenant-a")
+    b, _ = make_key("tenant-b")
+    mine, other = new_sandbox(a), D.create("base")
+    check(ids(a) == {mine} and ids(b) == set(), f"{ids(a)} {ids(b)}")
+    check({mine, other} <= ids(STATIC), "the administrator sees all")
+    for target in (mine, other):
+        for method, path, given in (("GET", "", None), ("DELETE", "", None), ("POST", "/pause", {}),
+                                    ("POST", "/connect", {}), ("POST", "/fork", {}),
+                                    ("POST", "/timeout", {"timeout": 1}), ("GET", "/memory", None),
+                                    ("POST", "/snapshots", {}), ("GET", "/ports", None),
+                                    ("GET", "/network", None), ("GET", "/metrics", None),
+                                    ("GET", "/ports/1", None)):
+            said = expect(404, b, method, f"/sandboxes/{target}{path}", given)
+            none = expect(404, b, method, f"/sandboxes/iaaaaaaaaaaaaaaaaaaaa{path}", given)
+            check(said["message"].replace(target, "X")
+                  == none["message"].replace("iaaaaaaaaaaaaaaaaaaaa", "X"), f"{said} {none}")
+    fork = expect(201, a, "POST", f"/sandboxes/{mine}/fork", {})[0]["sandbox"]["sandboxID"]
+    check(ids(a) == {mine, fork}, ids(a))
+    theirs = expect(201, STATIC, "POST", f"/sandboxes/{mine}/fork", {})[0]["sandbox"]["sandboxID"]
+    expect(404, a, "GET", f"/sandboxes/{theirs}")
+    # the owner survives a sleep and another dormd
+    expect(204, a, "POST", f"/sandboxes/{mine}/pause", {})
+    D.kill()
+    D.start()
+    check(ids(a) == {mine, fork}, ids(a))
+    expect(404, b, "POST", f"/sandboxes/{mine}/connect", {})
+    # snapshots: of who made them
+    snapshot = expect(201, a, "POST", f"/sandboxes/{mine}/snapshots", {"name": "of-a"})["snapshotID"]
+    for name in (snapshot, "of-a"):
+        expect(404, b, "GET", f"/snapshots/{name}")
+        expect(404, b, "POST", "/v2/sandboxes", {"templateID": name})
+        expect(404, b, "DELETE", f"/templates/{name}")
+        expect(200, a, "GET", f"/snapshots/{name}")
+    for key, there in ((a, True), (b, False), (STATIC, True)):
+        for path in ("/snapshots", "/templates"):
+            listed = {s["snapshotID"] for s in expect(200, key, "GET", path)}
+            check((snapshot in listed) == there, f"{path}: {listed}")
+    expect(403, a, "DELETE", "/templates/base")
+    taken = expect(403, a, "POST", f"/sandboxes/{mine}/snapshots", {"name": "base"})
+    check("taken" in taken["message"], taken)
+    expect(204, a, "DELETE", f"/templates/{snapshot}")
+    expect(404, STATIC, "GET", f"/snapshots/{snapshot}")
+    for sandbox in (mine, fork):
+        expect(204, a, "DELETE", f"/sandboxes/{sandbox}")
+    expect(204, STATIC, "DELETE", f"/sandboxes/{theirs}")
+    D.api("DELETE", f"/sandboxes/{other}")
+
+
+if __name__ == "__main__":
+    main(globals())
