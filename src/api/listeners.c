@@ -16,9 +16,11 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "sandbox/quota.h"
 
 struct listeners {
 	const struct listeners_config *config;
+	struct host *host;
 	struct access *access;
 	struct server *local, *tcp[LISTENERS_MAX_TCP];
 };
@@ -154,6 +156,12 @@ static int open_local(struct listeners *l, struct host *host, struct problem *pr
 /* ---- both -------------------------------------------------------------------------------------
  */
 
+static bool find_quota(void *access, const char *owner, uint64_t *ret_sandboxes,
+		       uint64_t *ret_memory)
+{
+	return keys_quota(access_keys(access), owner, ret_sandboxes, ret_memory);
+}
+
 int listeners_open(const struct listeners_config *c, struct host *host, struct problem *problem,
 		   struct listeners **ret)
 {
@@ -163,12 +171,15 @@ int listeners_open(const struct listeners_config *c, struct host *host, struct p
 	if (!l)
 		return -ENOMEM;
 	l->config = c;
+	l->host = host;
 	if (!c->tls_cert != !c->tls_key) {
 		problem_set(problem, 400, "--tls-cert and --tls-key go together");
 		r = -EINVAL;
 	}
 	if (r == 0)
 		r = access_open(host_root(host), c->api_key, problem, &l->access);
+	if (r == 0)
+		quota_set_lookup(host, find_quota, l->access);
 	if (r == 0 && c->tls_cert)
 		r = tls_load(c->tls_cert, c->tls_key, problem);
 	if (r == 0)
@@ -194,6 +205,7 @@ struct listeners *listeners_close(struct listeners *l)
 	for (unsigned i = 0; i < LISTENERS_MAX_TCP; i++)
 		server_free(l->tcp[i]);
 	tls_unload();
+	quota_set_lookup(l->host, NULL, NULL);
 	access_free(l->access);
 	free(l);
 	return NULL;

@@ -166,6 +166,8 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	char point[64], fork_id[ID_LEN + 1];
 	int r = admit_forks(count, problem);
 
+	if (r == 0)
+		r = quota_check(host, owner, problem);
 	if (r < 0)
 		return r;
 	sb = sandbox_op_begin(host, id, problem);

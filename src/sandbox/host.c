@@ -244,6 +244,7 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	host->pager_process = PAGER_PROCESS_INIT;
 	host->epoll_fd = host->kick_fd = host->netns_fd = -1;
 	pthread_mutex_init(&host->lock, NULL);
+	pthread_mutex_init(&host->quota_lock, NULL);
 	pthread_mutex_init(&host->pager_lock, NULL);
 	pthread_mutex_init(&host->watch_lock, NULL);
 	r = set_up(host, config, problem);
@@ -298,6 +299,7 @@ struct host *host_free(struct host *host, bool stop_pager)
 	store_close(host->store);
 	fd_close(host->netns_fd);
 	pthread_mutex_destroy(&host->lock);
+	pthread_mutex_destroy(&host->quota_lock);
 	pthread_mutex_destroy(&host->pager_lock);
 	pthread_mutex_destroy(&host->watch_lock);
 	free(host->root);

@@ -3,7 +3,7 @@
 /*
  * private.h - the insides of this folder: struct host, struct sandbox, who may do what
  *
- * Lock order: sandbox.op, then sandbox.disk, then host.lock, then sandbox.info; host.pager_lock
+ * Lock order: sandbox.op, then sandbox.disk, then host.quota_lock, then host.lock, then sandbox.info; host.pager_lock
  * last of all.
  *
  *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
@@ -30,6 +30,7 @@
 #include "sandbox/build.h"
 #include "sandbox/host.h"
 #include "sandbox/pager-process.h"
+#include "sandbox/quota.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/snapshots.h"
@@ -53,6 +54,7 @@ struct sandbox {
 
 	struct record record; /* info to read; op and info to change */
 	bool gone;	      /* info */
+	bool charged;	      /* info; op to change; see quota.h */
 
 	int dirfd;  /* sandboxes/<id>; constant */
 	char *path; /* the same, absolute; constant */
@@ -125,6 +127,10 @@ struct host {
 	bool compacting;			      /* lock; a worker does */
 	struct busy_snapshot busy[HOST_MAX_BUSY];     /* lock; see snapshots_hold() */
 	struct refined refined[HOST_MAX_REFINED];     /* lock; working-set.c */
+
+	pthread_mutex_t quota_lock;
+	quota_lookup quota_lookup; /* quota_lock; NULL: nobody has limits */
+	void *quota_userdata;
 
 	pthread_mutex_t pager_lock;
 	struct pager_process pager_process; /* pager_lock */

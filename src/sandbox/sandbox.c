@@ -63,6 +63,8 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 	r = sandbox_insert(sb);
 	if (r == 0)
 		r = sandbox_clone_memory(sb, from, problem);
+	if (r == 0)
+		r = quota_take(sb, problem);
 	cloned = clock_now_ns() - t0;
 	if (r == 0)
 		r = sandbox_bring_up(sb, NULL, sb->manifest.memory_bytes, sb->manifest.cpus, memory,
@@ -105,6 +107,9 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	str_copy(like.mask_host, sizeof(like.mask_host), options->mask_host ?: "");
 	if (options->private_traffic)
 		traffic_token_new(like.traffic_token);
+	r = quota_check(host, like.owner, problem);
+	if (r < 0)
+		return r;
 	for (int i = 1;; i++) {
 		_cleanup_fd_ int from =
 			snapshot_open_dir(host, options->template_id, problem, snapshot_id);
@@ -245,6 +250,8 @@ static int wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	if (sb->record.state != SANDBOX_ASLEEP)
 		return sandbox_wrong_state(sb, "woken", problem);
 	r = check_memory(sb, problem);
+	if (r == 0)
+		r = quota_take(sb, problem);
 	if (r < 0)
 		return error_trace(r);
 	sandbox_settle(sb, SANDBOX_WAKING, false);

@@ -203,5 +203,61 @@ def test_owners():
     D.api("DELETE", f"/sandboxes/{other}")
 
 
+def at_once(jobs):
+    """run them together; their results in order"""
+    with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
+        return [f.result() for f in [pool.submit(*job) for job in jobs]]
+
+
+def test_limits():
+    body = {"templateID": "base", "timeout": 600}
+    two, _ = make_key("two", maxSandboxes=2)
+    answers = at_once([(call, two, "POST", "/v2/sandboxes", body)] * 20)
+    made = [value["sandboxID"] for status, value, _ in answers if status == 201]
+    refused = [(status, value, headers) for status, value, headers in answers if status != 201]
+    check(len(made) == 2 and ids(two) == set(made), f"{[a[0] for a in answers]}")
+    for status, value, headers in refused:
+        check(status == 429 and "2 sandboxes" in value["message"], f"{status} {value}")
+        check(int(headers["Retry-After"]) > 0, dict(headers))
+    expect(429, two, "POST", f"/sandboxes/{made[0]}/fork", {"count": 1})
+    # one that sleeps leaves its place to another, and has to wait for one itself
+    expect(204, two, "POST", f"/sandboxes/{made[0]}/pause", {})
+    forks = expect(201, two, "POST", f"/sandboxes/{made[0]}/fork", {"count": 3})
+    fork = [f["sandbox"]["sandboxID"] for f in forks if "sandbox" in f]
+    check(len(fork) == 1 and all(f["error"]["code"] == 429 for f in forks if "error" in f), forks)
+    expect(429, two, "POST", f"/sandboxes/{made[0]}/connect", {})
+    check(D.status(made[0]) == "asleep", D.status(made[0]))
+    expect(204, two, "DELETE", f"/sandboxes/{fork[0]}")
+    answers = at_once([(call, two, "POST", "/v2/sandboxes", body)] * 6
+                      + [(call, two, "POST", f"/sandboxes/{made[0]}/connect", {})])
+    check(sum(status == 201 for status, _, _ in answers) == 1, [a[0] for a in answers])
+    D.kill()
+    D.start()  # another dormd counts what it has adopted
+    expect(429, two, "POST", "/v2/sandboxes", body)
+    for sandbox in ids(two):
+        expect(204, two, "DELETE", f"/sandboxes/{sandbox}")
+    # memory: of 300 MiB, two guests of 128
+    small, _ = make_key("small", maxMemoryMB=300)
+    answers = at_once([(call, small, "POST", "/v2/sandboxes", body)] * 4)
+    check(sorted(a[0] for a in answers) == [201, 201, 429, 429], [a[0] for a in answers])
+    check(any("300.0 MiB" in a[1]["message"] for a in answers if a[0] == 429), answers)
+    for sandbox in ids(small):
+        expect(204, small, "DELETE", f"/sandboxes/{sandbox}")
+
+
+def test_rate():
+    five, _ = make_key("five", scope="read", rate=5)
+    start = time.monotonic()
+    answers = at_once([(call, five, "GET", "/v2/sandboxes")] * 40)
+    took = time.monotonic() - start
+    good = sum(status == 200 for status, _, _ in answers)
+    check(5 <= good <= 5 + 5 * took + 1, f"{good} of 40 in {took:.2f} s")
+    refused = [a for a in answers if a[0] != 200]
+    check(refused and all(s == 429 and h["Retry-After"] and "5 requests per second" in v["message"]
+                          for s, v, h in refused), refused[:3])
+    expect(200, STATIC, "GET", "/v2/sandboxes")  # others are not concerned
+    wait_until(lambda: call(five, "GET", "/v2/sandboxes")[0] == 200, 20, "it may ask again")
+
+
 if __name__ == "__main__":
     main(globals())
