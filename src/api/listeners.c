@@ -129,18 +129,16 @@ static int open_local(struct listeners *l, struct host *host, struct problem *pr
 {
 	const struct listeners_config *c = l->config;
 	unsigned mode = c->socket_mode ? c->socket_mode : c->socket_group ? 0660 : 0600;
-	struct server_config s = {.access = l->access, .local = true};
+	struct server_config s = {.access = l->access, .local = true, .group = (gid_t)-1};
 	int r = 0;
 
-	if (c->socket_group) {
-		s.has_group = true;
+	if (c->socket_group)
 		r = find_group(c->socket_group, problem, &s.group);
-	}
 	if (r < 0)
 		return r;
 	/* closed until the group is set */
 	r = s.listen_fd = fd_unix_listen(c->socket, SOCK_STREAM, 0600);
-	if (r >= 0 && s.has_group && chown(c->socket, (uid_t)-1, s.group) < 0)
+	if (r >= 0 && c->socket_group && chown(c->socket, (uid_t)-1, s.group) < 0)
 		r = -errno;
 	if (r >= 0 && mode != 0600 && chmod(c->socket, mode) < 0)
 		r = -errno;

@@ -14,7 +14,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
-#include "base/log.h"
 
 #define TICK_MS	  1000
 #define STACK	  (128u << 10)
@@ -135,37 +134,6 @@ static void set_keepalive(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
-static bool is_member(int fd, gid_t group)
-{
-	gid_t groups[256];
-	socklen_t len = sizeof(groups);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0)
-		return false;
-	for (size_t i = 0; i < len / sizeof(*groups); i++)
-		if (groups[i] == group)
-			return true;
-	return false;
-}
-
-/* Whatever the socket's permissions have become: may this user do everything here? */
-static bool is_welcome(struct peers *all, int fd)
-{
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-		return false;
-	if (peer.uid == 0 || peer.uid == geteuid() ||
-	    (all->has_group && (peer.gid == all->group || is_member(fd, all->group))))
-		return true;
-	if (clock_now_ns() - all->warned_ns > NSEC_PER_SEC) { /* not a line for every try */
-		all->warned_ns = clock_now_ns();
-		log_warn("refused uid=%u pid=%d at the unix socket", peer.uid, (int)peer.pid);
-	}
-	return false;
-}
-
 static void take_connection(struct peers *all)
 {
 	struct sockaddr_storage sa = {0};
@@ -181,12 +149,6 @@ static void take_connection(struct peers *all)
 			pthread_mutex_unlock(&all->lock);
 			clock_sleep_ms(PAUSE_MS); /* it stays ready: do not spin */
 		}
-		return;
-	}
-	if (all->local && !is_welcome(all, fd)) {
-		refuse(fd, 403,
-		       "{\"code\":403,\"message\":\"this user may not use dormd's socket\","
-		       "\"hint\":\"root may, and the group of dormd's option --socket-group\"}");
 		return;
 	}
 	if (!all->local)
@@ -311,8 +273,6 @@ int peers_new(const struct server_config *config, struct peers **ret)
 	}
 	all->listen_fd = config->listen_fd;
 	all->local = config->local;
-	all->has_group = config->has_group;
-	all->group = config->group;
 	all->tls = config->tls;
 	pthread_mutex_init(&all->lock, NULL);
 	pthread_condattr_init(&attr);

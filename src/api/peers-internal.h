@@ -45,8 +45,7 @@ struct peer {
 
 struct peers {
 	int listen_fd, wake_fd;
-	bool local, has_group, tls; /* constant */
-	gid_t group;
+	bool local, tls; /* constant */
 	struct MHD_Daemon *daemon;
 	pthread_t thread;
 	bool started;
@@ -57,7 +56,6 @@ struct peers {
 	uint64_t handed, taken; /* to and by libmicrohttpd, ever; it takes them in its own thread */
 	pthread_cond_t changed;
 	/* the thread's own */
-	uint64_t warned_ns;
 	struct pollfd polls[PEERS_MAX];
 	struct peer *polled[PEERS_MAX];
 	struct MHD_UpgradeResponseHandle *ended[PEERS_MAX];

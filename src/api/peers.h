@@ -28,9 +28,6 @@
  * PEERS_MAX_ADDRESS; beyond them its own silent ones give way.
  *
  * A TLS handshake is part of HEAD.
- *
- * At a unix socket those are let in whose process runs as root, as our own user, or in the group
- * that the configuration names.
  */
 #include <microhttpd.h>
 

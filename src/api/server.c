@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include "api/access.h"
+#include "api/local-peer.h"
 #include "api/peers.h"
 #include "api/proxy.h"
 #include "api/routes.h"
@@ -35,7 +36,8 @@
 struct server {
 	struct host *host;
 	struct access *access; /* NULL: there are no keys */
-	bool asks_for_key, tls;
+	bool asks_for_key, local, tls;
+	gid_t group;
 	struct MHD_Daemon *daemon;
 	struct peers *peers;
 };
@@ -96,16 +98,16 @@ static const char *header(struct exchange *x, const char *name)
 	return MHD_lookup_connection_value(x->q.connection, MHD_HEADER_KIND, name);
 }
 
-static void name_local_caller(struct request *q)
+/* Over the unix socket: whatever the request is for. */
+static int check_local(struct exchange *x, const struct server *s, struct problem *problem)
 {
 	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(q->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-	struct ucred peer = {0};
-	socklen_t len = sizeof(peer);
+		MHD_get_connection_info(x->q.connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 
-	q->caller = (struct caller){.scope = SCOPE_ADMIN};
-	if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0)
-		q->caller.uid = peer.uid;
+	if (!s->local)
+		return 0;
+	x->q.caller.scope = SCOPE_ADMIN;
+	return local_peer_check(info ? info->connect_fd : -1, s->group, problem, &x->q.caller.uid);
 }
 
 /*
@@ -117,11 +119,7 @@ static int admit(struct exchange *x, const struct server *s, const struct route 
 {
 	int r;
 
-	if (!s->asks_for_key) {
-		name_local_caller(&x->q);
-		return 0;
-	}
-	if (route && route->open)
+	if (!s->asks_for_key || (route && route->open))
 		return 0;
 	r = access_check(s->access, header(x, "X-API-KEY"), header(x, "Authorization"), problem,
 			 &x->q.caller);
@@ -220,6 +218,11 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 	x->q.host = s->host;
 	x->q.access = s->access;
 	x->q.connection = connection;
+	r = check_local(x, s, &p);
+	if (r < 0) {
+		fail_early(x, r, &p);
+		return;
+	}
 	r = target_find(header(x, "Host"), header(x, "E2b-Sandbox-Id"),
 			header(x, "E2b-Sandbox-Port"), &p, &target);
 	if (r == TARGET_CONTROL) {
@@ -455,7 +458,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
 static int start(struct server *s)
 {
 	const struct MHD_OptionItem tls[] = {
-		{MHD_OPTION_HTTPS_CERT_CALLBACK, (intptr_t)tls_retrieve, NULL},
+		{MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)tls_retrieve},
 		{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)TLS_PRIORITIES},
 		{MHD_OPTION_END, 0, NULL}};
 
@@ -487,6 +490,8 @@ int server_new(struct host *host, const struct server_config *config, struct pro
 	s->host = host;
 	s->access = config->access;
 	s->asks_for_key = config->asks_for_key;
+	s->local = config->local;
+	s->group = config->group;
 	s->tls = config->tls;
 	r = peers_new(config, &s->peers);
 	if (r == 0)

@@ -19,8 +19,7 @@ struct server_config {
 	struct access *access; /* borrowed; who has which key */
 	bool asks_for_key;     /* otherwise who can connect may do everything */
 	bool local;	       /* a unix socket: for root, our own user, and the group */
-	bool has_group;
-	gid_t group;
+	gid_t group; /* (gid_t)-1: none */
 	bool tls; /* with what tls_load() loaded */
 };
 

@@ -25,7 +25,7 @@ enum cli_exit {
 
 struct cli {
 	const char *argv0;
-	const char *socket; /* path of dormd's socket */
+	const char *socket; /* path of dormd's socket, or http://HOST:PORT, https://HOST:PORT */
 	bool json;	    /* print the API's JSON */
 	bool tty_out;	    /* standard output is a terminal */
 	bool tty_err;	    /* standard error is a terminal that can redraw a line */
@@ -56,4 +56,5 @@ extern const struct command cmd_snapshot_create, cmd_snapshot_ls, cmd_snapshot_r
 	cmd_snapshot_inspect, cmd_snapshot_verify, cmd_snapshot_tree, cmd_snapshot_compact,
 	cmd_snapshot_export, cmd_snapshot_import, cmd_snapshot_layers;
 extern const struct command cmd_store_df, cmd_store_check, cmd_store_repair, cmd_store_rewrap;
+extern const struct command cmd_key_create, cmd_key_ls, cmd_key_rotate, cmd_key_revoke;
 extern const struct command cmd_pager, cmd_pager_upgrade, cmd_doctor, cmd_version;

@@ -259,5 +259,255 @@ def test_rate():
     wait_until(lambda: call(five, "GET", "/v2/sandboxes")[0] == 200, 20, "it may ask again")
 
 
+def test_command_line():
+    made = D.dorm("key", "create", "ci", "--max-sandboxes", 3, "--max-memory", "2G", "--rate", "50/s",
+                  "--expires", "30d")
+    secret = made.stdout.strip()
+    check(re.fullmatch("e2b_[0-9a-f]{40}", secret), f"only the secret belongs there: {made.stdout}")
+    check("only time" in made.stderr, made.stderr)
+    listed = [k for k in D.json("key", "ls") if k["name"] == "ci"]
+    check(listed[0]["maxSandboxes"] == 3 and listed[0]["maxMemoryMB"] == 2048
+          and listed[0]["rate"] == 50, listed)
+    table = D.dorm("key", "ls").stdout
+    check(listed[0]["id"] in table and secret not in table, table)
+    second = D.dorm("key", "rotate", "--grace", "1h", listed[0]["id"])
+    check("valid until" in second.stderr, second.stderr)
+    for key in (secret, second.stdout.strip()):
+        expect(200, key, "GET", "/v2/sandboxes")
+    # dorm itself over TCP
+    remote = {k: v for k, v in D.env.items() if k != "DORM_SOCKET"}
+    remote |= {"DORM_HOST": f"http://127.0.0.1:{PORT}", "DORM_API_KEY": second.stdout.strip()}
+
+    def dorm(*args, **env):
+        return subprocess.run([program("dorm"), *args], env=remote | env, text=True, timeout=120,
+                              capture_output=True, check=False)
+    ran = dorm("run", "base")
+    check(ran.returncode == 0, ran.stderr)
+    sandbox = ran.stdout.strip()
+    ran = dorm("exec", "-u", "root", sandbox, "--", "sh", "-c", "echo here; env")
+    check(ran.returncode == 0 and "here" in ran.stdout and "e2b_" not in ran.stdout, ran)
+    check(sandbox in dorm("ps").stdout, "dorm ps does not show it")
+    check(dorm("rm", sandbox).returncode == 0, "dorm rm")
+    ran = dorm("key", "ls")
+    check(ran.returncode == 1 and "scope admin" in ran.stderr, ran.stderr)
+    ran = dorm("ps", DORM_API_KEY="")
+    check(ran.returncode == 1 and "X-API-KEY" in ran.stderr, ran.stderr)
+    D.dorm("key", "revoke", listed[0]["id"])
+    ran = dorm("ps")
+    check(ran.returncode == 1 and "revoked" in ran.stderr, ran.stderr)
+    check(D.dorm("key", "revoke", listed[0]["id"], check_status=False).returncode == 1, "twice")
+    for bad in (["--rate", "x"], ["--scope", "root"], ["--max-sandboxes", "0"]):
+        check(D.dorm("key", "create", "n", *bad, check_status=False).returncode, bad)
+
+
+@contextlib.contextmanager
+def daemon(*args, env=None, ready=True):
+    """a dormd without sandboxes, on a store of its own"""
+    d = Dormouse(*args, env=env)
+    try:
+        if ready:
+            d.start()
+        yield d
+    finally:
+        d.__exit__(None)
+
+
+def test_damaged_keys():
+    port = free_port()
+    with daemon("--listen", f"127.0.0.1:{port}") as d:
+        key = d.api("POST", "/keys", {"name": "a"})["key"]
+        expect(200, key, "GET", "/v2/sandboxes", port=port)
+        file = d.root / "keys.json"
+        good = file.read_text()
+        for text, mode in ((good[:100], 0o600), (good, 0o644), ("", 0o600)):
+            d.kill()
+            file.write_text(text)
+            file.chmod(mode)
+            d.start()
+            said = expect(503, key, "GET", "/v2/sandboxes", port=port)
+            check("keys.json" in said["message"], said)
+            expect(503, None, "GET", "/v2/sandboxes", port=port)
+            expect(200, None, "GET", "/healthz", port=port)
+            check(d.api("GET", "/v2/sandboxes") == [], "the unix socket works")
+            try:
+                d.api("POST", "/keys", {"name": "b"})
+                raise AssertionError("a key was made over a file that may be restored")
+            except ApiError as e:
+                check(e.status == 503, e)
+            check("cannot be used" in d.log.read_text(), "the log says nothing")
+            check(file.read_text() == text, "the damaged file was changed")
+        d.kill()
+        file.write_text(good)
+        file.chmod(0o600)
+        d.start()
+        expect(200, key, "GET", "/v2/sandboxes", port=port)
+
+
+def refuses(*args, env=None):
+    """dormd does not start with these; returns what it says"""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="dorm-e2e."))
+    try:
+        ran = subprocess.run([program("dormd"), "--root", directory / "store", "--run-dir",
+                              directory / "run", "--guest-cache", CACHE, *map(str, args)],
+                             env=dict(os.environ, **(env or {})), text=True, capture_output=True,
+                             timeout=60, check=False)
+        check(ran.returncode in (1, 2), f"{args}: status {ran.returncode}")
+        return ran.stderr
+    finally:
+        shutil.rmtree(directory)
+
+
+def certificate(directory, name="cert", days=30):
+    """a self-signed one for 127.0.0.1: (certificate, key)"""
+    cert, key = directory / f"{name}.pem", directory / f"{name}.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert, "-days",
+                    str(days), "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"],
+                   check=True, capture_output=True, timeout=60)
+    key.chmod(0o600)
+    return cert, key
+
+
+def test_refuses_public():
+    port, env = free_port(), {"K": STATIC}
+    for address in (f"0.0.0.0:{port}", f"[::]:{port}"):
+        said = refuses("--listen", address)
+        check("no API keys" in said and "dorm key create" in said, said)
+        said = refuses("--listen", address, "--api-key", "env:K", env=env)
+        check("in the clear" in said and "--tls-cert" in said, said)
+        check("no API keys" in refuses("--listen", address, "--allow-plain"), "keys are needed")
+    # one loopback address does not make the other public one better
+    said = refuses("--listen", f"127.0.0.1:{free_port()}", "--listen", f"0.0.0.0:{port}",
+                   "--api-key", "env:K", env=env)
+    check("in the clear" in said, said)
+    check("go together" in refuses("--tls-cert", "/x"), "a certificate without a key")
+    with tempfile.TemporaryDirectory() as directory:
+        directory = pathlib.Path(directory)
+        cert, key = certificate(directory)
+        _, other = certificate(directory, "other")
+        check("does not belong" in refuses("--tls-cert", cert, "--tls-key", other), "a wrong key")
+        check("certificate" in refuses("--tls-cert", key, "--tls-key", key), "no certificate")
+        key.chmod(0o644)
+        check("owner alone" in refuses("--tls-cert", cert, "--tls-key", key), "a key for everybody")
+    with daemon("--listen", f"0.0.0.0:{port}", "--allow-plain", "--api-key", "env:K", env=env) as d:
+        expect(401, None, "GET", "/v2/sandboxes", port=port)
+        expect(200, STATIC, "GET", "/v2/sandboxes", port=port)
+        check("without TLS" in d.log.read_text(), "it does not warn")
+
+
+def test_tls():
+    port, second = free_port(), free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        directory = pathlib.Path(directory)
+        cert, key = certificate(directory)
+        context = ssl.create_default_context(cafile=cert)
+        with daemon("--listen", f"0.0.0.0:{port}", "--listen", f"127.0.0.1:{second}", "--tls-cert",
+                    cert, "--tls-key", key, "--api-key", "env:K", env={"K": STATIC}) as d:
+            def serial():
+                with socket.create_connection(("127.0.0.1", port), 30) as s, \
+                        ssl._create_unverified_context().wrap_socket(s) as t:
+                    check(t.version() in ("TLSv1.2", "TLSv1.3"), t.version())
+                    return t.getpeercert(True)
+            for p in (port, second):
+                expect(401, None, "GET", "/v2/sandboxes", port=p, context=context)
+                expect(200, STATIC, "GET", "/v2/sandboxes", port=p, context=context)
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    status, _, _ = call(STATIC, "GET", "/v2/sandboxes", port=p, timeout_s=10)
+                    raise AssertionError(f"plain HTTP was answered: {status}")
+            # a body that is refused half-way is told why, through TLS too
+            c = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
+            c.putrequest("POST", "/snapshots/import")
+            c.putheader("X-API-KEY", STATIC)
+            c.putheader("Content-Length", str(1 << 30))
+            c.endheaders()
+            c.send(b"x" * 65536)
+            check(c.getresponse().status == 400, "an import of nonsense")
+            c.close()
+            env = dict(d.env, DORM_HOST=f"https://127.0.0.1:{port}", DORM_API_KEY=STATIC)
+            ran = subprocess.run([program("dorm"), "ps"], env=env, text=True, capture_output=True,
+                                 timeout=60, check=False)
+            check(ran.returncode == 1 and "not trusted" in ran.stderr, ran.stderr)
+            env["DORM_CA"] = str(cert)
+            ran = subprocess.run([program("dorm"), "ps"], env=env, text=True, capture_output=True,
+                                 timeout=60, check=False)
+            check(ran.returncode == 0, ran.stderr)
+            # another certificate; one that is no good leaves it
+            before = serial()
+            new, new_key = certificate(directory, "new")
+            new.rename(cert)
+            d.daemon.send_signal(1)
+            wait_until(lambda: "stays as it was" in d.log.read_text(), 30, "the key does not fit")
+            check(serial() == before, "half of a pair is in use")
+            new_key.rename(key)
+            d.daemon.send_signal(1)
+            wait_until(lambda: serial() != before, 30, "the new certificate is in use")
+            # TLS 1.1 is gone, and who says nothing cannot keep others out
+            old = ssl._create_unverified_context()
+            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+            old.set_ciphers("ALL:@SECLEVEL=0")
+            with socket.create_connection(("127.0.0.1", port), 30) as s:
+                try:
+                    old.wrap_socket(s)
+                    raise AssertionError("TLS 1.1 was spoken")
+                except OSError:
+                    pass
+            mute = [socket.create_connection(("127.0.0.1", port), 30) for _ in range(50)]
+            context = ssl.create_default_context(cafile=cert)
+            expect(200, STATIC, "GET", "/v2/sandboxes", port=port, context=context)
+            for s in mute:
+                s.close()
+
+
+def as_user(user, *command, env, groups="--clear-groups"):
+    return subprocess.run(["setpriv", "--reuid", str(user), "--regid", str(user), *groups.split(),
+                           *map(str, command)], env=env, text=True, capture_output=True, timeout=60,
+                          check=False)
+
+
+def test_unix_peers():
+    if os.geteuid() != 0:
+        skip("becoming another user needs root")
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="dorm-e2e."))
+    try:
+        directory.chmod(0o755)
+        dorm = directory / "dorm"
+        shutil.copy(program("dorm"), dorm)  # the build may lie where only root gets
+        dorm.chmod(0o755)
+        path = directory / "api.sock"
+        env = dict(os.environ, DORM_SOCKET=str(path))
+
+        def try_as(user, groups="--clear-groups"):
+            return as_user(user, dorm, "ps", env=env, groups=groups)
+
+        def serve(*args):
+            d = Dormouse("--socket", path, *args)
+            d.socket = path
+            return d
+        with serve() as d:
+            check(path.stat().st_mode & 0o777 == 0o600, oct(path.stat().st_mode))
+            ran = try_as(65534)
+            check(ran.returncode == 1 and "Permission denied" in ran.stderr, ran)
+            path.chmod(0o666)  # whatever the file says
+            ran = try_as(65534)
+            check(ran.returncode == 1 and "may not use dormd's socket" in ran.stderr, ran)
+            check("refused uid=65534" in d.log.read_text(), d.log.read_text())
+            check(try_as(0).returncode == 0, "root is let in")
+        with serve("--socket-group", "4711") as d:
+            stat = path.stat()
+            check(stat.st_gid == 4711 and stat.st_mode & 0o777 == 0o660, oct(stat.st_mode))
+            check(try_as(65534).returncode == 1, "nobody is not in the group")
+            ran = try_as(4712, "--groups 4711")
+            check(ran.returncode == 0, ran)
+            check(try_as(4711).returncode == 0, "his primary group")
+        with serve("--socket-group", "4711", "--socket-mode", "0666") as d:
+            check(path.stat().st_mode & 0o777 == 0o666, oct(path.stat().st_mode))
+            ran = try_as(65534)
+            check(ran.returncode == 1 and "may not use dormd's socket" in ran.stderr, ran)
+        check("there is no group" in refuses("--socket-group", "no-such-group-here"), "its name")
+        check("octal" in refuses("--socket-mode", "999"), "a mode")
+    finally:
+        shutil.rmtree(directory)
+
+
 if __name__ == "__main__":
     main(globals())
