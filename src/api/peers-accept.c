@@ -17,7 +17,6 @@
 
 #define TICK_MS	  1000
 #define STACK	  (128u << 10)
-#define DISPLACED 32 /* at once, so that not every connection waits for one to go */
 #define WAIT_MS	  200
 #define ENDED_MS  100
 #define PAUSE_MS  50 /* when there are no descriptors left */
@@ -32,8 +31,8 @@ static bool is_from(const struct peer *p, const struct peer_address *from)
 }
 
 /* The one that has been silent for longest has to go. @from: among those of one client; NULL: of
- * all. Lock held. */
-static void displace(struct peers *all, const struct peer_address *from)
+ * all. Lock held. Return: false when there is none */
+static bool displace(struct peers *all, const struct peer_address *from)
 {
 	struct peer *oldest = NULL;
 
@@ -42,9 +41,11 @@ static void displace(struct peers *all, const struct peer_address *from)
 		    (!oldest || atomic_load(&p->since_ns) <= atomic_load(&oldest->since_ns)))
 			oldest = p;
 	if (!oldest)
-		return;
+		return false;
 	(void)shutdown(oldest->fd, SHUT_RDWR); /* not connected any more: it goes anyway */
 	oldest->displaced = true;
+	all->n_displaced++;
+	return true;
 }
 
 /* Connections that are, or that libmicrohttpd is about to take. Lock held. */
@@ -59,26 +60,16 @@ static unsigned n_from(const struct peers *all, const struct peer_address *from)
 	unsigned n = 0;
 
 	for (const struct peer *p = all->first; p; p = p->next)
-		n += is_from(p, from);
+		n += !p->displaced && is_from(p, from);
 	return n;
 }
 
-/* Its own connections give way to a client that has too many of them. Return: false when there are
- * still too many after WAIT_MS */
-static bool make_room_for(struct peers *all, const struct peer_address *from,
-			  const struct timespec *until)
-{
-	if (n_from(all, from) < PEERS_MAX_ADDRESS)
-		return true;
-	for (int i = 0; i < DISPLACED; i++)
-		displace(all, from);
-	while (n_from(all, from) >= PEERS_MAX_ADDRESS)
-		if (pthread_cond_timedwait(&all->changed, &all->lock, until) != 0)
-			return n_from(all, from) < PEERS_MAX_ADDRESS;
-	return true;
-}
-
-/* @from: NULL: over the unix socket. Return: false when there are still too many after WAIT_MS */
+/*
+ * Those that were displaced end in threads of their own, which may take their time on a busy host.
+ * They do not count, up to a limit: or an attack that connects again and again would keep us
+ * waiting.
+ * @from: NULL: over the unix socket. Return: false when there are still too many after WAIT_MS
+ */
 static bool make_room(struct peers *all, const struct peer_address *from)
 {
 	uint64_t deadline_ns = deadline_after_ms(WAIT_MS);
@@ -86,11 +77,12 @@ static bool make_room(struct peers *all, const struct peer_address *from)
 				    .tv_nsec = (long)(deadline_ns % NSEC_PER_SEC)};
 
 	LOCK_SCOPE(&all->lock);
-	if (from && !make_room_for(all, from, &ts))
-		return false;
-	for (int i = 0; in_use(all) >= PEERS_MAX && i < DISPLACED; i++)
-		displace(all, NULL);
-	while (in_use(all) >= PEERS_MAX) {
+	while (from && n_from(all, from) >= PEERS_MAX_ADDRESS)
+		if (!displace(all, from))
+			return false;
+	while (in_use(all) - all->n_displaced >= PEERS_MAX || in_use(all) >= PEERS_MAX_LEAVING) {
+		if (in_use(all) < PEERS_MAX_LEAVING && displace(all, NULL))
+			continue;
 		if (pthread_cond_timedwait(&all->changed, &all->lock, &ts) == 0)
 			continue;
 		all->handed = all->taken; /* one that it could not take, it has closed */
@@ -145,7 +137,7 @@ static void take_connection(struct peers *all)
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
 			pthread_mutex_lock(&all->lock);
-			displace(all, NULL);
+			(void)displace(all, NULL);
 			pthread_mutex_unlock(&all->lock);
 			clock_sleep_ms(PAUSE_MS); /* it stays ready: do not spin */
 		}

@@ -52,7 +52,7 @@ struct peers {
 	atomic_bool stopping;
 	pthread_mutex_t lock;
 	struct peer *first;
-	unsigned n, claimed;
+	unsigned n, n_displaced, claimed;
 	uint64_t handed, taken; /* to and by libmicrohttpd, ever; it takes them in its own thread */
 	pthread_cond_t changed;
 	/* the thread's own */

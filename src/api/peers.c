@@ -158,6 +158,7 @@ static void peer_free(struct peer *p)
 	if (p->next)
 		p->next->prev = p->prev;
 	all->n--;
+	all->n_displaced -= p->displaced;
 	all->claimed -= p->claimed;
 	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->lock);

@@ -40,11 +40,12 @@
 #define PEERS_MAX_ADDRESS 1024u /* of one IPv4 address, of one IPv6 network /64 */
 /* More room than we ever use: libmicrohttpd 0.9.75 hangs when it has to refuse a connection that
  * was given to it. */
-#define PEERS_SPARE  2048u
+#define PEERS_SPARE	  2048u
+#define PEERS_MAX_LEAVING 3072u /* with those that gave way and have not gone yet */
 
-#define PEER_HEAD_MS 30000u
-#define PEER_BODY_MS 60000u
-#define PEER_SEND_MS 60000u
+#define PEER_HEAD_MS	  30000u
+#define PEER_BODY_MS	  60000u
+#define PEER_SEND_MS	  60000u
 
 struct peers;
 struct peer;

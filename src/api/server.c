@@ -423,7 +423,10 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 	if (!x->begun) {
 		peer_work(peer);
 		exchange_begin(x, cls, connection, method, url);
-		peer_body(peer);
+		if (x->has_early) /* whose body is dropped gives way, as who has said nothing */
+			peer_head(peer);
+		else
+			peer_body(peer);
 		return MHD_YES;
 	}
 	if (*upload_data_size) {

@@ -506,7 +506,7 @@ static int serve(const struct settings *s, int signals, struct problem *problem)
 		return r;
 	r = listeners_open(&s->listeners, host, problem, &l);
 	if (r < 0) {
-		host_free(host, false);
+		host_free(host, true); /* the pager is of no use to anybody, or has sandboxes */
 		return r;
 	}
 	log_info("listening on %s", s->listeners.socket);

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import warnings
 
 from harness import ApiError, CACHE, Dormouse, check, main, program, skip, wait_until
 
@@ -443,7 +444,9 @@ def test_tls():
             wait_until(lambda: serial() != before, 30, "the new certificate is in use")
             # TLS 1.1 is gone, and who says nothing cannot keep others out
             old = ssl._create_unverified_context()
-            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+            old = ssl._create_unverified_context()
+            with warnings.catch_warnings(action="ignore"):
+                old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
             old.set_ciphers("ALL:@SECLEVEL=0")
             with socket.create_connection(("127.0.0.1", port), 30) as s:
                 try:
@@ -507,6 +510,160 @@ def test_unix_peers():
         check("octal" in refuses("--socket-mode", "999"), "a mode")
     finally:
         shutil.rmtree(directory)
+
+
+def over_tls(port, context, text):
+    t = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 60),
+                            server_hostname="127.0.0.1")
+    t.sendall(text.encode())
+    return t
+
+
+def read_to(s, end):
+    got = b""
+    while end not in got:
+        part = s.recv(65536)
+        if not part:
+            break
+        got += part
+    return got
+
+
+def test_tls_into_sandbox():
+    """what goes around the HTTP server: commands, a raw connection with much data both ways"""
+    sandbox = D.create("base")
+    D.upload(sandbox, program("web"), "/tmp/web")
+    D.exec(sandbox, "sh", "-c", "setsid /tmp/web 8080 127.0.0.1 </dev/null >/dev/null 2>&1 &")
+    wait_until(lambda: any(p["port"] == 8080 for p in D.api("GET", f"/sandboxes/{sandbox}/ports")),
+               30, "the server in the guest listens")
+    args = D.args
+    with tempfile.TemporaryDirectory() as directory:
+        cert, key = certificate(pathlib.Path(directory))
+        context = ssl.create_default_context(cafile=cert)
+        D.kill()
+        D.args = [*args, "--tls-cert", cert, "--tls-key", key]
+        try:
+            D.start()
+            env = dict(D.env, DORM_HOST=f"https://127.0.0.1:{PORT}", DORM_API_KEY=STATIC,
+                       DORM_CA=str(cert))
+            data = os.urandom(3 << 20)
+            ran = subprocess.run([program("dorm"), "exec", "-i", sandbox, "--", "cat"], env=env,
+                                 input=data, capture_output=True, timeout=120, check=False)
+            check(ran.returncode == 0 and ran.stdout == data, f"{ran.returncode} {ran.stderr}")
+            ran = subprocess.run([program("dorm"), "cp", __file__, f"{sandbox}:/tmp/x"], env=env,
+                                 capture_output=True, text=True, timeout=120, check=False)
+            check(ran.returncode == 0, ran.stderr)
+            with over_tls(PORT, context,
+                          f"GET /sandboxes/{sandbox}/ports/8080 HTTP/1.1\r\nHost: x\r\nX-API-KEY: "
+                          f"{STATIC}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n") as t:
+                check(b" 101 " in read_to(t, b"\r\n\r\n"), "an upgrade")
+                t.sendall(b"GET /big/4 HTTP/1.0\r\n\r\n")
+                body = read_to(t, b"no such end").partition(b"\r\n\r\n")[2]
+                check(len(body) > 4 << 20, f"{len(body)} bytes of 4 MiB and its chunks")
+            with over_tls(PORT, context,
+                          f"GET /upgrade HTTP/1.1\r\nHost: 8080-{sandbox}.x\r\nConnection: Upgrade"
+                          "\r\nUpgrade: shout\r\n\r\n") as t:
+                check(read_to(t, b"READY\n"), "another upgrade")
+                t.sendall(b"hello\n")
+                check(b"HELLO" in read_to(t, b"HELLO\n"), "it shouts")
+                D.daemon.send_signal(15)  # with the tunnel open
+                check(D.daemon.wait(20) == 0, "dormd did not end in good order")
+        finally:
+            D.kill()
+            D.args = args
+            D.start()
+    D.api("DELETE", f"/sandboxes/{sandbox}")
+
+
+LORIS = """
+import random, resource, select, socket, sys, time
+port, trickling, idle = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+alive, poll = {}, select.poll()
+def connect(kind):
+    s = socket.socket()
+    s.setblocking(False)
+    s.connect_ex(("127.0.0.1", port))
+    alive[s.fileno()] = (s, kind)
+    poll.register(s, select.POLLIN | select.POLLHUP)
+for i in range(trickling + idle):
+    connect("trickle" if i < trickling else "idle")
+    if i % 50 == 49:
+        time.sleep(0.05)
+for s, kind in list(alive.values()):
+    try:
+        kind == "trickle" and s.send(b"GET /v2/sandboxes HTTP/1.1\\r\\nHost: x\\r\\n")
+    except OSError:
+        pass
+print("ready", flush=True)
+while True:
+    begin = time.monotonic()
+    for s, kind in list(alive.values()):
+        if kind == "trickle":
+            try:
+                s.send(random.choice([b"X-A: b\\r\\n", b"X", b"-Y: "]))
+            except OSError:
+                pass
+    for fd, _ in poll.poll(0):
+        s, kind = alive.pop(fd)
+        poll.unregister(fd)
+        s.close()
+        connect(kind)
+    time.sleep(max(0, 1 - (time.monotonic() - begin)))
+"""
+
+
+def count_of(pid):
+    """(resident KiB, descriptors, threads) of a process"""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return (int(re.search(r"VmRSS:\s+(\d+)", status)[1]), len(os.listdir(f"/proc/{pid}/fd")),
+            int(re.search(r"Threads:\s+(\d+)", status)[1]))
+
+
+def test_slow_loris():
+    """1,000 heads that trickle and 1,000 connections that say nothing, from the address of the
+    client whose requests go on meanwhile"""
+    key, _ = make_key("works")
+    sandbox = new_sandbox(key)
+    env = dict(D.env, DORM_HOST=f"http://127.0.0.1:{PORT}", DORM_API_KEY=key)
+
+    def execute():
+        ran = subprocess.run([program("dorm"), "exec", "-u", "root", sandbox, "--", "true"],
+                             env=env, capture_output=True, text=True, timeout=120, check=False)
+        check(ran.returncode == 0, f"exec: {ran.stderr}")
+    jobs = {"healthz": lambda: expect(200, None, "GET", "/healthz"),
+            "list": lambda: expect(200, key, "GET", "/v2/sandboxes"), "exec": execute}
+
+    def measure(n):
+        """median and worst of each, in ms; any failure is raised"""
+        took = {name: [] for name in jobs}
+        for _ in range(n):
+            for name, job in jobs.items():
+                begin = time.monotonic()
+                job()
+                took[name].append(1000 * (time.monotonic() - begin))
+        return {name: (sorted(t)[n // 2], max(t)) for name, t in took.items()}
+    measure(3)
+    before, at_rest = measure(20), count_of(D.daemon.pid)
+    loris = subprocess.Popen(["python3", "-c", LORIS, str(PORT), "1000", "1000"],
+                             stdout=subprocess.PIPE, text=True)
+    try:
+        check(loris.stdout.readline() == "ready\n", "the connections cannot be made")
+        during, attacked = measure(40), count_of(D.daemon.pid)
+        check(loris.poll() is None, "the attack ended too early")
+    finally:
+        loris.kill()
+        loris.wait(30)
+        loris.stdout.close()
+    for name in jobs:
+        print(f"# {name}: median {before[name][0]:.1f} -> {during[name][0]:.1f} ms, "
+              f"worst {before[name][1]:.1f} -> {during[name][1]:.1f} ms")
+        check(during[name][0] < 5 * before[name][0] + 100, f"{name}: {before} {during}")
+    print(f"# dormd: {at_rest} -> {attacked} KiB, descriptors, threads")
+    check(attacked[0] - at_rest[0] < 100 << 10, f"memory: {at_rest} {attacked}")
+    check(600 < attacked[1] - at_rest[1] < 1200, f"descriptors: {at_rest} {attacked}")
+    wait_until(lambda: count_of(D.daemon.pid)[1] <= at_rest[1] + 5, 60, "they are closed again")
+    expect(204, key, "DELETE", f"/sandboxes/{sandbox}")
 
 
 if __name__ == "__main__":
