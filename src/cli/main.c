@@ -102,7 +102,7 @@ static void print_help(void)
 		"else\n" DEFAULT_SOCKET ". With --host URL or $DORM_HOST over TCP, http:// or\n"
 		"https://, with the API key in $DORM_API_KEY; $DORM_CA names a file of "
 		"certificates\n"
-		"to trust besides the system's.\n\n"
+		"to trust instead of the system's.\n\n"
 		"Exit codes: 0 done; 1 failed; 2 the command line is wrong. exec and run give the\n"
 		"command's own, or 124 (its time limit passed), 125 (dorm or the sandbox failed),\n"
 		"126 (cannot be executed), 127 (no such program), 128 + n (ended by signal n).\n",
