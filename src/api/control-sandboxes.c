@@ -85,6 +85,8 @@ static json_t *describe_info(const struct sandbox_info *info)
 		      (json_int_t)(info->memory_bytes >> 20), "diskSizeMB",
 		      (json_int_t)(info->disk_bytes >> 20), "envdVersion", ENVD_VERSION, "failure",
 		      info->failure[0] ? info->failure : NULL, "metadata", info->metadata);
+	if (o && info->owner[0])
+		(void)json_object_set_new(o, "owner", json_string(info->owner));
 	if (o && info->stalled)
 		(void)json_object_set_new(o, "diskFull", json_true()); /* short of memory: unsaid */
 	return o;

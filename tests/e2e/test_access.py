@@ -156,11 +156,13 @@ def test_scopes():
 
 
 def test_owners():
-    a, _ = make_key("tenant-a")
+    a, a_id = make_key("tenant-a")
     b, _ = make_key("tenant-b")
     mine, other = new_sandbox(a), D.create("base")
     check(ids(a) == {mine} and ids(b) == set(), f"{ids(a)} {ids(b)}")
     check({mine, other} <= ids(STATIC), "the administrator sees all")
+    check(D.api("GET", f"/sandboxes/{mine}")["owner"] == a_id, "whose it is")
+    check("owner" not in D.api("GET", f"/sandboxes/{other}"), "the unix socket's")
     for target in (mine, other):
         for method, path, given in (("GET", "", None), ("DELETE", "", None), ("POST", "/pause", {}),
                                     ("POST", "/connect", {}), ("POST", "/fork", {}),
