@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "api/access.h"
 #include "api/fields.h"
 #include "api/http1.h"
 #include "api/network.h"
@@ -12,6 +13,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/snapshots.h"
 
 #define ENVD_VERSION	  "0.6.13"
 #define DEFAULT_TIMEOUT_S 300u
@@ -93,11 +95,13 @@ static json_t *describe_info(const struct sandbox_info *info)
 		      (json_int_t)(info->memory_bytes >> 20), "diskSizeMB",
 		      (json_int_t)(info->disk_bytes >> 20), "envdVersion", ENVD_VERSION, "failure",
 		      info->failure[0] ? info->failure : NULL, "metadata", info->metadata);
+	if (o && info->owner[0])
+		(void)json_object_set_new(o, "owner", json_string(info->owner));
 	if (o && info->operation)
 		(void)json_object_set_new(o, "operation",
 					  describe_operation(info)); /* short of memory: unsaid */
 	if (o && info->disk_only && info->state == SANDBOX_ASLEEP)
-		(void)json_object_set_new(o, "diskOnly", json_true()); /* short of memory: unsaid */
+		(void)json_object_set_new(o, "diskOnly", json_true()); /* the same */
 	if (o && info->stalled)
 		(void)json_object_set_new(o, "diskFull", json_true()); /* the same */
 	return o;
@@ -196,6 +200,7 @@ static int create(struct request *q, struct reply *y, bool secure)
 	struct sandbox_options o = {.template_id = "base",
 				    .timeout_s = DEFAULT_TIMEOUT_S,
 				    .secure = secure,
+				    .owner = q->caller.key_id,
 				    .abandoned = request_is_abandoned,
 				    .userdata = q};
 	struct sandbox_timings t = {0};
@@ -227,6 +232,9 @@ static int create(struct request *q, struct reply *y, bool secure)
 		r = network_from_body(q->json, host_offers_network(q->host), &y->problem, &network);
 	if (!json_is_null(network))
 		o.network = network;
+	if (r == 0)
+		r = access_snapshot(q->access, q->host, &q->caller, o.template_id, &y->problem,
+				    NULL);
 	if (r == 0)
 		r = sandbox_create(q->host, &o, &y->problem, id, token, &t);
 	json_decref(network);
@@ -262,6 +270,7 @@ struct listing {
 	bool started; /* past @after */
 	bool ascending;
 	uint64_t limit;
+	const struct caller *caller;
 	struct reply *reply;
 };
 
@@ -296,7 +305,7 @@ static void list_visit(void *userdata, const struct sandbox_info *info)
 		l->started = !strcmp(info->id, l->after);
 		return;
 	}
-	if (!state_wanted(l, public_state(info->state)) ||
+	if (!access_sees(l->caller, info->owner) || !state_wanted(l, public_state(info->state)) ||
 	    (l->template_id && strcmp(l->template_id, info->template_id)) ||
 	    !metadata_matches(l->metadata, info->metadata))
 		return;
@@ -317,6 +326,7 @@ int control_sandbox_list(struct request *q, struct reply *y)
 			    .template_id = request_query(q, "template"),
 			    .after = request_query(q, "nextToken"),
 			    .limit = DEFAULT_LIMIT,
+			    .caller = &q->caller,
 			    .reply = y};
 	const char *metadata = request_query(q, "metadata");
 	int r;
@@ -339,13 +349,14 @@ int control_sandbox_list(struct request *q, struct reply *y)
  */
 
 /* What only a look at one tells, its access token above all. */
-static json_t *describe_details(const struct sandbox_info *info)
+static json_t *describe_details(const struct caller *caller, const struct sandbox_info *info)
 {
+	/* with it one could do more than look */
+	const char *token = caller->scope > SCOPE_READ ? or_null(info->token) : NULL;
 	json_t *o = describe_info(info);
 	json_t *more = json_pack("{s:{s:s, s:b}, s:n, s:s*}", "lifecycle", "onTimeout",
 				 info->auto_pause ? "pause" : "kill", "autoResume",
-				 (int)info->auto_resume, "domain",
-				 "envdAccessToken", or_null(info->token));
+				 (int)info->auto_resume, "domain", "envdAccessToken", token);
 
 	if (o && (!more || json_object_update(o, more) < 0)) {
 		json_decref(o);
@@ -373,7 +384,7 @@ int control_sandbox_get(struct request *q, struct reply *y)
 
 	if (r < 0)
 		return r;
-	o = describe_details(&info);
+	o = describe_details(&q->caller, &info);
 	if (o)
 		network_describe(o, info.network);
 	o = with_memory(q, info.id, o);
@@ -497,7 +508,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	}
 	forks = calloc(count, sizeof(*forks));
 	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &memory, network,
-				 &y->problem, forks)
+				 q->caller.key_id, &y->problem, forks)
 		  : -ENOMEM;
 	json_decref(network);
 	all = r == 0 ? json_array() : NULL;
@@ -515,8 +526,15 @@ int control_sandbox_snapshot(struct request *q, struct reply *y)
 	int r;
 
 	r = fields_text(q->json, "name", 63, &y->problem, &name);
+	if (r == 0 && name)
+		r = access_name(q->access, q->host, &q->caller, name, &y->problem);
 	if (r == 0)
 		r = sandbox_snapshot(q->host, q->args[0], name, &y->problem, id, &t);
+	if (r == 0 && q->caller.scope == SCOPE_USE) {
+		r = owners_set(access_owners(q->access), id, q->caller.key_id, &y->problem);
+		if (r < 0) /* nobody's would be everybody's */
+			(void)snapshots_delete(q->host, id, NULL);
+	}
 	if (r < 0)
 		return r;
 	return reply_json(y, 201,

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/access.h"
 #include "api/fields.h"
 #include "api/job.h"
 #include "base/clock.h"
 #include "sandbox/snapshots.h"
 
 struct listing {
+	struct request *q;
 	json_t *items;
 	const char *sandbox_id;
 	const char *name;
@@ -34,7 +36,8 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	json_t *o;
 
 	if ((l->sandbox_id && strcmp(l->sandbox_id, e->source_id) != 0) ||
-	    (l->name && !has_name(e, l->name)))
+	    (l->name && !has_name(e, l->name)) ||
+	    access_snapshot(l->q->access, l->q->host, &l->q->caller, e->id, NULL, NULL) < 0)
 		return;
 	clock_rfc3339(e->created_ns, created);
 	o = json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:b, s:i}", "snapshotID",
@@ -53,7 +56,8 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 
 int control_snapshot_list(struct request *q, struct reply *y)
 {
-	struct listing l = {.items = json_array(),
+	struct listing l = {.q = q,
+			    .items = json_array(),
 			    .sandbox_id = request_query(q, "sandboxID"),
 			    .name = request_query(q, "name")};
 	int r = l.items ? snapshots_each(q->host, list_visit, &l) : -ENOMEM;
@@ -68,7 +72,10 @@ int control_snapshot_list(struct request *q, struct reply *y)
 int control_snapshot_get(struct request *q, struct reply *y)
 {
 	json_t *o = NULL;
-	int r = snapshots_inspect(q->host, q->args[0], &y->problem, &o);
+	int r = access_snapshot(q->access, q->host, &q->caller, q->args[0], &y->problem, NULL);
+
+	if (r == 0)
+		r = snapshots_inspect(q->host, q->args[0], &y->problem, &o);
 
 	return r < 0 ? r : reply_json(y, 200, o);
 }

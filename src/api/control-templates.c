@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "api/access.h"
 #include "api/fields.h"
 #include "api/job.h"
 #include "api/unsupported.h"
@@ -16,6 +17,7 @@
 #define MAX_REFERENCE	  4096u
 
 struct listing {
+	struct request *q;
 	struct host *host;
 	json_t *items;
 };
@@ -26,7 +28,8 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	char created[32], kernel[64];
 	uint64_t set_bytes;
 
-	if (!e->names || e->damage)
+	if (!e->names || e->damage ||
+	    access_snapshot(l->q->access, l->host, &l->q->caller, e->id, NULL, NULL) < 0)
 		return;
 	set_bytes = snapshots_working_set_pages(l->host, e->id) * DORM_PAGE_SIZE;
 	clock_rfc3339(e->created_ns, created);
@@ -46,7 +49,7 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 
 int control_template_list(struct request *q, struct reply *y)
 {
-	struct listing l = {.host = q->host, .items = json_array()};
+	struct listing l = {.q = q, .host = q->host, .items = json_array()};
 	int r = l.items ? snapshots_each(q->host, list_visit, &l) : -ENOMEM;
 
 	if (r < 0) {
@@ -195,5 +198,5 @@ int control_template_warm(struct request *q, struct reply *y)
 int control_template_delete(struct request *q, struct reply *y)
 {
 	y->status = 204;
-	return snapshots_delete(q->host, q->args[0], &y->problem);
+	return access_delete_snapshot(q->access, q->host, &q->caller, q->args[0], &y->problem);
 }

@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,7 +17,6 @@
 
 #define TICK_MS	  1000
 #define STACK	  (128u << 10)
-#define DISPLACED 32 /* at once, so that not every connection waits for one to go */
 #define WAIT_MS	  200
 #define ENDED_MS  100
 #define PAUSE_MS  50 /* when there are no descriptors left */
@@ -25,19 +25,27 @@
 /* --- accepting ----------------------------------------------------------------------------------
  */
 
-/* The one that has been silent for longest has to go. Lock held. */
-static void displace(struct peers *all)
+static bool is_from(const struct peer *p, const struct peer_address *from)
+{
+	return !from || !memcmp(&p->address, from, sizeof(*from));
+}
+
+/* The one that has been silent for longest has to go. @from: among those of one client; NULL: of
+ * all. Lock held. Return: false when there is none */
+static bool displace(struct peers *all, const struct peer_address *from)
 {
 	struct peer *oldest = NULL;
 
 	for (struct peer *p = all->first; p; p = p->next)
-		if (atomic_load(&p->phase) == HEAD && !p->displaced &&
+		if (atomic_load(&p->phase) == HEAD && !p->displaced && is_from(p, from) &&
 		    (!oldest || atomic_load(&p->since_ns) <= atomic_load(&oldest->since_ns)))
 			oldest = p;
 	if (!oldest)
-		return;
+		return false;
 	(void)shutdown(oldest->fd, SHUT_RDWR); /* not connected any more: it goes anyway */
 	oldest->displaced = true;
+	all->n_displaced++;
+	return true;
 }
 
 /* Connections that are, or that libmicrohttpd is about to take. Lock held. */
@@ -46,17 +54,35 @@ static unsigned in_use(const struct peers *all)
 	return all->n + (unsigned)(all->handed - all->taken);
 }
 
-/* Return: false when there are still too many after WAIT_MS */
-static bool make_room(struct peers *all)
+/* Lock held. Those that are on their way to libmicrohttpd are not seen: a few more may come in. */
+static unsigned n_from(const struct peers *all, const struct peer_address *from)
+{
+	unsigned n = 0;
+
+	for (const struct peer *p = all->first; p; p = p->next)
+		n += !p->displaced && is_from(p, from);
+	return n;
+}
+
+/*
+ * Those that were displaced end in threads of their own, which may take their time on a busy host.
+ * They do not count, up to a limit: or an attack that connects again and again would keep us
+ * waiting.
+ * @from: NULL: over the unix socket. Return: false when there are still too many after WAIT_MS
+ */
+static bool make_room(struct peers *all, const struct peer_address *from)
 {
 	uint64_t deadline_ns = deadline_after_ms(WAIT_MS);
 	const struct timespec ts = {.tv_sec = (time_t)(deadline_ns / NSEC_PER_SEC),
 				    .tv_nsec = (long)(deadline_ns % NSEC_PER_SEC)};
 
 	LOCK_SCOPE(&all->lock);
-	for (int i = 0; in_use(all) >= PEERS_MAX && i < DISPLACED; i++)
-		displace(all);
-	while (in_use(all) >= PEERS_MAX) {
+	while (from && n_from(all, from) >= PEERS_MAX_ADDRESS)
+		if (!displace(all, from))
+			return false;
+	while (in_use(all) - all->n_displaced >= PEERS_MAX || in_use(all) >= PEERS_MAX_LEAVING) {
+		if (in_use(all) < PEERS_MAX_LEAVING && displace(all, NULL))
+			continue;
 		if (pthread_cond_timedwait(&all->changed, &all->lock, &ts) == 0)
 			continue;
 		all->handed = all->taken; /* one that it could not take, it has closed */
@@ -66,14 +92,14 @@ static bool make_room(struct peers *all)
 	return true;
 }
 
-static void refuse(int fd)
+static void refuse(int fd, unsigned status, const char *body)
 {
-	static const char body[] = "{\"code\":429,\"message\":\"too many connections are open\"}";
-	char text[256], drain[4096];
-	int n = snprintf(text, sizeof(text),
-			 "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n"
-			 "Retry-After: 1\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
-			 sizeof(body) - 1, body);
+	char text[512], drain[4096];
+	int n = snprintf(text, sizeof(text), /* fits: @body is ours */
+			 "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\n"
+			 "%sContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+			 status, MHD_get_reason_phrase_for(status),
+			 status == 429 ? "Retry-After: 1\r\n" : "", strlen(body), body);
 
 	(void)send(fd, text, (size_t)n,
 		   MSG_NOSIGNAL | MSG_DONTWAIT); /* it fits, or nobody is there */
@@ -104,25 +130,29 @@ static void take_connection(struct peers *all)
 {
 	struct sockaddr_storage sa = {0};
 	socklen_t len = sizeof(sa);
+	struct peer_address from;
 	int fd =
 		accept4(all->listen_fd, (struct sockaddr *)&sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
 			pthread_mutex_lock(&all->lock);
-			displace(all);
+			(void)displace(all, NULL);
 			pthread_mutex_unlock(&all->lock);
 			clock_sleep_ms(PAUSE_MS); /* it stays ready: do not spin */
 		}
 		return;
 	}
-	if (sa.ss_family != AF_UNIX)
+	if (!all->local)
 		set_keepalive(fd);
-	if (make_room(all))
+	from = peer_address((struct sockaddr *)&sa);
+	if (make_room(all, all->local ? NULL : &from))
 		(void)MHD_add_connection(all->daemon, fd, (struct sockaddr *)&sa,
 					 len); /* closes it if it cannot */
+	else if (all->tls)
+		fd_close(fd); /* it would take an answer for noise */
 	else
-		refuse(fd);
+		refuse(fd, 429, "{\"code\":429,\"message\":\"too many connections are open\"}");
 }
 
 /* --- looking ------------------------------------------------------------------------------------
@@ -224,23 +254,25 @@ static void wake(struct peers *all)
 	(void)!write(all->wake_fd, &one, sizeof(one)); /* full means awake already */
 }
 
-int peers_new(int listen_fd, struct peers **ret)
+int peers_new(const struct server_config *config, struct peers **ret)
 {
 	struct peers *all = calloc(1, sizeof(*all));
 	pthread_condattr_t attr;
 
 	if (!all) {
-		fd_close(listen_fd);
+		fd_close(config->listen_fd);
 		return error_trace(-ENOMEM);
 	}
-	all->listen_fd = listen_fd;
+	all->listen_fd = config->listen_fd;
+	all->local = config->local;
+	all->tls = config->tls;
 	pthread_mutex_init(&all->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&all->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	all->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (all->wake_fd < 0 || fd_set_nonblock(listen_fd, 1) < 0) {
+	if (all->wake_fd < 0 || fd_set_nonblock(all->listen_fd, 1) < 0) {
 		int r = -errno;
 
 		peers_free(all);

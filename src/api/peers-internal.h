@@ -13,15 +13,25 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "api/peers.h"
 
 enum phase { HEAD, BODY, WORK, GUEST, SEND, TUNNEL };
 
+/* What counts as one client; all zero over the unix socket. */
+struct peer_address {
+	uint8_t bytes[16];
+};
+
+/** peer_address() - of a socket's other end */
+struct peer_address peer_address(const struct sockaddr *sa);
+
 struct peer {
 	struct peers *all;
 	struct peer *next, **prev;
 	int fd;
+	struct peer_address address; /* constant */
 	_Atomic int phase;
 	_Atomic uint64_t since_ns;    /* of the phase */
 	_Atomic uint64_t deadline_ns; /* DEADLINE_NEVER in some phases */
@@ -35,13 +45,14 @@ struct peer {
 
 struct peers {
 	int listen_fd, wake_fd;
+	bool local, tls; /* constant */
 	struct MHD_Daemon *daemon;
 	pthread_t thread;
 	bool started;
 	atomic_bool stopping;
 	pthread_mutex_t lock;
 	struct peer *first;
-	unsigned n, claimed;
+	unsigned n, n_displaced, claimed;
 	uint64_t handed, taken; /* to and by libmicrohttpd, ever; it takes them in its own thread */
 	pthread_cond_t changed;
 	/* the thread's own */

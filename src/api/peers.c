@@ -2,7 +2,9 @@
 #include "api/peers.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "api/peers-internal.h"
@@ -108,7 +110,22 @@ void peer_upgrade_ended(struct peer *p, struct MHD_UpgradeResponseHandle *urh)
 /* --- connections come and go --------------------------------------------------------------------
  */
 
-static struct peer *peer_new(struct peers *all, int fd)
+struct peer_address peer_address(const struct sockaddr *sa)
+{
+	const struct in6_addr *v6 = &((const struct sockaddr_in6 *)sa)->sin6_addr;
+	struct peer_address a = {0};
+
+	if (sa->sa_family == AF_INET) {
+		a.bytes[10] = a.bytes[11] = 0xff; /* as IPv6 writes it */
+		memcpy(a.bytes + 12, &((const struct sockaddr_in *)sa)->sin_addr, 4);
+	} else if (sa->sa_family == AF_INET6) {
+		/* whoever has one address of a network /64 has all of it */
+		memcpy(a.bytes, v6, IN6_IS_ADDR_V4MAPPED(v6) ? 16 : 8);
+	}
+	return a;
+}
+
+static struct peer *peer_new(struct peers *all, int fd, const struct sockaddr *sa)
 {
 	struct peer *p = calloc(1, sizeof(*p));
 
@@ -116,6 +133,8 @@ static struct peer *peer_new(struct peers *all, int fd)
 		return NULL;
 	p->all = all;
 	p->fd = fd;
+	if (sa)
+		p->address = peer_address(sa);
 	pthread_mutex_init(&p->lock, NULL);
 	peer_head(p);
 	LOCK_SCOPE(&all->lock);
@@ -139,6 +158,7 @@ static void peer_free(struct peer *p)
 	if (p->next)
 		p->next->prev = p->prev;
 	all->n--;
+	all->n_displaced -= p->displaced;
 	all->claimed -= p->claimed;
 	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->lock);
@@ -153,7 +173,10 @@ void peers_on_connection(void *cls, struct MHD_Connection *connection, void **so
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 
 	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-		*socket_context = peer_new(cls, info->connect_fd);
+		const union MHD_ConnectionInfo *from =
+			MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+
+		*socket_context = peer_new(cls, info->connect_fd, from ? from->client_addr : NULL);
 		if (!*socket_context)
 			(void)shutdown(info->connect_fd, SHUT_RDWR); /* no memory: not served */
 	} else if (*socket_context) {

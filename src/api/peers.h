@@ -24,28 +24,35 @@
  * When there are PEERS_MAX, those that have been longest in HEAD give way to the next (an idle
  * client connects again; an attack with connections that say nothing displaces itself). When none
  * is, the next one is told 429 and closed. Requests to sandboxes may take PEERS_MAX_PROXIED of
- * them, so that the control API can always be reached.
+ * them, so that the control API can always be reached. One address over TCP may have
+ * PEERS_MAX_ADDRESS; beyond them its own silent ones give way.
+ *
+ * A TLS handshake is part of HEAD.
  */
 #include <microhttpd.h>
 
+#include "api/server.h"
 #include "base/mem.h"
 #include "channel/client.h"
 
 #define PEERS_MAX	  2048u
 #define PEERS_MAX_PROXIED 1536u
+#define PEERS_MAX_ADDRESS 1024u /* of one IPv4 address, of one IPv6 network /64 */
 /* More room than we ever use: libmicrohttpd 0.9.75 hangs when it has to refuse a connection that
  * was given to it. */
-#define PEERS_SPARE  2048u
+#define PEERS_SPARE	  2048u
+#define PEERS_MAX_LEAVING 3072u /* with those that gave way and have not gone yet */
 
-#define PEER_HEAD_MS 30000u
-#define PEER_BODY_MS 60000u
-#define PEER_SEND_MS 60000u
+#define PEER_HEAD_MS	  30000u
+#define PEER_BODY_MS	  60000u
+#define PEER_SEND_MS	  60000u
 
 struct peers;
 struct peer;
 
-/** peers_new() - accept on @listen_fd (consumed in every case) once peers_start() is called */
-int peers_new(int listen_fd, struct peers **ret);
+/** peers_new() - accept on @config's socket (consumed in every case) once peers_start() is called
+ */
+int peers_new(const struct server_config *config, struct peers **ret);
 
 /** peers_start() - hand connections to @daemon, which does not listen and notifies with
  *  peers_on_connection(). Return: 0; negative errno */

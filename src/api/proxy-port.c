@@ -212,10 +212,19 @@ static void run_tunnel(void *cls, struct MHD_Connection *connection, void *req_c
 		       const char *extra, size_t extra_len, MHD_socket fd,
 		       struct MHD_UpgradeResponseHandle *urh)
 {
+	const union MHD_ConnectionInfo *tls =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+	const union MHD_ConnectionInfo *socket =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	gnutls_session_t session = tls ? tls->tls_session : NULL;
 	struct proxy *p = cls;
 
+	/* With TLS @fd is one end of a socket pair that libmicrohttpd 0.9.75 would empty 8 bytes at
+	 * a time, having no memory left for more: around it, to the client itself. */
+	if (session)
+		fd = socket->connect_fd;
 	peer_tunnel(p->peer);
-	(void)tunnel_run(fd, p->stream, extra, extra_len, p->in + p->in_at,
+	(void)tunnel_run(fd, session, p->stream, extra, extra_len, p->in + p->in_at,
 			 p->in_len - p->in_at); /* whoever is at either end has seen it */
 	proxy_release(p);
 	peer_upgrade_ended(p->peer, urh);

@@ -27,6 +27,7 @@ enum scope {
 
 /* Who asks. */
 struct caller {
+	uint32_t uid;			     /* of who came over the unix socket */
 	char key_id[REQUEST_KEY_ID_MAX + 1]; /* "": over the unix socket, which may do everything */
 	enum scope scope;
 };
@@ -35,6 +36,7 @@ struct request {
 	struct host *host;
 	struct MHD_Connection *connection;
 	struct caller caller;
+	struct access *access;		  /* NULL: nobody is asked who he is; no keys can be made */
 	char id[17];			  /* in X-Request-Id, in the log and in events */
 	char args[REQUEST_MAX_ARGS][128]; /* what {} in the route stood for */
 	struct buf body;

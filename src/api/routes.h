@@ -9,6 +9,9 @@ struct route {
 	request_handler handler;
 	upload_handler upload; /* instead: its body is not JSON, and of any size */
 	bool raw;	       /* with "Upgrade: tcp" a connection to port {2} of sandbox {1} */
+	enum scope scope;      /* what a key needs for it; SCOPE_NONE: forgotten, so SCOPE_ADMIN */
+	bool of_all; /* tells of everybody's sandboxes: not for keys that see only their own */
+	bool open;   /* for everybody, without a key */
 };
 
 /**
@@ -17,6 +20,15 @@ struct route {
  */
 const struct route *routes_find(const char *method, const char *path, struct request *q,
 				struct problem *problem);
+
+/** routes_table() - all of them, for tests */
+const struct route *routes_table(size_t *ret_n);
+
+/* control-keys.c */
+int control_key_list(struct request *q, struct reply *y);
+int control_key_create(struct request *q, struct reply *y);
+int control_key_rotate(struct request *q, struct reply *y);
+int control_key_revoke(struct request *q, struct reply *y);
 
 /* control-sandboxes.c */
 int control_sandbox_create(struct request *q, struct reply *y);

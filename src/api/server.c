@@ -16,10 +16,13 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "api/access.h"
+#include "api/local-peer.h"
 #include "api/peers.h"
 #include "api/proxy.h"
 #include "api/routes.h"
 #include "api/signed-url.h"
+#include "api/tls.h"
 #include "base/error.h"
 #include "base/clock.h"
 #include "base/fd.h"
@@ -32,7 +35,9 @@
 
 struct server {
 	struct host *host;
-	const struct access *access; /* NULL: no key is asked for */
+	struct access *access; /* NULL: there are no keys */
+	bool asks_for_key, local, tls;
+	gid_t group;
 	struct MHD_Daemon *daemon;
 	struct peers *peers;
 };
@@ -88,17 +93,42 @@ static int find_signed(struct host *host, struct MHD_Connection *connection, con
 	return r < 0 ? r : 1;
 }
 
-/* Whether the daemon lives is everybody's business. */
-static bool is_allowed(const struct server *s, struct MHD_Connection *connection, const char *url)
-{
-	return !s->access || !strcmp(url, "/health") || !strcmp(url, "/healthz") ||
-	       access_allows(s->access,
-			     MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-API-KEY"));
-}
-
 static const char *header(struct exchange *x, const char *name)
 {
 	return MHD_lookup_connection_value(x->q.connection, MHD_HEADER_KIND, name);
+}
+
+/* Over the unix socket: whatever the request is for. */
+static int check_local(struct exchange *x, const struct server *s, struct problem *problem)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(x->q.connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+	if (!s->local)
+		return 0;
+	x->q.caller.scope = SCOPE_ADMIN;
+	return local_peer_check(info ? info->connect_fd : -1, s->group, problem, &x->q.caller.uid);
+}
+
+/*
+ * Who asks, may he, and is it his? @route: NULL: there is no such thing, which only those are told
+ * who have a key.
+ */
+static int admit(struct exchange *x, const struct server *s, const struct route *route,
+		 struct problem *problem)
+{
+	int r;
+
+	if (!s->asks_for_key || (route && route->open))
+		return 0;
+	r = access_check(s->access, header(x, "X-API-KEY"), header(x, "Authorization"), problem,
+			 &x->q.caller);
+	if (r < 0 || !route)
+		return r;
+	r = access_permits(&x->q.caller, route, problem);
+	if (r == 0 && strstr(route->path, "/sandboxes/{}"))
+		r = access_sandbox(s->host, &x->q.caller, x->q.args[0], problem);
+	return r;
 }
 
 /* An error tells whose it is. */
@@ -152,17 +182,17 @@ static void begin_control(struct exchange *x, const struct server *s, const char
 			  const char *url)
 {
 	const struct route *route;
-	struct problem p = PROBLEM_INIT;
+	struct problem p = PROBLEM_INIT, nowhere = PROBLEM_INIT;
 	int r;
 
-	if (!is_allowed(s, x->q.connection, url)) {
-		problem_set(&p, 401, "the header X-API-KEY is missing or wrong");
-		fail_early(x, -EACCES, &p);
-		return;
+	route = routes_find(method, url, &x->q, &nowhere);
+	r = admit(x, s, route, &p);
+	if (r == 0 && !route) {
+		p = nowhere;
+		r = -ENOENT;
 	}
-	route = routes_find(method, url, &x->q, &p);
-	if (!route) {
-		fail_early(x, -ENOENT, &p);
+	if (r < 0) {
+		fail_early(x, r, &p);
 		return;
 	}
 	if (begin_raw(x, route, method))
@@ -186,7 +216,13 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 
 	x->begun = true;
 	x->q.host = s->host;
+	x->q.access = s->access;
 	x->q.connection = connection;
+	r = check_local(x, s, &p);
+	if (r < 0) {
+		fail_early(x, r, &p);
+		return;
+	}
 	r = target_find(header(x, "Host"), header(x, "E2b-Sandbox-Id"),
 			header(x, "E2b-Sandbox-Port"), &p, &target);
 	if (r == TARGET_CONTROL) {
@@ -226,6 +262,18 @@ static void take_body(struct exchange *x, const char *data, size_t len)
 	}
 }
 
+static void send_now(struct MHD_Connection *connection, int fd, const struct buf *text)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+	uint64_t deadline_ns = deadline_after_ms(ANSWER_MS);
+
+	if (info && info->tls_session)
+		(void)tls_write(info->tls_session, fd, text->data, text->len, deadline_ns);
+	else
+		(void)fd_write_deadline(fd, text->data, text->len, deadline_ns);
+}
+
 /*
  * What is wrong with an upload of gigabytes is said at once. MHD answers only at the beginning of a
  * request or at its end, so this goes around it: the reply is written to the socket, and from then
@@ -247,8 +295,7 @@ static void answer_now(struct exchange *x, struct MHD_Connection *connection)
 		       strlen(body), body) < 0)
 		return;
 	/* a client that does not read sees the connection close */
-	(void)fd_write_deadline(info->connect_fd, text.data, text.len,
-				deadline_after_ms(ANSWER_MS));
+	send_now(connection, info->connect_fd, &text);
 	(void)shutdown(info->connect_fd, SHUT_WR);
 }
 
@@ -376,7 +423,10 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 	if (!x->begun) {
 		peer_work(peer);
 		exchange_begin(x, cls, connection, method, url);
-		peer_body(peer);
+		if (x->has_early) /* whose body is dropped gives way, as who has said nothing */
+			peer_head(peer);
+		else
+			peer_body(peer);
 		return MHD_YES;
 	}
 	if (*upload_data_size) {
@@ -410,33 +460,43 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
 /* Connections are accepted by peers.c, and time limits are its business, too. */
 static int start(struct server *s)
 {
+	const struct MHD_OptionItem tls[] = {
+		{MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)tls_retrieve},
+		{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)TLS_PRIORITIES},
+		{MHD_OPTION_END, 0, NULL}};
+
 	s->daemon = MHD_start_daemon(
 		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
-			MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_UPGRADE,
+			MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_UPGRADE |
+			(s->tls ? (unsigned)MHD_USE_TLS : 0),
 		0, NULL, NULL, on_request, s, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s,
 		MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION,
 		peers_on_connection, s->peers, MHD_OPTION_CONNECTION_LIMIT,
 		(unsigned)(PEERS_MAX + PEERS_SPARE), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
 		(size_t)MEMORY_LIMIT, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
-		MHD_OPTION_END);
+		s->tls ? MHD_OPTION_ARRAY : MHD_OPTION_END, tls, MHD_OPTION_END);
 	if (!s->daemon)
 		return errno ? -errno : -EIO;
 	return peers_start(s->peers, s->daemon);
 }
 
-int server_new(struct host *host, int listen_fd, const struct access *access,
-	       struct problem *problem, struct server **ret)
+int server_new(struct host *host, const struct server_config *config, struct problem *problem,
+	       struct server **ret)
 {
 	struct server *s = calloc(1, sizeof(*s));
 	int r;
 
 	if (!s) {
-		fd_close(listen_fd);
+		fd_close(config->listen_fd);
 		return -ENOMEM;
 	}
 	s->host = host;
-	s->access = access;
-	r = peers_new(listen_fd, &s->peers);
+	s->access = config->access;
+	s->asks_for_key = config->asks_for_key;
+	s->local = config->local;
+	s->group = config->group;
+	s->tls = config->tls;
+	r = peers_new(config, &s->peers);
 	if (r == 0)
 		r = start(s);
 	if (r < 0) {

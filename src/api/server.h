@@ -14,12 +14,18 @@
 
 struct server;
 
-/**
- * server_new() - serve @host on @listen_fd (listening unix or TCP socket; consumed in every case)
- * @access: who may use the control API here; borrowed; NULL: everybody who can connect
- */
-int server_new(struct host *host, int listen_fd, const struct access *access,
-	       struct problem *problem, struct server **ret);
+struct server_config {
+	int listen_fd;	       /* a unix or TCP socket; consumed in every case */
+	struct access *access; /* borrowed; who has which key */
+	bool asks_for_key;     /* otherwise who can connect may do everything */
+	bool local;	       /* a unix socket: for root, our own user, and the group */
+	gid_t group; /* (gid_t)-1: none */
+	bool tls; /* with what tls_load() loaded */
+};
+
+/** server_new() - serve @host */
+int server_new(struct host *host, const struct server_config *config, struct problem *problem,
+	       struct server **ret);
 
 /** server_free() - stop accepting, let requests under way finish, close */
 struct server *server_free(struct server *server);

@@ -82,5 +82,26 @@ static void test_refuse(void **state)
 	refused("GET", longer, 404);
 }
 
-TEST_MAIN(cmocka_unit_test(test_find), cmocka_unit_test(test_find_store),
-	  cmocka_unit_test(test_refuse))
+/* Whoever adds a route says who may use it. */
+static void test_scopes(void **state)
+{
+	const struct route *table;
+	size_t n, n_open = 0;
+
+	table = routes_table(&n);
+	for (size_t i = 0; i < n; i++) {
+		const struct route *r = &table[i];
+
+		if (r->open == (r->scope != SCOPE_NONE))
+			fail_msg("%s %s has no scope, or two", r->method, r->path);
+		if (strcmp(r->method, "GET") != 0 && r->scope < SCOPE_USE)
+			fail_msg("%s %s changes something for readers", r->method, r->path);
+		if (r->upload && r->scope != SCOPE_ADMIN)
+			fail_msg("%s %s takes bodies of any size", r->method, r->path);
+		n_open += r->open;
+	}
+	assert_int_equal(n_open, 2); /* /health and /healthz */
+}
+
+TEST_MAIN(cmocka_unit_test(test_scopes), cmocka_unit_test(test_find),
+	  cmocka_unit_test(test_find_store), cmocka_unit_test(test_refuse))

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 
+#include "api/tls.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/mem.h"
@@ -23,6 +24,7 @@
 
 struct tunnel {
 	int fd;
+	gnutls_session_t tls; /* NULL: none. One thread receives, one sends: GnuTLS allows that */
 	struct channel_stream *stream;
 	const void *first;
 	size_t n_first;
@@ -69,15 +71,48 @@ static int await_client(struct tunnel *t)
 	}
 }
 
+/* Without waiting. Return: as recv(2), with -EAGAIN when there is nothing yet */
+static ssize_t receive(struct tunnel *t, void *buf, size_t len)
+{
+	ssize_t n;
+
+	if (!t->tls) {
+		n = recv(t->fd, buf, len, MSG_DONTWAIT);
+		return n < 0 ? (errno == EINTR ? -EAGAIN : -errno) : n;
+	}
+	n = gnutls_record_recv(t->tls, buf, len);
+	if (n >= 0)
+		return n;
+	if (n == GNUTLS_E_PREMATURE_TERMINATION) /* as if it had been said */
+		return 0;
+	return gnutls_error_is_fatal((int)n) ? -ECONNRESET : -EAGAIN;
+}
+
+static int send_all(struct tunnel *t, const void *data, size_t len)
+{
+	uint64_t deadline_ns = deadline_after_ms(TUNNEL_STALL_MS);
+
+	return t->tls ? tls_write(t->tls, t->fd, data, len, deadline_ns)
+		      : fd_write_deadline(t->fd, data, len, deadline_ns);
+}
+
+/* No more from us; not connected any more is as good. */
+static void end_down(struct tunnel *t)
+{
+	if (t->tls)
+		(void)gnutls_bye(t->tls, GNUTLS_SHUT_WR);
+	(void)shutdown(t->fd, SHUT_WR);
+}
+
 /* Some bytes from the client to the guest. Return: > 0; 0 at their end; negative errno */
 static ssize_t carry_up(struct tunnel *t)
 {
 	char chunk[CHUNK];
-	ssize_t n = recv(t->fd, chunk, sizeof(chunk), MSG_DONTWAIT);
+	ssize_t n = receive(t, chunk, sizeof(chunk));
 	int r;
 
-	if (n < 0 && errno != EAGAIN && errno != EINTR)
-		return -errno;
+	if (n < 0 && n != -EAGAIN)
+		return n;
 	if (n < 0) {
 		r = await_client(t);
 		return r < 0 ? r : 1;
@@ -132,7 +167,7 @@ static ssize_t carry_down(struct tunnel *t)
 	} while (n == -ETIMEDOUT && !deadline_passed(idle_ns));
 	if (n <= 0)
 		return n;
-	r = fd_write_deadline(t->fd, chunk, (size_t)n, deadline_after_ms(TUNNEL_STALL_MS));
+	r = send_all(t, chunk, (size_t)n);
 	return r < 0 ? r : n;
 }
 
@@ -152,23 +187,23 @@ static int start_up(struct tunnel *t, pthread_t *ret)
 	return -r;
 }
 
-int tunnel_run(int fd, struct channel_stream *s, const void *first, size_t n_first,
-	       const void *back, size_t n_back)
+int tunnel_run(int fd, gnutls_session_t tls, struct channel_stream *s, const void *first,
+	       size_t n_first, const void *back, size_t n_back)
 {
-	struct tunnel t = {.fd = fd, .stream = s, .first = first, .n_first = n_first};
+	struct tunnel t = {.fd = fd, .tls = tls, .stream = s, .first = first, .n_first = n_first};
 	pthread_t up;
 	ssize_t r = start_up(&t, &up);
 	bool started = r == 0;
 
 	if (r == 0 && n_back)
-		r = fd_write_deadline(fd, back, n_back, deadline_after_ms(TUNNEL_STALL_MS));
+		r = send_all(&t, back, n_back);
 	r = r < 0 ? r : 1;
 	while (r > 0)
 		r = carry_down(&t);
 	if (r < 0)
 		tunnel_fail(&t, (int)r);
 	else
-		(void)shutdown(fd, SHUT_WR); /* not connected any more: as good */
+		end_down(&t);
 	atomic_store(&t.down_ended, true);
 	if (started)
 		pthread_join(up, NULL);

@@ -11,6 +11,8 @@
  */
 #include <stddef.h>
 
+#include <gnutls/gnutls.h>
+
 #include "channel/client.h"
 
 #define TUNNEL_STALL_MS 60000u
@@ -19,9 +21,10 @@
 /**
  * tunnel_run() - until it is over
  * @fd: the client's non-blocking socket; borrowed, and of no use afterwards
+ * @tls: what is spoken on it; NULL: nothing
  * @first, @n_first: bytes that were read from the client already
  * @back, @n_back: bytes that were read from the guest already
  * Return: 0 when both directions have ended; negative errno when it was broken off
  */
-int tunnel_run(int fd, struct channel_stream *s, const void *first, size_t n_first,
-	       const void *back, size_t n_back);
+int tunnel_run(int fd, gnutls_session_t tls, struct channel_stream *s, const void *first,
+	       size_t n_first, const void *back, size_t n_back);

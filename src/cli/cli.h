@@ -29,7 +29,7 @@ struct option_spec;
 
 struct cli {
 	const char *argv0;
-	const char *socket; /* path of dormd's socket */
+	const char *socket; /* path of dormd's socket, or http://HOST:PORT, https://HOST:PORT */
 	bool json;	    /* print the API's JSON */
 	bool tty_out;	    /* standard output is a terminal */
 	bool tty_err;	    /* standard error is a terminal that can redraw a line */
@@ -65,4 +65,5 @@ extern const struct command cmd_snapshot_create, cmd_snapshot_ls, cmd_snapshot_r
 	cmd_snapshot_export, cmd_snapshot_import, cmd_snapshot_layers;
 extern const struct command cmd_store_df, cmd_store_check, cmd_store_repair, cmd_store_rewrap;
 extern const struct command cmd_info, cmd_drain, cmd_undrain;
+extern const struct command cmd_key_create, cmd_key_ls, cmd_key_rotate, cmd_key_revoke;
 extern const struct command cmd_pager, cmd_pager_upgrade, cmd_doctor, cmd_version;

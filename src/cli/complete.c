@@ -111,12 +111,13 @@ static void look_at_options(struct completion *c, const struct command *command,
 		offer(c, word, specs[i].help);
 	}
 	if (!c->wants_options) {
-		c->value |= !strcmp(c->before, "--socket");
+		c->value |= !strcmp(c->before, "--socket") || !strcmp(c->before, "--host");
 		return;
 	}
 	if (!command->no_json)
 		offer(c, "--json", "print the answer as JSON, and nothing else");
 	offer(c, "--socket", "dormd's socket");
+	offer(c, "--host", "dormd over TCP: http://HOST:PORT, https://HOST:PORT");
 	offer(c, "--help", "explain the command, with examples");
 }
 
@@ -222,7 +223,7 @@ static int skip_global(struct cli *cli, int n, char **words)
 	int i = 0;
 
 	while (i < n - 1 && *words[i] == '-') {
-		if (!strcmp(words[i], "--socket") && i + 1 < n - 1)
+		if ((!strcmp(words[i], "--socket") || !strcmp(words[i], "--host")) && i + 1 < n - 1)
 			cli->socket = words[++i];
 		i++;
 	}
@@ -232,6 +233,7 @@ static int skip_global(struct cli *cli, int n, char **words)
 static void offer_global(const struct completion *c)
 {
 	offer(c, "--socket", "dormd's socket");
+	offer(c, "--host", "dormd over TCP: http://HOST:PORT, https://HOST:PORT");
 	offer(c, "--json", "print the answer as JSON");
 	offer(c, "--help", "list the commands");
 	offer(c, "--version", "print the version");
@@ -245,7 +247,7 @@ static void complete_arguments(struct cli *cli, struct completion *c, int n, cha
 	for (int i = 0; i < n - 1; i++) {
 		if (!strcmp(words[i], "--"))
 			return; /* a command of the sandbox's */
-		if (!strcmp(words[i], "--socket"))
+		if (!strcmp(words[i], "--socket") || !strcmp(words[i], "--host"))
 			cli->socket = words[i + 1];
 		n_before += *words[i] != '-';
 	}

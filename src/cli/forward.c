@@ -79,6 +79,11 @@ static int dial(struct forward *f, struct link *l, struct problem *problem)
 
 	if (!text)
 		return -ENOMEM;
+	if (http_is_url(f->socket_path)) {
+		problem_set(problem, 501, "raw connections go over dormd's unix socket, not %s",
+			    f->socket_path);
+		return -ENOTSUP;
+	}
 	l->remote = fd_unix_connect(f->socket_path, SOCK_STREAM);
 	if (l->remote < 0) {
 		problem_set(problem, 503, "cannot reach dormd at %s: %s", f->socket_path,

@@ -147,7 +147,9 @@ static int set_headers(struct http_loop_handle *h, const struct http_loop_reques
 	int r = add_header(h, type);
 
 	if (!r)
-		r = add_header(h, "Expect:"); /* never wait for 100-continue */
+		r = add_header(h, "Expect:");			   /* never wait for 100-continue */
+	if (!r && !http_add_key(h->headers, h->loop->socket_path)) /* appends: the head stays */
+		r = -ENOMEM;
 	for (const char *const *p = request->headers; !r && p && *p; p++)
 		r = add_header(h, *p);
 	return r;
@@ -155,7 +157,7 @@ static int set_headers(struct http_loop_handle *h, const struct http_loop_reques
 
 static int set_up(struct http_loop_handle *h, const struct http_loop_request *request)
 {
-	_cleanup_free_ char *url = str_printf("http://localhost%s", request->path);
+	_cleanup_free_ char *url = http_url(h->loop->socket_path, request->path);
 	int r;
 
 	h->easy = http_easy_new(h->loop->socket_path);

@@ -257,13 +257,15 @@ static CURLcode set_up(struct transfer *x, const char *url, struct curl_slist *h
 
 static CURLcode run(struct transfer *x)
 {
-	_cleanup_free_ char *url = str_printf("http://localhost%s", x->t->path);
+	_cleanup_free_ char *url = http_url(x->t->socket, x->t->path);
 	_cleanup_free_ char *type =
 		x->t->read ? str_printf("Content-Type: %s", x->t->body_type) : NULL;
 	/* without "Expect:" curl would wait for a 100 that nobody sends */
 	struct curl_slist *headers = curl_slist_append(NULL, "Expect:"), *more = headers;
 	CURLcode c = CURLE_OUT_OF_MEMORY;
 
+	if (more)
+		more = http_add_key(headers, x->t->socket);
 	if (more && type)
 		more = curl_slist_append(headers, type);
 	for (size_t i = 0; more && x->t->headers && x->t->headers[i]; i++)

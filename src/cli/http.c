@@ -2,6 +2,7 @@
 #include "cli/http.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/un.h>
@@ -37,15 +38,56 @@ void http_reply_deinit(struct http_reply *reply)
 	*reply = (struct http_reply){0};
 }
 
+bool http_is_url(const char *address)
+{
+	return str_has_prefix(address, "http://") || str_has_prefix(address, "https://");
+}
+
+char *http_url(const char *address, const char *path)
+{
+	size_t len = strlen(address);
+
+	if (!http_is_url(address))
+		return str_printf("http://localhost%s", path);
+	while (len && address[len - 1] == '/')
+		len--;
+	return str_printf("%.*s%s", (int)len, address, path);
+}
+
+struct curl_slist *http_add_key(struct curl_slist *list, const char *address)
+{
+	static const char name[] = "X-API-KEY";
+	const char *key = getenv("DORM_API_KEY");
+	_cleanup_free_ char *text = NULL;
+
+	if (!http_is_url(address) || !key || strpbrk(key, "\r\n"))
+		return curl_slist_append(list,
+					 "X-API-KEY:"); /* takes a header away, were there one */
+	text = str_printf("%s: %s", name, key);
+	return text ? curl_slist_append(list, text) : NULL;
+}
+
 int http_check_socket(const char *socket_path, struct problem *problem)
 {
 	struct sockaddr_un un;
 
+	if (http_is_url(socket_path))
+		return 0;
 	if (*socket_path && strlen(socket_path) < sizeof(un.sun_path))
 		return 0;
 	problem_set(problem, 400, "'%s' cannot be a socket: a path has 1 to %zu characters",
 		    socket_path, sizeof(un.sun_path) - 1);
 	return -ENAMETOOLONG;
+}
+
+static CURLcode set_address(CURL *easy, const char *address)
+{
+	const char *ca = getenv("DORM_CA");
+
+	if (!http_is_url(address))
+		return curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, address);
+	(void)curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	return ca && *ca ? curl_easy_setopt(easy, CURLOPT_CAINFO, ca) : CURLE_OK;
 }
 
 CURL *http_easy_new(const char *socket_path)
@@ -60,7 +102,7 @@ CURL *http_easy_new(const char *socket_path)
 	(void)curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1l);
 	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS);
 	(void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	if (!curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, socket_path) &&
+	if (!set_address(easy, socket_path) &&
 	    !curl_easy_setopt(easy, CURLOPT_USERAGENT, "dorm/" DORM_VERSION))
 		return easy;
 	curl_easy_cleanup(easy);
@@ -112,6 +154,18 @@ int http_transport_problem(CURL *easy, CURLcode code, const char *socket_path,
 
 	(void)curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os_errno);
 	switch (code) {
+	case CURLE_PEER_FAILED_VERIFICATION:
+	case CURLE_SSL_CACERT_BADFILE:
+		problem_set(problem, 503, "%s is not trusted: %s", socket_path,
+			    curl_easy_strerror(code));
+		problem_hint(problem, "$DORM_CA names the file of certificates to trust");
+		return -EACCES;
+	case CURLE_SSL_CONNECT_ERROR:
+	case CURLE_COULDNT_RESOLVE_HOST:
+	case CURLE_URL_MALFORMAT:
+		problem_set(problem, 503, "cannot reach dormd at %s: %s", socket_path,
+			    curl_easy_strerror(code));
+		return -ECONNREFUSED;
 	case CURLE_COULDNT_CONNECT:
 		problem_set(problem, 503, "cannot reach dormd at %s: %s", socket_path,
 			    os_errno == ECONNREFUSED ? "nobody listens on this socket"
@@ -250,7 +304,7 @@ static void set_callbacks(struct http *h, struct answer *a)
 static CURLcode set_request(struct http *h, const char *method, const char *path, const char *body,
 			    struct curl_slist *headers)
 {
-	_cleanup_free_ char *url = str_printf("http://localhost%s", path);
+	_cleanup_free_ char *url = http_url(h->socket_path, path);
 	CURLcode c = url ? curl_easy_setopt(h->easy, CURLOPT_URL, url) : CURLE_OUT_OF_MEMORY;
 
 	if (c)
@@ -270,13 +324,13 @@ static int perform(struct http *h, const char *method, const char *path, json_t 
 		   struct answer *a, int *ret_status)
 {
 	_cleanup_free_ char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
-	struct curl_slist *headers = NULL;
+	struct curl_slist *headers = http_add_key(NULL, h->socket_path), *more = headers;
 	CURLcode c = CURLE_OUT_OF_MEMORY;
 	long status = 0;
 
-	if (body)
-		headers = curl_slist_append(NULL, "Content-Type: application/json");
-	if (!body || (text && headers))
+	if (body && headers)
+		more = curl_slist_append(headers, "Content-Type: application/json");
+	if (headers && more && (!body || text))
 		c = set_request(h, method, path, text, headers);
 	a->easy = h->easy;
 	set_callbacks(h, a);

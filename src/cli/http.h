@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * http.h - requests to dormd over its unix socket (libcurl)
+ * http.h - requests to dormd over its unix socket, or over TCP (libcurl)
  *
  *     http_new()    one connection, kept alive between calls; nothing is sent yet
  *     http_call()   one request with a JSON answer
@@ -14,6 +14,7 @@
  */
 #include <curl/curl.h>
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/buf.h"
@@ -82,7 +83,17 @@ char *http_path(const char *before, const char *part, const char *after);
 /** http_easy_new() - a curl handle that reaches dormd. NULL: out of memory */
 CURL *http_easy_new(const char *socket_path);
 
-/** http_check_socket() - can @socket_path be the address of a socket? */
+/** http_is_url() - is @address http:// or https://, and not the path of a socket? */
+bool http_is_url(const char *address);
+
+/** http_url() - of @path at @address; fresh memory, NULL without */
+char *http_url(const char *address, const char *path);
+
+/** http_add_key() - to @list: the API key, if there is one and it is needed. Return: the list; NULL
+ *  without memory, and then @list is as it was */
+struct curl_slist *http_add_key(struct curl_slist *list, const char *address);
+
+/** http_check_socket() - can @socket_path be the address of a socket, or a URL? */
 int http_check_socket(const char *socket_path, struct problem *problem);
 
 /** http_transport_problem() - describe a request that got no answer. Return: negative errno */

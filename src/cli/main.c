@@ -58,6 +58,11 @@ static const struct command *const commands[] = {
 	&cmd_store_repair,
 	&cmd_store_rewrap,
 	NULL,
+	&cmd_key_create,
+	&cmd_key_ls,
+	&cmd_key_rotate,
+	&cmd_key_revoke,
+	NULL,
 	&cmd_info,
 	&cmd_drain,
 	&cmd_undrain,
@@ -84,7 +89,7 @@ static void print_commands(FILE *f, const char *group)
 static void print_help(void)
 {
 	(void)fputs("Sandboxes that sleep, wake and fork in milliseconds.\n\n"
-		    "Usage: dorm [--socket PATH] [--json] COMMAND [ARGUMENT...]\n\n",
+		    "Usage: dorm [--socket PATH|--host URL] [--json] COMMAND [ARGUMENT...]\n\n",
 		    stdout);
 	print_commands(stdout, NULL);
 	(void)fputs(
@@ -99,7 +104,10 @@ static void print_help(void)
 		"  dorm wake $id                    and goes on\n"
 		"  dorm fork -n 20 $id              twenty more that go on from the same point\n\n"
 		"dorm talks to dormd over a unix socket: --socket PATH, else $DORM_SOCKET, "
-		"else\n" DEFAULT_SOCKET ".\n\n"
+		"else\n" DEFAULT_SOCKET ". With --host URL or $DORM_HOST over TCP, http:// or\n"
+		"https://, with the API key in $DORM_API_KEY; $DORM_CA names a file of "
+		"certificates\n"
+		"to trust instead of the system's.\n\n"
 		"Exit codes: 0 done; 1 failed; 2 the command line is wrong. exec and run give the\n"
 		"command's own, or 124 (its time limit passed), 125 (dorm or the sandbox failed),\n"
 		"126 (cannot be executed), 127 (no such program), 128 + n (ended by signal n).\n",
@@ -144,7 +152,7 @@ static const struct command *find(const char *name)
 static bool is_group(const char *word)
 {
 	return !strcmp(word, "template") || !strcmp(word, "snapshot") || !strcmp(word, "store") ||
-	       !strcmp(word, "pager");
+	       !strcmp(word, "pager") || !strcmp(word, "key");
 }
 
 static int unknown_command(const char *name, const char *second)
@@ -245,7 +253,10 @@ static int global_options(struct cli *cli, int argc, char **argv, int *ret_code)
 			cli->json = true;
 		} else if (value) {
 			cli->socket = value;
-		} else if (!strcmp(argv[i], "--socket") && i + 1 < argc) {
+		} else if ((value = str_has_prefix(argv[i], "--host="))) {
+			cli->socket = value;
+		} else if ((!strcmp(argv[i], "--socket") || !strcmp(argv[i], "--host")) &&
+			   i + 1 < argc) {
 			cli->socket = argv[++i];
 		} else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
 			print_help();
@@ -257,8 +268,9 @@ static int global_options(struct cli *cli, int argc, char **argv, int *ret_code)
 			(void)fprintf(stderr,
 				      "dorm: %s '%s' %s\nhint: `dorm --help` lists the commands\n",
 				      "option", argv[i],
-				      strcmp(argv[i], "--socket") ? "is unknown here"
-								  : "needs a path");
+				      !strcmp(argv[i], "--socket") ? "needs a path"
+				      : !strcmp(argv[i], "--host") ? "needs a URL"
+								   : "is unknown here");
 			*ret_code = CLI_USAGE;
 			return -1;
 		}
@@ -268,9 +280,11 @@ static int global_options(struct cli *cli, int argc, char **argv, int *ret_code)
 
 int main(int argc, char **argv)
 {
-	const char *socket = getenv("DORM_SOCKET");
+	const char *socket = getenv("DORM_SOCKET"), *host = getenv("DORM_HOST");
 	struct cli cli = {.argv0 = argc ? argv[0] : "dorm",
-			  .socket = socket && *socket ? socket : DEFAULT_SOCKET};
+			  .socket = host && *host	? host
+				    : socket && *socket ? socket
+							: DEFAULT_SOCKET};
 	int code = CLI_USAGE, n;
 
 	(void)setlocale(LC_CTYPE, ""); /* widths of characters in tables; numbers stay as in C */

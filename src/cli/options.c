@@ -108,6 +108,7 @@ static void print_help(const struct command *command, const struct option_spec *
 		print_option(0, "json", NULL, "print the answer as JSON, and nothing else");
 	print_option(0, "socket", "PATH", "dormd's socket (default: $DORM_SOCKET, then");
 	(void)printf("  %-26s /run/dormouse/dormd.sock)\n", "");
+	print_option(0, "host", "URL", "dormd over TCP (default: $DORM_HOST)");
 	print_option('h', "help", NULL, "show this text");
 	(void)printf("\nExamples:\n%s", command->examples);
 }
@@ -191,7 +192,7 @@ static int set_option(const struct command *command, const struct option_spec *s
 }
 
 struct getopt_tables {
-	struct option longs[MAX_SPECS + 4];
+	struct option longs[MAX_SPECS + 5];
 	char shorts[2 * MAX_SPECS + 8];
 };
 
@@ -219,6 +220,7 @@ static void fill_tables(const struct option_spec *specs, size_t n, bool stop,
 	}
 	t->longs[i++] = (struct option){"help", no_argument, NULL, LONG_HELP};
 	t->longs[i++] = (struct option){"socket", required_argument, NULL, LONG_SOCKET};
+	t->longs[i++] = (struct option){"host", required_argument, NULL, LONG_SOCKET};
 	t->longs[i] = (struct option){"json", no_argument, NULL, LONG_JSON};
 }
 

@@ -16,12 +16,12 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "api/listeners.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "daemon/listeners.h"
 #include "daemon/notify.h"
 #include "daemon/settings.h"
 #include "sandbox/op.h"
@@ -75,6 +75,7 @@ static int block_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	fd = signalfd(-1, &set, SFD_CLOEXEC);
@@ -92,9 +93,22 @@ static void raise_limits(void)
 	}
 }
 
+static void reload(struct listeners *l, const struct notify *notify)
+{
+	struct problem p = PROBLEM_INIT;
+
+	notify_send_reloading(notify);
+	if (listeners_reload(l, &p) < 0)
+		log_error("the certificate stays as it was: %s", p.message);
+	else
+		log_info("read the certificate again");
+	notify_send(notify, "READY=1");
+}
+
 /* Until a signal ends it. Meanwhile the manager hears, if it asked, that this process is not stuck;
  * if it is, the manager starts another, which adopts the sandboxes. */
-static unsigned wait_for_signal(int signals, struct host *host, const struct notify *notify)
+static unsigned await_end(struct listeners *l, int signals, struct host *host,
+			  const struct notify *notify)
 {
 	struct signalfd_siginfo si;
 
@@ -103,19 +117,21 @@ static unsigned wait_for_signal(int signals, struct host *host, const struct not
 							: DEADLINE_NEVER;
 		int r = fd_poll(signals, POLLIN, deadline);
 
-		if (r > 0 && fd_read_full(signals, &si, sizeof(si)) == 0)
-			return si.ssi_signo;
+		if (r > 0 && fd_read_full(signals, &si, sizeof(si)) == 0) {
+			if (si.ssi_signo != SIGHUP)
+				return si.ssi_signo;
+			reload(l, notify);
+		}
 		if (notify->watchdog_ms && host_is_alive(host))
 			notify_send(notify, "WATCHDOG=1");
 	}
 }
 
-static int serve(const struct settings *s, int signals, const struct notify *notify,
+static int serve(struct settings *s, int signals, const struct notify *notify,
 		 struct problem *problem)
 {
-	_cleanup_fd_ int handed = notify_take_socket();
-	bool ours = handed == -1; /* the socket is */
-	struct listeners l = {0};
+	int handed = notify_take_socket();
+	struct listeners *l = NULL;
 	struct host *host = NULL;
 	unsigned number;
 	int r;
@@ -126,24 +142,24 @@ static int serve(const struct settings *s, int signals, const struct notify *not
 			    "socket, or none");
 		return handed;
 	}
+	s->listeners.handed_fd = handed > 0 ? handed : 0;
 	r = host_new(&s->config, problem, &host);
 	if (r < 0)
 		return r;
-	r = listeners_open(s, host, take_fd(handed), problem, &l);
+	r = listeners_open(&s->listeners, host, problem, &l);
 	if (r < 0) {
-		listeners_close(&l);
-		host_free(host, false);
+		host_free(host, true); /* the pager is of no use to anybody, or has sandboxes */
 		return r;
 	}
-	log_info("listening on %s%s%s", s->socket, s->listen ? " and " : "", s->listen ?: "");
+	log_info("listening on %s", s->listeners.socket);
 	notify_send(notify, "READY=1\nSTATUS=serving");
-	number = wait_for_signal(signals, host, notify);
+	number = await_end(l, signals, host, notify);
 	log_info("ending on signal %u; sandboxes go on running", number);
 	notify_send(notify, "STOPPING=1\nSTATUS=ending; sandboxes go on running");
-	if (ours)
-		(void)unlink(s->socket); /* new clients are told at once */
+	if (handed < 0)
+		(void)unlink(s->listeners.socket); /* new clients are told at once */
 	host_begin_stop(host);
-	listeners_close(&l);
+	listeners_close(l);
 	host_free(host, true);
 	return 0;
 }

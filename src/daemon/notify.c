@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -57,6 +59,15 @@ void notify_send(const struct notify *n, const char *state)
 	if (fd < 0 ||
 	    sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&sa, len) < 0)
 		log_warn("the service manager cannot be told '%s': %m", state);
+}
+
+void notify_send_reloading(const struct notify *n)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%ju",
+		 (uintmax_t)(clock_now_ns() / 1000));
+	notify_send(n, text);
 }
 
 static bool is_listening_unix(int fd)

@@ -23,6 +23,9 @@ void notify_init(struct notify *n);
 /** notify_send() - @state: "READY=1\nSTATUS=..."; failing is only logged */
 void notify_send(const struct notify *n, const char *state);
 
+/** notify_send_reloading() - before READY=1 says that it is over */
+void notify_send_reloading(const struct notify *n);
+
 /**
  * notify_take_socket() - the one listening unix socket that the service manager hands over
  * Return: the descriptor, CLOEXEC, owned by the caller; -1: there is none; -EINVAL: what is handed

@@ -71,6 +71,17 @@ static int take_uids(struct settings *s, const char *value)
 	return 0;
 }
 
+static int take_mode(struct settings *s, const char *value)
+{
+	char *end;
+	unsigned long mode = strtoul(value, &end, 8);
+
+	if (strcmp(value, "auto") != 0 && (!*value || *end || mode < 0600 || mode > 0777))
+		return -EINVAL;
+	s->listeners.socket_mode = strcmp(value, "auto") ? (unsigned)mode : 0;
+	return 0;
+}
+
 static const char *const accels[] = {"auto", "tcg", "kvm", NULL};
 static const char *const reflinks[] = {"auto", "always", "never", NULL};
 static const char *const compacts[] = {"auto", "off", NULL};
@@ -106,20 +117,51 @@ const struct setting settings_table[] = {
 	{.head = "The API",
 	 .name = "socket",
 	 .arg = "PATH",
-	 .offset = AT(socket),
+	 .offset = AT(listeners.socket),
 	 .example = "/run/dormouse/dormd.sock",
 	 .help = "The unix socket of the API. Without it: dormd.sock in the run directory."},
+	{.name = "socket-mode",
+	 .arg = "MODE",
+	 .kind = SETTING_OWN,
+	 .def = "auto",
+	 .take = take_mode,
+	 .allowed = "an octal mode from 0600 to 0777, or auto",
+	 .help = "Its permissions; auto is 0600, or 0660 with a group."},
+	{.name = "socket-group",
+	 .arg = "GROUP",
+	 .offset = AT(listeners.socket_group),
+	 .example = "dormouse",
+	 .help = "Who may use it besides root: as good as being root."},
 	{.name = "listen",
 	 .arg = "ADDRESS:PORT",
+	 .kind = SETTING_LIST,
 	 .offset = AT(listen),
 	 .example = "127.0.0.1:3000",
-	 .help = "The API over TCP too, on a loopback address; needs --api-key."},
+	 .max = LISTENERS_MAX_TCP,
+	 .help = "The API over TCP too; may be repeated. Clients must send an API key (`dorm key "
+		 "create`); an address that is not loopback needs TLS."},
 	{.name = "api-key",
 	 .arg = "SOURCE",
-	 .offset = AT(api_key),
+	 .offset = AT(listeners.api_key),
 	 .example = "file:/etc/dormouse/api-key",
-	 .help = "What clients over TCP must send as X-API-KEY: file:PATH or env:NAME, holding 16 "
-		 "to 255 characters."},
+	 .help = "A key that may do everything: file:PATH or env:NAME, holding 16 to 255 "
+		 "characters."},
+	{.name = "tls-cert",
+	 .arg = "PATH",
+	 .offset = AT(listeners.tls_cert),
+	 .example = "/etc/dormouse/cert.pem",
+	 .help = "Speak TLS over TCP: the certificate and its chain, PEM. Read again on SIGHUP."},
+	{.name = "tls-key",
+	 .arg = "PATH",
+	 .offset = AT(listeners.tls_key),
+	 .example = "/etc/dormouse/key.pem",
+	 .help = "... and its key."},
+	{.name = "allow-plain",
+	 .kind = SETTING_FLAG,
+	 .offset = AT(listeners.allow_plain),
+	 .def = "off",
+	 .help = "Listen without TLS on any address: keys, tokens and data can be read on the way, "
+		 "unless something in front encrypts them."},
 	{.name = "offer-network",
 	 .kind = SETTING_FLAG,
 	 .offset = AT(config.offers_network),
@@ -143,14 +185,6 @@ const struct setting settings_table[] = {
 	 .min = 1,
 	 .max = 3600,
 	 .help = "How long a woken guest may take to answer."},
-	{.name = "operation-timeout",
-	 .arg = "SECONDS",
-	 .kind = SETTING_SECONDS,
-	 .offset = AT(config.limits.operation_ms),
-	 .def = "180",
-	 .min = 1,
-	 .max = 3600,
-	 .help = "How long a create or wake may take as a whole."},
 	{.name = "boot-timeout",
 	 .arg = "SECONDS",
 	 .kind = SETTING_SECONDS,
@@ -159,6 +193,14 @@ const struct setting settings_table[] = {
 	 .min = 1,
 	 .max = 3600,
 	 .help = "The same for a guest that boots, for each of three tries."},
+	{.name = "operation-timeout",
+	 .arg = "SECONDS",
+	 .kind = SETTING_SECONDS,
+	 .offset = AT(config.limits.operation_ms),
+	 .def = "180",
+	 .min = 1,
+	 .max = 3600,
+	 .help = "How long a create or wake may take as a whole."},
 	{.head = "Snapshots",
 	 .name = "seal-key",
 	 .arg = "SOURCE",

@@ -261,15 +261,12 @@ static int take_options(struct settings *s, int argc, char **argv, bool this_run
 	return r;
 }
 
-/* What can only be told when everything is there. */
-static int check_together(const struct settings *s)
+static void fill_listen(struct settings *s)
 {
-	if (!s->listen == !s->api_key)
-		return 0;
-	fputs("dormd: --listen and --api-key go together: whoever can use the API over TCP rules "
-	      "this host's sandboxes\n",
-	      stderr);
-	return SETTINGS_E_USAGE;
+	struct listeners_config *c = &s->listeners;
+
+	for (c->n_tcp = 0; c->n_tcp < s->listen.n; c->n_tcp++)
+		c->tcp[c->n_tcp] = s->listen.item[c->n_tcp];
 }
 
 static int fill_socket(struct settings *s)
@@ -277,7 +274,7 @@ static int fill_socket(struct settings *s)
 	const struct setting *o = settings_find("socket");
 	_cleanup_free_ char *path = NULL;
 
-	if (s->socket)
+	if (s->listeners.socket)
 		return 0;
 	path = str_printf("%s/dormd.sock", s->config.run_dir);
 	return path ? settings_take(s, o, path, ORIGIN_DEFAULT, 0, o->name) : -ENOMEM;
@@ -295,7 +292,7 @@ int settings_load(struct settings *s, int argc, char **argv)
 	r = settings_read_file(s, file ?: SETTINGS_DEFAULT_FILE, file != NULL);
 	r = r ?: take_environment(s);
 	r = r ?: take_options(s, argc, argv, false);
-	r = r ?: check_together(s);
+	fill_listen(s);
 	return r ?: fill_socket(s);
 }
 

@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "api/listeners.h"
 #include "sandbox/host.h"
 
 #define SETTINGS_DEFAULT_FILE "/etc/dormouse/dormd.conf"
@@ -57,8 +58,8 @@ struct setting_value {
 
 struct settings {
 	struct host_config config;
-	const char *socket;
-	const char *listen, *api_key;	/* both or neither */
+	struct listeners_config listeners;
+	struct settings_list listen;	/* becomes listeners.tcp */
 	struct settings_list seal_keys; /* their sources */
 
 	/* of this run alone; not in the file */

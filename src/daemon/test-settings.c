@@ -68,6 +68,8 @@ static void test_defaults(void **state)
 	assert_int_equal(c->queue_ms, d.queue_ms);
 	assert_int_equal(c->warm_max, d.warm_max);
 	assert_int_equal(c->warm_total, d.warm_total);
+	assert_int_equal(c->warm_idle_ms, d.warm_idle_ms);
+	assert_int_equal(c->need_jail, d.need_jail);
 	assert_null(c->accel);
 	settings_free(&s);
 }

@@ -183,7 +183,7 @@ static int check_count(unsigned count, struct problem *problem)
 }
 
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
-		 const struct sandbox_memory_options *memory, json_t *network,
+		 const struct sandbox_memory_options *memory, json_t *network, const char *owner,
 		 struct problem *problem, struct sandbox_fork *forks)
 {
 	struct fork_job job = {
@@ -194,6 +194,8 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	char point[64], fork_id[ID_LEN + 1];
 	int r = work ? check_count(count, problem) : -EAGAIN;
 
+	if (r == 0)
+		r = quota_check(host, owner, problem);
 	if (r < 0)
 		return r;
 	sb = sandbox_op_begin(host, id, problem);
@@ -213,7 +215,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	job.like.auto_pause = sb->record.auto_pause;
 	job.like.auto_pause_disk = sb->record.auto_pause_disk;
 	job.like.auto_resume = sb->record.auto_resume;
-	memcpy(job.like.owner, sb->record.owner, sizeof(job.like.owner));
+	str_copy(job.like.owner, sizeof(job.like.owner), owner);
 	memcpy(job.like.traffic_token, sb->record.traffic_token, sizeof(job.like.traffic_token));
 	memcpy(job.like.mask_host, sb->record.mask_host, sizeof(job.like.mask_host));
 	job.like.end_ns = sandbox_end_after(timeout_s);

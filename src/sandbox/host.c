@@ -278,6 +278,7 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK); /* op_check_order() asks */
 	pthread_mutex_init(&host->lock, &attr);
+	pthread_mutex_init(&host->quota_lock, &attr);
 	pthread_mutex_init(&host->pager_lock, &attr);
 	pthread_mutexattr_destroy(&attr);
 	pthread_mutex_init(&host->watch_lock, NULL);
@@ -340,6 +341,7 @@ struct host *host_free(struct host *host, bool stop_pager)
 	store_close(host->store);
 	fd_close(host->netns_fd);
 	pthread_mutex_destroy(&host->lock);
+	pthread_mutex_destroy(&host->quota_lock);
 	pthread_mutex_destroy(&host->pager_lock);
 	pthread_mutex_destroy(&host->watch_lock);
 	free(host->root);

@@ -54,6 +54,7 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 	memcpy(ret->id, sb->record.id, sizeof(ret->id));
 	memcpy(ret->template_id, sb->record.template_id, sizeof(ret->template_id));
 	memcpy(ret->token, sb->record.token, sizeof(ret->token));
+	memcpy(ret->owner, sb->record.owner, sizeof(ret->owner));
 	memcpy(ret->failure, sb->record.failure, sizeof(ret->failure));
 	memcpy(ret->traffic_token, sb->record.traffic_token, sizeof(ret->traffic_token));
 	memcpy(ret->mask_host, sb->record.mask_host, sizeof(ret->mask_host));

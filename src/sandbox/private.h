@@ -3,8 +3,9 @@
 /*
  * private.h - the insides of this folder: struct host, struct sandbox, who may do what
  *
- * Lock order: sandbox.op, then sandbox.disk, then the lock of admission.c, then host.lock, then
- * sandbox.info; host.pager_lock last of all. Nothing is taken with the lock of pool.c held.
+ * Lock order: sandbox.op, then sandbox.disk, then the lock of admission.c, then host.quota_lock, then
+ * host.lock, then sandbox.info; host.pager_lock last of all. Nothing is taken with the lock of
+ * pool.c held.
  *
  *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
  *                  holder alone changes vmm, memory_fd, manifest and makes transitions.
@@ -35,6 +36,7 @@
 #include "sandbox/op.h"
 #include "sandbox/jail.h"
 #include "sandbox/pager-process.h"
+#include "sandbox/quota.h"
 #include "sandbox/record.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/snapshots.h"
@@ -73,6 +75,7 @@ struct sandbox {
 	atomic_int interrupt; /* enum op_interrupt */
 	struct op doing;      /* info to read; op and info to change */
 	bool pooled;	      /* op and info to change: kept ready by pool.c, nobody's yet */
+	bool charged;	      /* info; op to change; see quota.h */
 
 	int dirfd;  /* sandboxes/<id>; constant */
 	char *path; /* the same, absolute; constant */
@@ -157,6 +160,10 @@ struct host {
 	bool compacting;			      /* lock; a worker does */
 	struct busy_snapshot busy[HOST_MAX_BUSY];     /* lock; see snapshots_hold() */
 	struct refined refined[HOST_MAX_REFINED];     /* lock; working-set.c */
+
+	pthread_mutex_t quota_lock;
+	quota_lookup quota_lookup; /* quota_lock; NULL: nobody has limits */
+	void *quota_userdata;
 
 	pthread_mutex_t pager_lock;
 	struct pager_process pager_process; /* pager_lock */

@@ -103,6 +103,8 @@ int sandbox_create_from(struct host *host, int from, const struct record *like,
 		r = op_step(sb, STEP_CLONE);
 	if (r == 0)
 		r = sandbox_clone_memory(sb, from, problem);
+	if (r == 0)
+		r = quota_take(sb, problem);
 	cloned = clock_now_ns() - t0;
 	if (r == 0 && record.auto_pause_disk && !sandbox_has_disk(sb))
 		r = refuse_no_disk(sb, problem);
@@ -162,7 +164,9 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	str_copy(like.mask_host, sizeof(like.mask_host), options->mask_host ?: "");
 	if (options->private_traffic)
 		traffic_token_new(like.traffic_token);
-	r = snapshot_resolve(host, options->template_id, problem, snapshot_id);
+	r = quota_check(host, like.owner, problem);
+	if (r == 0)
+		r = snapshot_resolve(host, options->template_id, problem, snapshot_id);
 	if (r == 0)
 		r = host_admit(host, &ask, problem, &ticket);
 	if (r < 0)
@@ -351,6 +355,8 @@ int sandbox_wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	r = op_step(sb, STEP_CHECK);
 	if (r == 0)
 		r = check_memory(sb, problem);
+	if (r == 0)
+		r = quota_take(sb, problem);
 	if (r < 0) {
 		problem_errno(problem, r, "waking sandbox %s", sb->record.id);
 		return error_trace(r);

@@ -143,12 +143,13 @@ struct sandbox_fork {
 /**
  * sandbox_fork() - @count copies of a running or sleeping sandbox
  * @network: borrowed; as sandbox_options.network, JSON null for none; NULL: that of the source
+ * @owner: which API key wants them; "": the unix socket
  * @forks: @count entries, each with its own outcome
  * A running source is snapshotted in a pause of milliseconds and goes on; the copies own their
  * data. Return: 0 when the forks were attempted; negative errno when nothing was
  */
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
-		 const struct sandbox_memory_options *memory, json_t *network,
+		 const struct sandbox_memory_options *memory, json_t *network, const char *owner,
 		 struct problem *problem, struct sandbox_fork *forks);
 
 /** sandbox_snapshot() - an immutable snapshot; @name: template name that will lead to it, or NULL

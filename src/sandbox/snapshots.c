@@ -51,6 +51,12 @@ int snapshot_resolve(struct host *host, const char *id_or_name, struct problem *
 	return error_trace(r);
 }
 
+int snapshots_resolve(struct host *host, const char *id_or_name, struct problem *problem,
+		      char ret_id[ID_LEN + 1])
+{
+	return snapshot_resolve(host, id_or_name, problem, ret_id);
+}
+
 int snapshot_open_dir(struct host *host, const char *id_or_name, struct problem *problem,
 		      char ret_id[ID_LEN + 1])
 {

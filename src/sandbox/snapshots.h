@@ -35,6 +35,10 @@ int snapshots_each(struct host *host, snapshot_visit visit, void *userdata);
 /** snapshots_names() - templates by what they lead to: object of snapshot id -> array of names */
 int snapshots_names(struct host *host, json_t **ret);
 
+/** snapshots_resolve() - an id or a template's name to an id. Return: 0; -ENOENT with a 404 */
+int snapshots_resolve(struct host *host, const char *id_or_name, struct problem *problem,
+		      char ret_id[ID_LEN + 1]);
+
 /** snapshots_exists() - Return: 0; -ENOENT with a 404 */
 int snapshots_exists(struct host *host, const char *id_or_name, struct problem *problem);
 

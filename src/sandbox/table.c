@@ -274,7 +274,8 @@ int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable
 	assert(sandbox_state_may(sb->record.state, state));
 	pthread_mutex_lock(&sb->info);
 	sb->record.state = state;
-	atomic_store(&sb->compact_cancel, true); /* compaction.c */
+	sb->charged = sb->charged && state == SANDBOX_WAKING; /* from here on its state counts */
+	atomic_store(&sb->compact_cancel, true);	      /* compaction.c */
 	if (state == SANDBOX_RUNNING)
 		sb->record.started_ns = clock_real_ns();
 	pthread_cond_broadcast(&sb->resume.changed);

@@ -53,7 +53,8 @@ static void become(struct sandbox *sb, const struct record *like)
 static bool is_usual(const struct sandbox_memory_options *o, const struct record *like)
 {
 	return !like->auto_pause_disk && o->mode == PAGER_MODE_AUTO &&
-	       o->wait == SANDBOX_WAIT_READY && !o->no_prefetch && !o->no_record;
+	       o->wait == SANDBOX_WAIT_READY && !o->no_prefetch && !o->no_record &&
+	       !o->reboot;
 }
 
 int sandbox_create_warm(struct host *host, int from, const struct record *like,
@@ -70,7 +71,9 @@ int sandbox_create_warm(struct host *host, int from, const struct record *like,
 	op_begin(sb, OP_CREATE);
 	become(sb, like);
 	sandbox_move_to_end(sb);
-	r = sandbox_go(sb, &p, timings);
+	r = quota_take(sb, &p);
+	if (r == 0)
+		r = sandbox_go(sb, &p, timings);
 	if (r == 0)
 		r = sandbox_come_to_life(sb, false, &p);
 	if (r == 0) {

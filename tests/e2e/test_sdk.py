@@ -9,7 +9,6 @@ The package is installed into build/sdk, with a Node.js of its own where the hos
 """
 import os
 import pathlib
-import secrets
 import shutil
 import socket
 import subprocess
@@ -55,10 +54,9 @@ def free_port():
 
 def run(words):
     where, node = install()
-    key = "e2b_" + secrets.token_hex(20)
     url = f"http://127.0.0.1:{free_port()}"
-    with Dormouse("--listen", url.removeprefix("http://"), "--api-key", "env:DORM_TEST_API_KEY",
-                  env={"DORM_TEST_API_KEY": key}) as d:
+    with Dormouse("--listen", url.removeprefix("http://")) as d:
+        key = d.api("POST", "/keys", {"name": "sdk", "scope": "use"})["key"]  # it needs no more
         base = os.environ.get("DORM_SDK_BASE", "debian")  # to try a part of it on another
         d.dorm("template", "build", TEMPLATE, *(["--base", base] if base else []), "--memory",
                "512M", timeout_s=400)
