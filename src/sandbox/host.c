@@ -276,7 +276,7 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	host->pager_process = PAGER_PROCESS_INIT;
 	host->epoll_fd = host->kick_fd = host->clock_fd = host->netns_fd = -1;
 	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK); /* op_check_order() asks */
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK); /* op_lock() asks */
 	pthread_mutex_init(&host->lock, &attr);
 	pthread_mutex_init(&host->quota_lock, &attr);
 	pthread_mutex_init(&host->pager_lock, &attr);

@@ -106,13 +106,18 @@ bool op_is_mine(struct sandbox *sb)
 	return is_mine(&sb->op);
 }
 
-void op_check_order(struct sandbox *sb)
+int op_lock(struct sandbox *sb, uint64_t deadline_ns)
 {
-	assert(!is_mine(&sb->op));
+	int r;
+
 	assert(!is_mine(&sb->disk));
 	assert(!is_mine(&sb->host->lock));
 	assert(!is_mine(&sb->info));
 	assert(!is_mine(&sb->host->pager_lock));
+	r = deadline_lock(&sb->op, deadline_ns);
+	if (r < 0) /* not asked before: while it is free, that would take it for a moment */
+		assert(!is_mine(&sb->op));
+	return r;
 }
 
 bool op_try(struct sandbox *sb)
@@ -122,8 +127,7 @@ bool op_try(struct sandbox *sb)
 
 bool op_wait(struct sandbox *sb)
 {
-	op_check_order(sb);
-	while (deadline_lock(&sb->op, deadline_after_ms(OP_POLL_MS)) < 0)
+	while (op_lock(sb, deadline_after_ms(OP_POLL_MS)) < 0)
 		if (atomic_load(&sb->host->stopping))
 			return false;
 	if (!sb->gone)

@@ -118,6 +118,10 @@ bool op_is_interrupted(const struct sandbox *sb);
  *  otherwise lowered to how long it still may */
 bool op_is_late(const struct sandbox *sb, uint64_t *ret_left_ns);
 
+/** op_lock() - take the op lock. Asserts that this thread may wait for it, by the order in
+ * private.h. Return: 0; -ETIMEDOUT */
+int op_lock(struct sandbox *sb, uint64_t deadline_ns);
+
 /** op_wait() - take the op lock, however long the operation under way takes. Return: false, and
  *  then it is not held: the sandbox is gone, or the daemon ends */
 bool op_wait(struct sandbox *sb);
@@ -130,9 +134,6 @@ void op_unlock(struct sandbox *sb);
 
 /** op_is_mine() - does this thread hold it? */
 bool op_is_mine(struct sandbox *sb);
-
-/** op_check_order() - asserts that this thread may wait for op, as private.h has the order */
-void op_check_order(struct sandbox *sb);
 
 /* ---- op-points.c ------------------------------------------------------------------------------
  */

@@ -463,7 +463,7 @@ static bool interrupt(struct sandbox *sb)
 	if (sandbox_write_record(sb, false) < 0)
 		log_warn("sandbox=%s that it is to be deleted could not be recorded",
 			 sb->record.id);
-	return deadline_lock(&sb->op, deadline_after_ms(DELETE_WAIT_MS)) == 0;
+	return op_lock(sb, deadline_after_ms(DELETE_WAIT_MS)) == 0;
 }
 
 bool sandbox_doom(struct sandbox *sb)

@@ -43,7 +43,7 @@ static int open_dir(struct host *host, const char *id, bool make, int *ret)
 	return 0;
 }
 
-/* Of the kind that knows who holds it, for op_check_order(). */
+/* Of the kind that knows who holds it, for op_lock(). */
 static void init_lock(pthread_mutex_t *m)
 {
 	pthread_mutexattr_t attr;
@@ -201,8 +201,7 @@ static void say_busy(struct sandbox *sb, struct problem *problem)
 
 struct sandbox *sandbox_op_lock(struct sandbox *sb, struct problem *problem)
 {
-	op_check_order(sb);
-	if (deadline_lock(&sb->op, deadline_after_ms(OP_WAIT_MS)) < 0) {
+	if (op_lock(sb, deadline_after_ms(OP_WAIT_MS)) < 0) {
 		say_busy(sb, problem);
 		sandbox_unref(sb);
 		return NULL;
