@@ -295,6 +295,25 @@ json_t *agent_last_repair(struct channel *ch, uint64_t deadline_ns)
 	return steps;
 }
 
+int agent_rehearse(struct channel *ch, const struct agent_identity *identity, unsigned patience_ms)
+{
+	uint64_t deadline_ns = deadline_after_ms(patience_ms);
+	json_t *body = init_body(identity), *reply = NULL;
+	_cleanup_buf_ struct buf ignored = {0};
+	int status = 0, r = body ? json_object_set_new(body, "entropy", json_string("")) : -1;
+
+	if (r == 0)
+		r = post(ch, "/init", body, patience_ms, &status, &reply);
+	json_decref(body);
+	json_decref(reply);
+	if (r == 0 && status != 400) /* then it did something, and is no copy of others any more */
+		return error_trace(-EPROTO);
+	if (r == 0)
+		r = channel_call(ch, "GET", "/health", NULL, NULL, 0, deadline_ns, &status,
+				 &ignored);
+	return error_trace(r);
+}
+
 /* One message of a Connect stream: 1 byte of flags, 4 bytes of length (big endian), JSON. */
 static int wrap(json_t *message, struct buf *out)
 {

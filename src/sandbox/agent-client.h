@@ -34,6 +34,13 @@ struct agent_identity {
 int agent_init(struct channel *ch, const struct agent_identity *identity, unsigned patience_ms,
 	       struct problem *problem);
 
+/**
+ * agent_rehearse() - have a guest that is not repaired yet run through the code of a repair
+ * Asks for one without random numbers, which it refuses when it has understood all the rest, before
+ * anything is done; and for its health, as clients do first. Return: 0; negative errno
+ */
+int agent_rehearse(struct channel *ch, const struct agent_identity *identity, unsigned patience_ms);
+
 /** agent_network() - the step "network" of the repair alone: @network NULL ends it */
 int agent_network(struct channel *ch, json_t *network, unsigned patience_ms,
 		  struct problem *problem);

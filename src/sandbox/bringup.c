@@ -499,19 +499,23 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 }
 
 /*
- * Under emulation most of a guest's first answer is translating code that has never run. It says and
- * does nothing in which copies of a template could differ, the workload is frozen, and random
- * numbers, clock and name are repaired after it as always: so that too can be had ahead.
+ * Under emulation most of a guest's first answers is translating code that has never run. They say
+ * and do nothing in which copies of a template could differ, the workload is frozen, and random
+ * numbers, clock and name are repaired after them as always: so those too can be had ahead.
  */
 static int rehearse(struct sandbox *sb, struct problem *problem)
 {
 	const struct host_limits *limits = &sb->host->limits;
+	const struct agent_identity identity = {.kind = AGENT_FORK,
+						.sandbox_id = sb->record.id,
+						.template_id = sb->record.template_id,
+						.defaults = sb->manifest.defaults};
 	int r = vmm_resume(sb->vmm, deadline_after_ms(limits->pause_ms), problem);
 
 	if (r == 0)
 		r = greet(sb, take_fd(sb->agent_fd), limits->answer_ms, problem, &sb->greeted);
-	if (r == 0) /* a request like any other, of which nothing is kept */
-		json_decref(agent_last_repair(sb->greeted, deadline_after_ms(REPORT_MS)));
+	if (r == 0)
+		r = agent_rehearse(sb->greeted, &identity, limits->repair_ms);
 	if (r == 0)
 		r = vmm_pause(sb->vmm, deadline_after_ms(limits->pause_ms), problem);
 	return error_trace(r);
