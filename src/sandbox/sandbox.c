@@ -262,6 +262,7 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 	op_begin(sb, OP_SLEEP);
 	r = op_step(sb, STEP_BEGIN);
 	if (r < 0) {
+		op_explain(sb, r, problem);
 		problem_errno(problem, r, "putting sandbox %s to sleep", sb->record.id);
 		return error_trace(r);
 	}
@@ -358,6 +359,7 @@ int sandbox_wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	if (r == 0)
 		r = quota_take(sb, problem);
 	if (r < 0) {
+		op_explain(sb, r, problem);
 		problem_errno(problem, r, "waking sandbox %s", sb->record.id);
 		return error_trace(r);
 	}
