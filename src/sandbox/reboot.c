@@ -90,15 +90,6 @@ static int commit_disks(struct sandbox *sb, struct snapshot_tmp *tmp, const char
 	return error_trace(r);
 }
 
-/* The path of its next memory, below the root. */
-static void next_memory(const struct sandbox *sb, char ret[128])
-{
-	char memory[32];
-
-	(void)snprintf(ret, 128, "sandboxes/%s/%s", sb->record.id,
-		       sandbox_memory_name(sb->record.generation + 1, memory)); /* fits */
-}
-
 /* ---- sleep ------------------------------------------------------------------------------------
  */
 
@@ -202,16 +193,10 @@ int sandbox_sleep_disk_locked(struct sandbox *sb, struct problem *problem,
 
 	if (r < 0)
 		return error_trace(r);
-	op_begin(sb, OP_SLEEP);
-	r = op_step(sb, STEP_BEGIN);
-	if (r < 0) {
-		op_explain(sb, r, problem);
-		problem_errno(problem, r, "putting sandbox %s to sleep", sb->record.id);
+	r = sandbox_begin_sleep(sb, problem);
+	if (r < 0)
 		return error_trace(r);
-	}
-	sandbox_await_pager(sb);
-	next_memory(sb, final);
-	sandbox_settle(sb, SANDBOX_PAUSING, false);
+	sandbox_next_memory(sb, final);
 	r = save(sb, final, &m, problem, &t);
 	if (r == 0) {
 		sandbox_remember_disks(sb, &m);
@@ -394,7 +379,7 @@ int sandbox_boot_anew(struct sandbox *sb, struct problem *problem, struct sandbo
 		return r;
 	if (sb->record.disk_only)
 		return sandbox_boot(sb, problem, timings);
-	next_memory(sb, final);
+	sandbox_next_memory(sb, final);
 	r = leave_memory_out(sb, final, &m, problem);
 	if (r == 0)
 		r = sandbox_boot(sb, problem, timings);
