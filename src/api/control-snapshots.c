@@ -7,11 +7,12 @@
 
 #include "api/fields.h"
 #include "api/job.h"
+#include "api/page.h"
 #include "base/clock.h"
 #include "sandbox/snapshots.h"
 
 struct listing {
-	json_t *items;
+	struct page page;
 	const char *sandbox_id;
 	const char *name;
 };
@@ -33,7 +34,8 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	char created[32];
 	json_t *o;
 
-	if ((l->sandbox_id && strcmp(l->sandbox_id, e->source_id) != 0) ||
+	if (!page_wants(&l->page, e->created_ns, e->id) ||
+	    (l->sandbox_id && strcmp(l->sandbox_id, e->source_id) != 0) ||
 	    (l->name && !has_name(e, l->name)))
 		return;
 	clock_rfc3339(e->created_ns, created);
@@ -48,21 +50,23 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 		(void)json_object_set_new(o, "createdAt", json_null());
 	if (o && e->damage)
 		(void)json_object_set_new(o, "damaged", json_string(e->damage));
-	(void)json_array_append_new(l->items, o); /* without memory it is left out */
+	page_add(&l->page, e->created_ns, e->id, o);
 }
 
+/* Without a limit, all of them. */
 int control_snapshot_list(struct request *q, struct reply *y)
 {
-	struct listing l = {.items = json_array(),
-			    .sandbox_id = request_query(q, "sandboxID"),
+	struct listing l = {.sandbox_id = request_query(q, "sandboxID"),
 			    .name = request_query(q, "name")};
-	int r = l.items ? snapshots_each(q->host, list_visit, &l) : -ENOMEM;
+	int r = page_init(&l.page, request_query(q, "limit"), request_query(q, "order"),
+			  request_query(q, "nextToken"), 0, &y->problem);
 
-	if (r < 0) {
-		json_decref(l.items);
-		return r;
-	}
-	return reply_json(y, 200, l.items);
+	if (r == 0)
+		r = snapshots_each(q->host, list_visit, &l);
+	if (r == 0)
+		r = page_reply(&l.page, y);
+	page_deinit(&l.page);
+	return r;
 }
 
 int control_snapshot_get(struct request *q, struct reply *y)

@@ -21,7 +21,6 @@ const struct route *routes_find(const char *method, const char *path, struct req
 /* control-sandboxes.c */
 int control_sandbox_create(struct request *q, struct reply *y);
 int control_sandbox_create_1(struct request *q, struct reply *y); /* of the first version */
-int control_sandbox_list(struct request *q, struct reply *y);
 int control_sandbox_get(struct request *q, struct reply *y);
 int control_sandbox_delete(struct request *q, struct reply *y);
 int control_sandbox_pause(struct request *q, struct reply *y);
@@ -33,6 +32,11 @@ int control_sandbox_metrics(struct request *q, struct reply *y);
 int control_sandbox_memory(struct request *q, struct reply *y);
 int control_sandbox_network(struct request *q, struct reply *y);
 int control_sandbox_network_get(struct request *q, struct reply *y);
+
+/* control-list.c */
+int control_sandbox_list(struct request *q, struct reply *y);
+int control_sandbox_list_1(struct request *q, struct reply *y); /* of the first version */
+int control_sandboxes_metrics(struct request *q, struct reply *y);
 
 /* control-ports.c */
 int control_port_list(struct request *q, struct reply *y);
