@@ -211,19 +211,14 @@ int control_sandbox_timeout(struct request *q, struct reply *y)
 	return r < 0 ? r : sandbox_set_timeout(q->host, q->args[0], timeout, &y->problem);
 }
 
-static json_t *describe_fork(struct request *q, const struct sandbox_fork *f,
-			     const char *template_id)
+static json_t *describe_fork(struct request *q, struct sandbox_fork *f, const char *template_id)
 {
-	json_t *e;
-
 	if (f->result == 0)
 		return json_pack("{s:o}", "sandbox",
 				 describe_with_traffic(q, f->id,
 						       describe_sandbox(f->id, template_id,
 									f->token, &f->timings)));
-	e = json_pack("{s:{s:i, s:s}}", "error", "code", f->problem.status, "message",
-		      f->problem.message);
-	return e;
+	return json_pack("{s:o}", "error", reply_problem(&f->problem, f->result));
 }
 
 int control_sandbox_fork(struct request *q, struct reply *y)

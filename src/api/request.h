@@ -47,6 +47,7 @@ struct reply {
 	char next_token[64];	  /* x-next-token, if not empty */
 	struct MHD_Response *raw; /* instead of json */
 	struct paced *paced;	  /* ... whose body is made as it is sent; owned by raw */
+	char allow[64];		  /* the methods that there are, with a 405 and for OPTIONS */
 	struct problem problem;
 };
 
@@ -86,5 +87,13 @@ int reply_stream(struct reply *y, const char *type, uint64_t bytes, MHD_ContentR
 /** reply_send() - queue on the connection; releases what the reply owns */
 enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y);
 
-/** reply_error() - turn the problem into {code, message, hint}; the status is the code */
+/** reply_error() - turn the problem into what reply_problem() makes; the status is the code */
 void reply_error(struct reply *y, int r);
+
+/**
+ * reply_problem() - the API's error object: {code, message, hint?, error_code?}
+ * @r: describes the problem if nobody has
+ * What is not UTF-8 in it (names of files, output of programs) is replaced.
+ * Return: new reference; NULL without memory
+ */
+json_t *reply_problem(struct problem *p, int r);

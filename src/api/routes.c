@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/routes.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -55,11 +56,39 @@ static const struct route routes[] = {
 	{"GET", "/metrics", control_metrics},
 };
 
-/* One segment of @path after its '/', and its length. */
-static const char *segment(const char *path, size_t *ret_len)
+const struct route *routes_all(size_t *ret_n)
 {
-	*ret_len = strcspn(path + 1, "/");
-	return path + 1;
+	*ret_n = ARRAY_SIZE(routes);
+	return routes;
+}
+
+static int hex(char c)
+{
+	return c >= '0' && c <= '9'   ? c - '0'
+	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
+	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
+				      : -1;
+}
+
+/*
+ * The segment after the '/' at @path, unescaped. Return: its length as it is written; 0 when it is
+ * empty, too long, or has a NUL: then it is no route's
+ */
+static size_t segment(const char *path, char *ret, size_t size)
+{
+	size_t len = strcspn(path + 1, "/"), n = 0;
+
+	for (size_t i = 0; i < len && n + 1 < size; i++) {
+		const char *c = path + 1 + i;
+		bool escaped = *c == '%' && i + 2 < len && hex(c[1]) >= 0 && hex(c[2]) >= 0;
+
+		ret[n] = escaped ? (char)(hex(c[1]) << 4 | hex(c[2])) : *c;
+		i += escaped ? 2 : 0;
+		if (!ret[n++])
+			return 0;
+	}
+	ret[n] = 0;
+	return n + 1 < size ? len : 0;
 }
 
 static bool matches(const char *pattern, const char *path, struct request *q)
@@ -67,36 +96,56 @@ static bool matches(const char *pattern, const char *path, struct request *q)
 	unsigned n_args = 0;
 
 	while (*pattern == '/' && *path == '/') {
-		size_t a, b;
-		const char *want = segment(pattern, &a), *got = segment(path, &b);
+		size_t want = strcspn(pattern + 1, "/"), got;
+		char text[sizeof(q->args[0])];
 
-		if (a == 2 && !memcmp(want, "{}", 2)) {
-			if (b == 0 || b >= sizeof(q->args[0]) || n_args == REQUEST_MAX_ARGS)
+		got = segment(path, text, sizeof(text));
+		if (!got)
+			return false;
+		if (want == 2 && !memcmp(pattern + 1, "{}", 2)) {
+			if (n_args == REQUEST_MAX_ARGS)
 				return false;
-			memcpy(q->args[n_args], got, b);
-			q->args[n_args++][b] = 0;
-		} else if (a != b || memcmp(want, got, a)) {
+			memcpy(q->args[n_args++], text, sizeof(text));
+		} else if (strlen(text) != want || memcmp(pattern + 1, text, want)) {
 			return false;
 		}
-		pattern = want + a;
-		path = got + b;
+		pattern += 1 + want;
+		path += 1 + got;
 	}
 	return !*pattern && !*path;
+}
+
+bool routes_allowed(const char *path, char ret[64])
+{
+	static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"};
+	struct request q = {0};
+	size_t n = 0;
+
+	ret[0] = 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(methods); i++)
+		if (routes_find(methods[i], path, &q, NULL))
+			n += (size_t)snprintf(ret + n, 64 - n, "%s, ", methods[i]); /* fits */
+	if (n)
+		(void)snprintf(ret + n, 64 - n, "OPTIONS"); /* 45 at most */
+	return n > 0;
 }
 
 const struct route *routes_find(const char *method, const char *path, struct request *q,
 				struct problem *problem)
 {
+	const char *as = strcmp(method, "HEAD") ? method : "GET";
 	bool known = false;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(routes); i++) {
 		if (!matches(routes[i].path, path, q))
 			continue;
-		if (!strcmp(routes[i].method, method))
+		if (!strcmp(routes[i].method, as))
 			return &routes[i];
 		known = true;
 	}
 	problem_set(problem, known ? 405 : 404,
 		    known ? "%s is not a method of %.200s" : "there is no %s %.200s", method, path);
+	if (!known)
+		problem_hint(problem, "GET /openapi.json says what there is");
 	return NULL;
 }

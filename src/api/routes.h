@@ -11,8 +11,16 @@ struct route {
 	bool raw;	       /* with "Upgrade: tcp" a connection to port {2} of sandbox {1} */
 };
 
+/** routes_all() - every route there is, in the order in which they are tried */
+const struct route *routes_all(size_t *ret_n);
+
+/** routes_allowed() - the methods of a path: "GET, HEAD, OPTIONS". Return: is there such a path? */
+bool routes_allowed(const char *path, char ret[64]);
+
 /**
  * routes_find() - the route of a request; fills q->args
+ * @path: as the client wrote it: what is escaped in a segment ("%2F") belongs to that segment
+ * HEAD is answered as GET is; the server leaves out the body.
  * Return: NULL, with 404 or 405 and a reason in @problem
  */
 const struct route *routes_find(const char *method, const char *path, struct request *q,

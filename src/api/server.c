@@ -18,6 +18,7 @@
 
 #include "api/peers.h"
 #include "api/proxy.h"
+#include "api/proxy-internal.h"
 #include "api/routes.h"
 #include "api/signed-url.h"
 #include "base/error.h"
@@ -88,10 +89,11 @@ static int find_signed(struct host *host, struct MHD_Connection *connection, con
 	return r < 0 ? r : 1;
 }
 
-/* Whether the daemon lives is everybody's business. */
+/* Whether the daemon lives, and how it is spoken to, is everybody's business. */
 static bool is_allowed(const struct server *s, struct MHD_Connection *connection, const char *url)
 {
 	return !s->access || !strcmp(url, "/health") || !strcmp(url, "/healthz") ||
+	       !strcmp(url, "/openapi.json") ||
 	       access_allows(s->access,
 			     MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-API-KEY"));
 }
@@ -148,20 +150,61 @@ static bool begin_raw(struct exchange *x, const struct route *route, const char 
 	return true;
 }
 
+/* The path as the client wrote it, without a query. NULL without memory */
+static char *path_of(const char *uri)
+{
+	const char *path = proxy_path(uri);
+
+	return strndup(path, strcspn(path, "?"));
+}
+
+/*
+ * OPTIONS is how a browser asks what a page of another origin may do, before it sends a key or a
+ * sandbox's headers: so it is answered for everything that might be somewhere.
+ */
+static void begin_options(struct exchange *x, const char *path)
+{
+	struct problem p = PROBLEM_INIT;
+
+	x->early.status = 204;
+	x->has_early = true;
+	if (routes_allowed(path, x->early.allow))
+		return;
+	if (header(x, "Access-Control-Request-Method")) {
+		str_copy(x->early.allow, sizeof(x->early.allow),
+			 "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+		return;
+	}
+	problem_set(&p, 404, "there is no %.200s", path);
+	x->has_early = false;
+	fail_early(x, -ENOENT, &p);
+}
+
 static void begin_control(struct exchange *x, const struct server *s, const char *method,
 			  const char *url)
 {
+	_cleanup_free_ char *path = path_of(x->uri);
 	const struct route *route;
 	struct problem p = PROBLEM_INIT;
 	int r;
 
+	if (!path) {
+		fail_early(x, -ENOMEM, &p);
+		return;
+	}
+	if (!strcmp(method, "OPTIONS")) {
+		begin_options(x, path);
+		return;
+	}
 	if (!is_allowed(s, x->q.connection, url)) {
 		problem_set(&p, 401, "the header X-API-KEY is missing or wrong");
 		fail_early(x, -EACCES, &p);
 		return;
 	}
-	route = routes_find(method, url, &x->q, &p);
+	route = routes_find(method, path, &x->q, &p);
 	if (!route) {
+		if (p.status == 405)
+			(void)routes_allowed(path, x->early.allow); /* it is there */
 		fail_early(x, -ENOENT, &p);
 		return;
 	}
@@ -198,6 +241,8 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 	}
 	if (r < 0)
 		fail_early(x, r, &p);
+	else if (!strcmp(method, "OPTIONS") && target.port == TARGET_AGENT_PORT)
+		begin_options(x, "*");
 	else
 		begin_proxy(x, &target, method, false);
 }

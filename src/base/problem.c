@@ -35,6 +35,12 @@ void problem_retry(struct problem *p, unsigned seconds)
 		p->retry_s = seconds;
 }
 
+void problem_code(struct problem *p, const char *code)
+{
+	if (p && !p->code)
+		p->code = code;
+}
+
 static int status_of_errno(int e)
 {
 	switch (e) {

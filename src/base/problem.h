@@ -17,6 +17,7 @@ struct problem {
 	char message[512];  /* what failed, on what, why; one sentence, no trailing newline */
 	char hint[256];     /* what to do now; may be empty */
 	unsigned retry_s;   /* trying again makes sense after so many seconds; 0: not known */
+	const char *code;   /* the same for programs: a constant ("sandbox_capacity_unavailable"); NULL */
 };
 
 #define PROBLEM_INIT ((struct problem){0})
@@ -30,6 +31,9 @@ void problem_hint(struct problem *p, const char *fmt, ...) __attribute__((format
 
 /** problem_retry() - say when to try again, unless that is known already; @p may be NULL */
 void problem_retry(struct problem *p, unsigned seconds);
+
+/** problem_code() - give it a code for programs, a constant, unless it has one; @p may be NULL */
+void problem_code(struct problem *p, const char *code);
 
 /** problem_errno() - describe errno -@r on "@what"; chooses the status (ENOSPC is 507, ENOENT 404...) */
 void problem_errno(struct problem *p, int r, const char *fmt, ...)

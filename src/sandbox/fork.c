@@ -150,6 +150,7 @@ static int admit_forks(unsigned count, struct problem *problem)
 			    count, str_format_bytes(count * FORK_FORECAST, need),
 			    str_format_bytes(available << 10, have));
 		problem_hint(problem, "fork fewer, or put other sandboxes to sleep");
+		problem_code(problem, "sandbox_capacity_unavailable");
 		return -ENOMEM;
 	}
 	return 0;
