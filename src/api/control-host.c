@@ -43,6 +43,22 @@ int control_pager_upgrade(struct request *q, struct reply *y)
 	return r < 0 ? r : reply_json(y, 200, o);
 }
 
+int control_image_list(struct request *q, struct reply *y)
+{
+	json_t *o = NULL;
+	int r = host_images(q->host, NULL, &y->problem, &o);
+
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_image_get(struct request *q, struct reply *y)
+{
+	json_t *o = NULL;
+	int r = host_images(q->host, q->args[0], &y->problem, &o);
+
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
 int control_metrics(struct request *q, struct reply *y)
 {
 	char *text = NULL;

@@ -10,6 +10,7 @@
 #include "api/network.h"
 #include "api/unsupported.h"
 #include "base/mem.h"
+#include "sandbox/reference.h"
 #include "sandbox/sandbox.h"
 
 #define DEFAULT_TIMEOUT_S 300u
@@ -59,6 +60,7 @@ static int create(struct request *q, struct reply *y, bool secure)
 		.template_id = "base", .timeout_s = DEFAULT_TIMEOUT_S, .secure = secure};
 	struct sandbox_timings t = {0};
 	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
+	char template[REFERENCE_NAME];
 	json_t *made, *network = NULL;
 	int r;
 
@@ -67,7 +69,9 @@ static int create(struct request *q, struct reply *y, bool secure)
 		problem_hint(&y->problem, "`dorm template ls` lists the templates");
 		return -EINVAL;
 	}
-	r = fields_text(q->json, "templateID", 63, &y->problem, &o.template_id);
+	r = fields_text(q->json, "templateID", REFERENCE_MAX, &y->problem, &o.template_id);
+	if (r == 0 && reference_parse(o.template_id, NULL, template) == 0)
+		o.template_id = template; /* otherwise it is nobody's */
 	if (r == 0)
 		r = fields_uint(q->json, "timeout", 0, MAX_TIMEOUT_S, &y->problem, &o.timeout_s);
 	if (r == 0)
@@ -211,6 +215,16 @@ int control_sandbox_timeout(struct request *q, struct reply *y)
 	return r < 0 ? r : sandbox_set_timeout(q->host, q->args[0], timeout, &y->problem);
 }
 
+/* E2B's: it lives so much longer from now, and never shorter than it would have. */
+int control_sandbox_refresh(struct request *q, struct reply *y)
+{
+	uint64_t duration = DEFAULT_TIMEOUT_S;
+	int r = fields_uint(q->json, "duration", 0, MAX_TIMEOUT_S, &y->problem, &duration);
+
+	y->status = 204;
+	return r < 0 ? r : sandbox_extend(q->host, q->args[0], duration, &y->problem);
+}
+
 static json_t *describe_fork(struct request *q, struct sandbox_fork *f, const char *template_id)
 {
 	if (f->result == 0)
@@ -260,11 +274,15 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 int control_sandbox_snapshot(struct request *q, struct reply *y)
 {
 	struct sandbox_save_timings t = {0};
-	const char *name = NULL;
-	char id[ID_LEN + 1];
+	const char *given = NULL, *name = NULL;
+	char id[ID_LEN + 1], parsed[REFERENCE_NAME];
 	int r;
 
-	r = fields_text(q->json, "name", 63, &y->problem, &name);
+	r = fields_text(q->json, "name", REFERENCE_MAX, &y->problem, &given);
+	if (r == 0 && given) {
+		r = reference_parse(given, &y->problem, parsed);
+		name = parsed;
+	}
 	if (r == 0)
 		r = sandbox_snapshot(q->host, q->args[0], name, &y->problem, id, &t);
 	if (r < 0)

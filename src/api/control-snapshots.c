@@ -9,6 +9,7 @@
 #include "api/job.h"
 #include "api/page.h"
 #include "base/clock.h"
+#include "sandbox/reference.h"
 #include "sandbox/snapshots.h"
 
 struct listing {
@@ -58,9 +59,12 @@ int control_snapshot_list(struct request *q, struct reply *y)
 {
 	struct listing l = {.sandbox_id = request_query(q, "sandboxID"),
 			    .name = request_query(q, "name")};
+	char name[REFERENCE_NAME];
 	int r = page_init(&l.page, request_query(q, "limit"), request_query(q, "order"),
 			  request_query(q, "nextToken"), 0, &y->problem);
 
+	if (r == 0 && l.name && reference_parse(l.name, NULL, name) == 0)
+		l.name = name; /* otherwise it is none's */
 	if (r == 0)
 		r = snapshots_each(q->host, list_visit, &l);
 	if (r == 0)

@@ -9,6 +9,7 @@
 #include "api/unsupported.h"
 #include "base/clock.h"
 #include "sandbox/build.h"
+#include "sandbox/reference.h"
 #include "sandbox/snapshots.h"
 
 #define DEFAULT_MEMORY_MB 512u
@@ -60,10 +61,17 @@ int control_template_new(struct request *q, struct reply *y)
 {
 	struct template_options o = {.cpus = 1};
 	uint64_t memory_mb = DEFAULT_MEMORY_MB, cpus = 1, disk_mb = 0;
-	char template_id[ID_LEN + 1], build_id[ID_LEN + 1];
+	char template_id[ID_LEN + 1], build_id[ID_LEN + 1], name[REFERENCE_NAME];
 	int r;
 
-	r = fields_text(q->json, "name", 63, &y->problem, &o.name);
+	r = fields_text(q->json, "alias", REFERENCE_MAX, &y->problem,
+			&o.name); /* of older clients */
+	if (r == 0)
+		r = fields_text(q->json, "name", REFERENCE_MAX, &y->problem, &o.name);
+	if (r == 0 && o.name) {
+		r = reference_parse(o.name, &y->problem, name);
+		o.name = name;
+	}
 	if (r == 0 && !o.name) {
 		problem_set(&y->problem, 400, "name: is required");
 		r = -EINVAL;
@@ -86,6 +94,23 @@ int control_template_new(struct request *q, struct reply *y)
 			  json_pack("{s:s, s:s, s:[s], s:[s], s:b}", "templateID", template_id,
 				    "buildID", build_id, "names", o.name, "aliases", o.name,
 				    "public", 0));
+}
+
+int control_template_alias(struct request *q, struct reply *y)
+{
+	char id[ID_LEN + 1];
+	int r = snapshots_id(q->host, q->args[0], &y->problem, id);
+
+	return r < 0 ? r
+		     : reply_json(y, 200, json_pack("{s:s, s:b}", "templateID", id, "public", 0));
+}
+
+/* Clients would upload what their template is made of; here a recipe holds or names it. */
+int control_template_files(struct request *q, struct reply *y)
+{
+	problem_set(&y->problem, 501, "files of a template build are not uploaded");
+	problem_hint(&y->problem, "a recipe holds them, or names them: docs/templates.md");
+	return -EOPNOTSUPP;
 }
 
 /* A recipe out of the members that E2B's clients send; new reference. */

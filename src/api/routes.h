@@ -34,6 +34,7 @@ int control_sandbox_delete(struct request *q, struct reply *y);
 int control_sandbox_pause(struct request *q, struct reply *y);
 int control_sandbox_connect(struct request *q, struct reply *y);
 int control_sandbox_timeout(struct request *q, struct reply *y);
+int control_sandbox_refresh(struct request *q, struct reply *y);
 int control_sandbox_fork(struct request *q, struct reply *y);
 int control_sandbox_snapshot(struct request *q, struct reply *y);
 int control_sandbox_metrics(struct request *q, struct reply *y);
@@ -74,6 +75,8 @@ int control_template_new(struct request *q, struct reply *y);
 int control_template_build(struct request *q, struct reply *y);
 int control_template_status(struct request *q, struct reply *y);
 int control_template_delete(struct request *q, struct reply *y);
+int control_template_alias(struct request *q, struct reply *y);
+int control_template_files(struct request *q, struct reply *y);
 int control_template_warm(struct request *q, struct reply *y);
 
 /* control-host.c */
@@ -82,4 +85,6 @@ int control_ready(struct request *q, struct reply *y);
 int control_doctor(struct request *q, struct reply *y);
 int control_pager(struct request *q, struct reply *y);
 int control_pager_upgrade(struct request *q, struct reply *y);
+int control_image_list(struct request *q, struct reply *y);
+int control_image_get(struct request *q, struct reply *y);
 int control_metrics(struct request *q, struct reply *y);

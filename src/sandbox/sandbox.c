@@ -326,10 +326,12 @@ int sandbox_expire(struct sandbox *sb, struct problem *problem)
 	return error_trace(r);
 }
 
-int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
-			struct problem *problem)
+/* Its end: @timeout_s from now; when only @longer, unless that would be sooner than it is. */
+static int set_end(struct host *host, const char *id, uint64_t timeout_s, bool longer,
+		   struct problem *problem)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
+	uint64_t end = timeout_s ? sandbox_end_after(timeout_s) : clock_real_ns();
 	bool durable;
 	int r = 0;
 
@@ -340,11 +342,22 @@ int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 	durable = sb->record.state == SANDBOX_ASLEEP;
 	if (sb->record.state == SANDBOX_FAILED || sb->record.state == SANDBOX_DELETING)
 		r = sandbox_wrong_state(sb, "given more time", problem);
-	else
-		sb->record.end_ns = timeout_s ? sandbox_end_after(timeout_s) : clock_real_ns();
+	else if (!longer || (sb->record.end_ns && sb->record.end_ns < end))
+		sb->record.end_ns = end;
 	pthread_mutex_unlock(&sb->info);
 	if (r == 0)
 		r = sandbox_write_record(sb, durable);
 	monitor_kick(host);
 	return error_trace(r);
+}
+
+int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
+			struct problem *problem)
+{
+	return set_end(host, id, timeout_s, false, problem);
+}
+
+int sandbox_extend(struct host *host, const char *id, uint64_t timeout_s, struct problem *problem)
+{
+	return set_end(host, id, timeout_s, true, problem);
 }

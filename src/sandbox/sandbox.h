@@ -145,6 +145,9 @@ int sandbox_delete(struct host *host, const char *id, struct problem *problem);
 int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 			struct problem *problem);
 
+/** sandbox_extend() - it ends @timeout_s from now at the earliest; one that never ends stays so */
+int sandbox_extend(struct host *host, const char *id, uint64_t timeout_s, struct problem *problem);
+
 /** sandbox_network_check() - could this be a sandbox's network? Return: 0; -EINVAL with a 400 */
 int sandbox_network_check(const json_t *policy, struct problem *problem);
 
