@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/openapi.h"
+
 int control_health(struct request *q, struct reply *y)
 {
 	return reply_json(y, 200,
@@ -20,6 +22,18 @@ int control_ready(struct request *q, struct reply *y)
 		return r;
 	}
 	return reply_json(y, 200, json_pack("{s:s}", "status", "ready"));
+}
+
+/* As it was written, for people read it too. */
+int control_openapi(struct request *q, struct reply *y)
+{
+	y->raw = MHD_create_response_from_buffer(openapi_json_len, (void *)openapi_json,
+						 MHD_RESPMEM_PERSISTENT);
+	if (!y->raw)
+		return -ENOMEM;
+	(void)MHD_add_response_header(y->raw, "Content-Type", "application/json");
+	y->status = 200;
+	return 0;
 }
 
 int control_doctor(struct request *q, struct reply *y)

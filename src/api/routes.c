@@ -54,6 +54,7 @@ static const struct route routes[] = {
 	{"GET", "/healthz", control_health},
 	{"GET", "/health", control_health},
 	{"GET", "/readyz", control_ready},
+	{"GET", "/openapi.json", control_openapi},
 	{"GET", "/doctor", control_doctor},
 	{"GET", "/pager", control_pager},
 	{"GET", "/images", control_image_list},

@@ -82,6 +82,7 @@ int control_template_warm(struct request *q, struct reply *y);
 /* control-host.c */
 int control_health(struct request *q, struct reply *y);
 int control_ready(struct request *q, struct reply *y);
+int control_openapi(struct request *q, struct reply *y);
 int control_doctor(struct request *q, struct reply *y);
 int control_pager(struct request *q, struct reply *y);
 int control_pager_upgrade(struct request *q, struct reply *y);
