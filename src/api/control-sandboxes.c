@@ -8,7 +8,9 @@
 #include "api/fields.h"
 #include "api/http1.h"
 #include "api/network.h"
+#include "api/once.h"
 #include "api/unsupported.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "sandbox/reference.h"
 #include "sandbox/sandbox.h"
@@ -54,6 +56,36 @@ static int read_traffic(struct request *q, struct problem *problem, struct sandb
 	return r;
 }
 
+/*
+ * A client repeats a create whose answer an earlier dormd was about to give. Return: 0: no; 1: it
+ * is in @y; -EINVAL with a 422
+ */
+static int create_again(struct request *q, struct reply *y)
+{
+	struct sandbox_info info;
+	int r = 1;
+
+	if (!q->once[0] || sandbox_made_by(q->host, q->once, &info) < 0)
+		return 0;
+	if (clock_real_ns() - info.created_ns > ONCE_KEEP_NS) {
+		r = 0;
+	} else if (strcmp(info.request, q->once) != 0) {
+		problem_set(&y->problem, 422,
+			    "Idempotency-Key: it came with another request before");
+		problem_hint(&y->problem, "a new request needs a new key");
+		r = -EINVAL;
+	} else {
+		y->replayed = true;
+		r = reply_json(y, 201,
+			       describe_with_traffic(q, info.id,
+						     describe_sandbox(info.id, info.template_id,
+								      info.token, NULL)));
+		r = r < 0 ? r : 1;
+	}
+	sandbox_info_deinit(&info);
+	return r;
+}
+
 static int create(struct request *q, struct reply *y, bool secure)
 {
 	struct sandbox_options o = {
@@ -62,7 +94,11 @@ static int create(struct request *q, struct reply *y, bool secure)
 	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
 	char template[REFERENCE_NAME];
 	json_t *made, *network = NULL;
-	int r;
+	int r = create_again(q, y);
+
+	if (r != 0)
+		return MIN(r, 0);
+	o.request = q->once;
 
 	if (!json_object_get(q->json, "templateID")) {
 		problem_set(&y->problem, 400, "templateID: is required");

@@ -123,7 +123,8 @@ static void add_headers(const struct reply *y, struct MHD_Response *m)
 
 	(void)MHD_add_response_header(m, "Access-Control-Allow-Origin", "*");
 	(void)MHD_add_response_header(m, "Access-Control-Expose-Headers",
-				      "x-next-token, X-Request-Id, Retry-After, Allow");
+				      "x-next-token, X-Request-Id, Retry-After, Allow, "
+				      "Idempotent-Replayed");
 	if (y->status == 503 || y->status == 429) { /* E2B clients retry with an integer */
 		(void)snprintf(seconds, sizeof(seconds), "%u", /* fits */
 			       y->problem.retry_s ? y->problem.retry_s : 1);
@@ -131,6 +132,8 @@ static void add_headers(const struct reply *y, struct MHD_Response *m)
 	}
 	if (y->next_token[0])
 		(void)MHD_add_response_header(m, "x-next-token", y->next_token);
+	if (y->replayed)
+		(void)MHD_add_response_header(m, "Idempotent-Replayed", "true");
 	if (y->allow[0])
 		(void)MHD_add_response_header(m, "Allow", y->allow);
 	if (y->allow[0] && y->status == 204) { /* the answer to OPTIONS */

@@ -11,11 +11,12 @@
 
 #include "base/buf.h"
 #include "base/problem.h"
-#include "sandbox/host.h"
+#include "sandbox/sandbox.h"
 
 #define REQUEST_MAX_BODY   (1u << 20)
 #define REQUEST_MAX_ARGS   3
 #define REQUEST_KEY_ID_MAX 32
+#define REQUEST_ONCE_LEN   SANDBOX_REQUEST_LEN
 
 /* What a key allows (docs/security.md): each includes those before it. */
 enum scope {
@@ -35,6 +36,7 @@ struct request {
 	struct host *host;
 	struct MHD_Connection *connection;
 	struct caller caller;
+	char once[REQUEST_ONCE_LEN + 1];  /* its name, if it has an Idempotency-Key: api/once.h */
 	char id[17];			  /* in X-Request-Id, in the log and in events */
 	char args[REQUEST_MAX_ARGS][128]; /* what {} in the route stood for */
 	struct buf body;
@@ -47,6 +49,7 @@ struct reply {
 	char next_token[64];	  /* x-next-token, if not empty */
 	struct MHD_Response *raw; /* instead of json */
 	struct paced *paced;	  /* ... whose body is made as it is sent; owned by raw */
+	bool replayed;		  /* it is the answer to an earlier request with the same key */
 	char allow[64];		  /* the methods that there are, with a 405 and for OPTIONS */
 	struct problem problem;
 };

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "api/once.h"
 #include "api/peers.h"
 #include "api/proxy.h"
 #include "api/proxy-internal.h"
@@ -29,6 +30,7 @@
 #define MEMORY_LIMIT (128u << 10) /* per connection: heads, and what is read ahead */
 #define STACK_BYTES  (256u << 10)
 #define ANSWER_MS    5000
+#define ONCE_WAIT_MS 60000	   /* for the first request with the same key */
 #define DROP_MAX     (64ull << 20) /* of a body whose sender was told that it is refused */
 
 struct server {
@@ -36,9 +38,11 @@ struct server {
 	const struct access *access; /* NULL: no key is asked for */
 	struct MHD_Daemon *daemon;
 	struct peers *peers;
+	struct once *once;
 };
 
 struct exchange {
+	struct server *server;
 	char *uri; /* as the client wrote it */
 	bool begun;
 	struct request q;
@@ -228,6 +232,7 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 	int r;
 
 	x->begun = true;
+	x->server = s;
 	x->q.host = s->host;
 	x->q.connection = connection;
 	r = target_find(header(x, "Host"), header(x, "E2b-Sandbox-Id"),
@@ -363,6 +368,26 @@ static int parse_body(struct exchange *x, struct problem *problem)
 	return 0;
 }
 
+/* Unless that has been done before. */
+static int handle(struct exchange *x, struct reply *y)
+{
+	const char *key = once_applies(x->handler) ? header(x, "Idempotency-Key") : NULL;
+	_cleanup_free_ char *path = NULL;
+	int r;
+
+	if (!key)
+		return x->handler(&x->q, y);
+	path = path_of(x->uri);
+	r = path ? once_name(&x->q, path, key, &y->problem) : -ENOMEM;
+	if (r == 0)
+		r = once_begin(x->server->once, &x->q, deadline_after_ms(ONCE_WAIT_MS), y);
+	if (r != 0)
+		return MIN(r, 0);
+	r = x->handler(&x->q, y);
+	once_end(x->server->once, &x->q, r == 0 ? y : NULL);
+	return r;
+}
+
 static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connection)
 {
 	struct reply y = {0};
@@ -383,7 +408,7 @@ static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connect
 	} else {
 		r = parse_body(x, &y.problem);
 		if (r == 0)
-			r = x->handler(&x->q, &y);
+			r = handle(x, &y);
 	}
 	if (r < 0) {
 		reply_error(&y, r);
@@ -483,6 +508,8 @@ int server_new(struct host *host, int listen_fd, const struct access *access,
 	s->access = access;
 	r = peers_new(listen_fd, &s->peers);
 	if (r == 0)
+		r = once_new(&s->once);
+	if (r == 0)
 		r = start(s);
 	if (r < 0) {
 		problem_errno(problem, r, "starting the HTTP server");
@@ -502,6 +529,7 @@ struct server *server_free(struct server *s)
 	if (s->daemon)
 		MHD_stop_daemon(s->daemon);
 	peers_free(s->peers);
+	once_free(s->once);
 	free(s);
 	return NULL;
 }

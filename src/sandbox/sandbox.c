@@ -101,6 +101,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	if (options->secure)
 		record_new_token(&like);
 	str_copy(like.template_id, sizeof(like.template_id), options->template_id);
+	str_copy(like.request, sizeof(like.request), options->request ?: "");
 	str_copy(like.owner, sizeof(like.owner), options->owner ?: "");
 	str_copy(like.mask_host, sizeof(like.mask_host), options->mask_host ?: "");
 	if (options->private_traffic)
