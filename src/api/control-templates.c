@@ -73,7 +73,7 @@ int control_template_new(struct request *q, struct reply *y)
 		o.name = name;
 	}
 	if (r == 0 && !o.name) {
-		problem_set(&y->problem, 400, "name: is required");
+		problem_set(&y->problem, 400, "name (or alias): is required");
 		r = -EINVAL;
 	}
 	if (r == 0)

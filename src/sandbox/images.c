@@ -23,7 +23,7 @@ static json_t *sharers(const json_t *sessions, const char *image_id)
 	size_t i;
 
 	json_array_foreach (sessions, i, s) {
-		const char *of = json_string_value(json_object_get(s, "image_id"));
+		const char *of = json_string_value(json_object_get(s, "resident_image"));
 
 		if (of && !strcmp(of, image_id)) /* short of memory: left out */
 			(void)json_array_append(all, json_object_get(s, "session"));
