@@ -24,7 +24,7 @@ struct listing {
 	const char *states; /* "running,paused" */
 	const char *template_id;
 	json_t *metadata;
-	uint64_t started_after_ns;
+	uint64_t started_after_ms; /* as exact as times are shown */
 };
 
 /* Is @word one of a comma-separated list? */
@@ -66,7 +66,8 @@ static void list_visit(void *userdata, const struct sandbox_info *info)
 	if (page_wants(&l->page, info->created_ns, info->id) &&
 	    has_word(l->states, state, strlen(state)) &&
 	    (!l->template_id || !strcmp(l->template_id, info->template_id)) &&
-	    info->started_ns > l->started_after_ns && metadata_matches(l->metadata, info->metadata))
+	    info->started_ns / NSEC_PER_MSEC > l->started_after_ms &&
+	    metadata_matches(l->metadata, info->metadata))
 		page_add(&l->page, info->created_ns, info->id, describe_info(info));
 }
 
@@ -75,6 +76,7 @@ static int list(struct request *q, struct reply *y, const char *default_states)
 	const char *metadata = request_query(q, "metadata"), *states = request_query(q, "state");
 	struct listing l = {.states = states && *states ? states : default_states,
 			    .template_id = request_query(q, "template")};
+	uint64_t after_ns = 0;
 	int r;
 
 	r = page_init(&l.page, request_query(q, "limit"), request_query(q, "order"),
@@ -83,7 +85,8 @@ static int list(struct request *q, struct reply *y, const char *default_states)
 		r = check_states(l.states, &y->problem);
 	if (r == 0)
 		r = fields_query_time(request_query(q, "startedAfter"), "startedAfter", &y->problem,
-				      &l.started_after_ns);
+				      &after_ns);
+	l.started_after_ms = after_ns / NSEC_PER_MSEC;
 	if (r == 0 && metadata)
 		r = fields_metadata_filter(metadata, &y->problem, &l.metadata);
 	if (r == 0)

@@ -88,8 +88,7 @@ static int create_again(struct request *q, struct reply *y)
 
 static int create(struct request *q, struct reply *y, bool secure)
 {
-	struct sandbox_options o = {
-		.template_id = "base", .timeout_s = DEFAULT_TIMEOUT_S, .secure = secure};
+	struct sandbox_options o = {.timeout_s = DEFAULT_TIMEOUT_S, .secure = secure};
 	struct sandbox_timings t = {0};
 	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
 	char template[REFERENCE_NAME];
@@ -100,12 +99,12 @@ static int create(struct request *q, struct reply *y, bool secure)
 		return MIN(r, 0);
 	o.request = q->once;
 
-	if (!json_object_get(q->json, "templateID")) {
+	r = fields_text(q->json, "templateID", REFERENCE_MAX, &y->problem, &o.template_id);
+	if (r == 0 && !o.template_id) {
 		problem_set(&y->problem, 400, "templateID: is required");
 		problem_hint(&y->problem, "`dorm template ls` lists the templates");
 		return -EINVAL;
 	}
-	r = fields_text(q->json, "templateID", REFERENCE_MAX, &y->problem, &o.template_id);
 	if (r == 0 && reference_parse(o.template_id, NULL, template) == 0)
 		o.template_id = template; /* otherwise it is nobody's */
 	if (r == 0)
@@ -240,7 +239,7 @@ int control_sandbox_timeout(struct request *q, struct reply *y)
 	uint64_t timeout = 0;
 	int r = 0;
 
-	if (!v) {
+	if (!v || json_is_null(v)) {
 		problem_set(&y->problem, 400, "timeout: is required");
 		return -EINVAL;
 	}
