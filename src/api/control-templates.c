@@ -9,7 +9,6 @@
 #include "api/unsupported.h"
 #include "base/clock.h"
 #include "sandbox/build.h"
-#include "sandbox/reference.h"
 #include "sandbox/snapshots.h"
 
 #define DEFAULT_MEMORY_MB 512u
@@ -61,17 +60,12 @@ int control_template_new(struct request *q, struct reply *y)
 {
 	struct template_options o = {.cpus = 1};
 	uint64_t memory_mb = DEFAULT_MEMORY_MB, cpus = 1, disk_mb = 0;
-	char template_id[ID_LEN + 1], build_id[ID_LEN + 1], name[REFERENCE_NAME];
+	char template_id[ID_LEN + 1], build_id[ID_LEN + 1];
 	int r;
 
-	r = fields_text(q->json, "alias", REFERENCE_MAX, &y->problem,
-			&o.name); /* of older clients */
+	r = fields_text(q->json, "alias", 63, &y->problem, &o.name); /* of older clients */
 	if (r == 0)
-		r = fields_text(q->json, "name", REFERENCE_MAX, &y->problem, &o.name);
-	if (r == 0 && o.name) {
-		r = reference_parse(o.name, &y->problem, name);
-		o.name = name;
-	}
+		r = fields_text(q->json, "name", 63, &y->problem, &o.name);
 	if (r == 0 && !o.name) {
 		problem_set(&y->problem, 400, "name (or alias): is required");
 		r = -EINVAL;
