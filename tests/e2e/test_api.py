@@ -349,6 +349,19 @@ def test_methods_and_origins():
     check("POST" in headers["Access-Control-Allow-Methods"], f"{headers}")
 
 
+def test_origins_of_sandboxes():
+    """a page may use a sandbox's own API; what its ports allow is its own business"""
+    sandbox = D.create("base")
+    asks = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    status, headers, _ = send("OPTIONS", "/files", None, dict(asks, Host=f"49983-{sandbox}.localhost"))
+    check(status == 204 and "POST" in headers["Access-Control-Allow-Methods"], f"{status} {headers}")
+    status, headers, _ = send("GET", "/health", None, D.access(sandbox))
+    check(status == 204 and headers.get_all("Access-Control-Allow-Origin") == ["*"], f"{status} {headers}")
+    status, headers, text = send("OPTIONS", "/", None, dict(asks, Host=f"8080-{sandbox}.localhost"))
+    check(status == 502 and "port is not open" in text, f"nobody listens there: {status} {text}")
+    D.api("DELETE", f"/sandboxes/{sandbox}")
+
+
 def tcp(method, path, headers=None, body=None):
     return send(method, path, body, headers, http.client.HTTPConnection("127.0.0.1", PORT, timeout=30))
 
