@@ -67,7 +67,8 @@ static void list_visit(void *userdata, const struct sandbox_info *info)
 	    has_word(l->states, state, strlen(state)) &&
 	    (!l->template_id || !strcmp(l->template_id, info->template_id)) &&
 	    info->started_ns / NSEC_PER_MSEC > l->started_after_ms &&
-	    metadata_matches(l->metadata, info->metadata))
+	    metadata_matches(l->metadata, info->metadata) &&
+	    page_has_room(&l->page, info->created_ns, info->id))
 		page_add(&l->page, info->created_ns, info->id, describe_info(info));
 }
 

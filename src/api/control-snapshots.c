@@ -37,7 +37,7 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 
 	if (!page_wants(&l->page, e->created_ns, e->id) ||
 	    (l->sandbox_id && strcmp(l->sandbox_id, e->source_id) != 0) ||
-	    (l->name && !has_name(e, l->name)))
+	    (l->name && !has_name(e, l->name)) || !page_has_room(&l->page, e->created_ns, e->id))
 		return;
 	clock_rfc3339(e->created_ns, created);
 	o = json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:b, s:i}", "snapshotID",
@@ -50,7 +50,7 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	if (o && !e->created_ns) /* its manifest cannot be read */
 		(void)json_object_set_new(o, "createdAt", json_null());
 	if (o && e->damage)
-		(void)json_object_set_new(o, "damaged", json_string(e->damage));
+		(void)json_object_set_new(o, "damaged", reply_text(e->damage));
 	page_add(&l->page, e->created_ns, e->id, o);
 }
 

@@ -18,6 +18,7 @@
 struct listing {
 	struct host *host;
 	json_t *items;
+	const char *id; /* only this one; NULL: all */
 };
 
 static void list_visit(void *userdata, const struct snapshot_entry *e)
@@ -26,7 +27,7 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	char created[32], kernel[64];
 	uint64_t set_bytes;
 
-	if (!e->names || e->damage)
+	if (!e->names || e->damage || (l->id && strcmp(l->id, e->id) != 0))
 		return;
 	set_bytes = snapshots_working_set_pages(l->host, e->id) * DORM_PAGE_SIZE;
 	clock_rfc3339(e->created_ns, created);
@@ -54,6 +55,27 @@ int control_template_list(struct request *q, struct reply *y)
 		return r;
 	}
 	return reply_json(y, 200, l.items);
+}
+
+int control_template_get(struct request *q, struct reply *y)
+{
+	char id[ID_LEN + 1];
+	struct listing l = {.host = q->host, .id = id};
+	int r = snapshots_id(q->host, q->args[0], &y->problem, id);
+
+	if (r < 0)
+		return r;
+	l.items = json_array();
+	r = l.items ? snapshots_each(q->host, list_visit, &l) : -ENOMEM;
+	if (r == 0 && !json_array_size(l.items)) {
+		problem_set(&y->problem, 404, "no template leads to %s, or it is damaged", id);
+		problem_hint(&y->problem, "GET /snapshots/%s says what is known of it", id);
+		r = -ENOENT;
+	}
+	if (r == 0)
+		r = reply_json(y, 200, json_incref(json_array_get(l.items, 0)));
+	json_decref(l.items);
+	return r;
 }
 
 int control_template_new(struct request *q, struct reply *y)

@@ -3,8 +3,6 @@
 
 #include "api/network.h"
 #include "base/clock.h"
-#include "base/mem.h"
-#include "base/utf8.h"
 
 #define FAR_FUTURE "9999-12-31T23:59:59.000Z"
 
@@ -65,22 +63,21 @@ const char *describe_state(enum sandbox_state s)
 json_t *describe_info(const struct sandbox_info *info)
 {
 	char started[32], ends[32] = FAR_FUTURE;
-	_cleanup_free_ char *failure = NULL;
 	json_t *o;
 
 	clock_rfc3339(info->started_ns, started);
 	if (info->end_ns)
 		clock_rfc3339(info->end_ns, ends);
-	/* the end of a VMM's own words may be anything */
-	failure = info->failure[0] ? utf8_from(info->failure) : NULL;
-	o = json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s*, s:s*, s:O*}",
-		"sandboxID", info->id, "templateID", info->template_id, "clientID",
-		DESCRIBE_CLIENT_ID, "startedAt", started, "endAt", ends, "state",
-		describe_state(info->state), "status", sandbox_state_name(info->state), "cpuCount",
-		(int)info->cpus, "memoryMB", (json_int_t)(info->memory_bytes >> 20), "diskSizeMB",
-		(json_int_t)(info->disk_bytes >> 20), "envdVersion", DESCRIBE_ENVD_VERSION, "alias",
-		alias_of(info->template_id), "failure", failure, "metadata", info->metadata);
+	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s*, s:O*}",
+		      "sandboxID", info->id, "templateID", info->template_id, "clientID",
+		      DESCRIBE_CLIENT_ID, "startedAt", started, "endAt", ends, "state",
+		      describe_state(info->state), "status", sandbox_state_name(info->state),
+		      "cpuCount", (int)info->cpus, "memoryMB",
+		      (json_int_t)(info->memory_bytes >> 20), "diskSizeMB",
+		      (json_int_t)(info->disk_bytes >> 20), "envdVersion", DESCRIBE_ENVD_VERSION,
+		      "alias", alias_of(info->template_id), "metadata", info->metadata);
+	if (o && info->failure[0])
+		(void)json_object_set_new(o, "failure", reply_text(info->failure)); /* as below */
 	if (o && info->stalled)
 		(void)json_object_set_new(o, "diskFull", json_true()); /* short of memory: unsaid */
 	return o;
@@ -95,7 +92,8 @@ static void add_traffic(json_t *o, const struct sandbox_info *info)
 		return;
 	if (!network) {
 		network = json_object();
-		(void)json_object_set_new(o, "network", network); /* left out then */
+		if (json_object_set_new(o, "network", network) < 0)
+			return; /* left out then */
 	}
 	if (info->traffic_token[0])
 		(void)json_object_set_new(network, "allowPublicTraffic", json_false());

@@ -69,6 +69,21 @@ bool page_wants(const struct page *p, uint64_t created_ns, const char *id)
 	return p->ascending ? c > 0 : c < 0;
 }
 
+bool page_has_room(struct page *p, uint64_t created_ns, const char *id)
+{
+	const struct page_item *last;
+	int c;
+
+	if (!p->limit || p->n_sorted < p->limit)
+		return true;
+	last = &p->items[p->limit - 1];
+	c = compare_places(created_ns, id, last->created_ns, last->id);
+	if (p->ascending ? c < 0 : c > 0)
+		return true;
+	p->more = true;
+	return false;
+}
+
 static int oldest_first(const void *va, const void *vb)
 {
 	const struct page_item *a = va, *b = vb;
@@ -91,6 +106,7 @@ static void prune(struct page *p)
 		json_decref(p->items[--p->n].json);
 		p->more = true;
 	}
+	p->n_sorted = p->n;
 }
 
 void page_add(struct page *p, uint64_t created_ns, const char *id, json_t *json)

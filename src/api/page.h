@@ -5,7 +5,8 @@
  *
  *     page_init()     from the query: limit, order, nextToken
  *     page_wants()    for every item there is, in any order: does it lie behind the token?
- *     page_add()      those that do, and that the client's filters let through
+ *     page_has_room() those that do, and that the client's filters let through: can they be on it?
+ *     page_add()      those that can
  *     page_reply()    the first ones, and the token of the next page if there are more
  *
  * An item's place is its time of creation and, among those of one instant, its id. Neither changes,
@@ -35,7 +36,8 @@ struct page {
 	char after_id[ID_LEN + 1];
 	struct page_item *items;
 	size_t n, cap;
-	bool more; /* some that came after the page were dropped */
+	size_t n_sorted; /* items that are in order, and the first */
+	bool more;	 /* there are some behind the page */
 	int error;
 };
 
@@ -50,6 +52,9 @@ void page_deinit(struct page *p);
 
 /** page_wants() - is its place behind the token? */
 bool page_wants(const struct page *p, uint64_t created_ns, const char *id);
+
+/** page_has_room() - or are there as many already that come before it? */
+bool page_has_room(struct page *p, uint64_t created_ns, const char *id);
 
 /** page_add() - steals @json; NULL is remembered as lack of memory */
 void page_add(struct page *p, uint64_t created_ns, const char *id, json_t *json);

@@ -85,12 +85,17 @@ int reply_stream(struct reply *y, const char *type, uint64_t bytes, MHD_ContentR
 	return 0;
 }
 
-static void set_text(json_t *o, const char *name, const char *text)
+json_t *reply_text(const char *text)
 {
 	_cleanup_free_ char *clean = utf8_from(text);
 
-	if (o && clean)
-		(void)json_object_set_new(o, name, json_string(clean)); /* left out then */
+	return clean ? json_string(clean) : NULL;
+}
+
+static void set_text(json_t *o, const char *name, const char *text)
+{
+	if (o)
+		(void)json_object_set_new(o, name, reply_text(text)); /* left out then */
 }
 
 json_t *reply_problem(struct problem *p, int r)

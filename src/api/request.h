@@ -93,10 +93,14 @@ enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y);
 /** reply_error() - turn the problem into what reply_problem() makes; the status is the code */
 void reply_error(struct reply *y, int r);
 
+/** reply_text() - a JSON text of what may not be UTF-8: names of files, output of programs,
+ * messages that were cut. New reference; NULL without memory */
+json_t *reply_text(const char *text);
+
 /**
  * reply_problem() - the API's error object: {code, message, hint?, error_code?}
  * @r: describes the problem if nobody has
- * What is not UTF-8 in it (names of files, output of programs) is replaced.
+ * Its texts are made with reply_text().
  * Return: new reference; NULL without memory
  */
 json_t *reply_problem(struct problem *p, int r);

@@ -45,6 +45,7 @@ static const struct route routes[] = {
 	{"GET", "/templates", control_template_list},
 	{"POST", "/v3/templates", control_template_new},
 	{"POST", "/v2/templates", control_template_new},
+	{"GET", "/templates/{}", control_template_get},
 	{"GET", "/templates/aliases/{}", control_template_alias},
 	{"GET", "/templates/{}/files/{}", control_template_files},
 	{"POST", "/v2/templates/{}/builds/{}", control_template_build},

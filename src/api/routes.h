@@ -71,6 +71,7 @@ int control_store_rewrap(struct request *q, struct reply *y);
 
 /* control-templates.c */
 int control_template_list(struct request *q, struct reply *y);
+int control_template_get(struct request *q, struct reply *y);
 int control_template_new(struct request *q, struct reply *y);
 int control_template_build(struct request *q, struct reply *y);
 int control_template_status(struct request *q, struct reply *y);

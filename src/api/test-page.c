@@ -37,7 +37,7 @@ static size_t take_page(struct item *items, const char *order, char token[64])
 	for (unsigned k = 0; k < N; k++) {
 		struct item *x = &items[k * 23 % N]; /* in no order */
 
-		if (x->there && page_wants(&p, x->ns, x->id))
+		if (x->there && page_wants(&p, x->ns, x->id) && page_has_room(&p, x->ns, x->id))
 			page_add(&p, x->ns, x->id, json_string(x->id));
 		assert_true(p.n <= 10);
 	}

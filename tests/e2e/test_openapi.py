@@ -117,6 +117,7 @@ def test_templates():
     check(call("getTemplateBuildStatus", *ids)["status"] == "ready", "the template is built")
     check(call("getTemplateAlias", "base")["templateID"] == ids[0], "what its name leads to")
     check([t["names"] for t in call("listTemplates")] == [["base"]], "templates")
+    check(call("getTemplate", "base:default")["templateID"] == ids[0], "the same")
     call("warmTemplate", "base", body={"full": True})
     call("getTemplateFile", "base", "abc", expect=501)
     later = call("createTemplateV2", body={"alias": "later", "memoryMB": 128})
