@@ -111,9 +111,14 @@ static json_t *follow(json_t *doc, const char *ref)
 
 	if (strncmp(ref, "#/", 2))
 		return NULL;
-	for (ref += 2; doc && *ref; ref += strcspn(ref, "/"), ref += *ref == '/') {
-		(void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(ref, "/"), ref);
+	for (ref += 2; doc && *ref; ref += *ref == '/') {
+		size_t len = strcspn(ref, "/");
+
+		assert_true(len < sizeof(name));
+		memcpy(name, ref, len);
+		name[len] = 0;
 		doc = json_object_get(doc, name);
+		ref += len;
 	}
 	return doc;
 }
