@@ -64,7 +64,7 @@ static const struct route routes[] = {
 	{"GET", "/metrics", control_metrics},
 };
 
-const struct route *routes_all(size_t *ret_n)
+const struct route *routes_table(size_t *ret_n)
 {
 	*ret_n = ARRAY_SIZE(routes);
 	return routes;

@@ -11,8 +11,8 @@ struct route {
 	bool raw;	       /* with "Upgrade: tcp" a connection to port {2} of sandbox {1} */
 };
 
-/** routes_all() - every route there is, in the order in which they are tried */
-const struct route *routes_all(size_t *ret_n);
+/** routes_table() - all of them, in the order in which they are tried */
+const struct route *routes_table(size_t *ret_n);
 
 /** routes_allowed() - the methods of a path: "GET, HEAD, OPTIONS". Return: is there such a path? */
 bool routes_allowed(const char *path, char ret[64]);
