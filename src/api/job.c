@@ -82,10 +82,9 @@ struct host_task job_host_task(struct job *job)
 		.cancelled = job_cancelled, .progress = job_progress, .userdata = job};
 }
 
-static json_t *failure(const struct problem *p)
+static json_t *failure(struct problem *p, int r)
 {
-	return json_pack("{s:b, s:{s:i, s:s, s:s}}", "ok", 0, "error", "code", p->status, "message",
-			 p->message, "hint", p->hint);
+	return json_pack("{s:b, s:o}", "ok", 0, "error", reply_problem(p, r));
 }
 
 static json_t *success(json_t *result)
@@ -105,9 +104,7 @@ static void *job_main(void *arg)
 	json_t *result = NULL;
 	int r = job->task(job, job->host, job->arg, &p, &result);
 
-	if (r < 0)
-		problem_errno(&p, r, "the request failed");
-	job_line(job, r < 0 ? failure(&p) : success(result));
+	job_line(job, r < 0 ? failure(&p, r) : success(result));
 	LOCK_SCOPE(&job->lock);
 	job->over = true;
 	pthread_cond_signal(&job->more);

@@ -11,11 +11,12 @@
 
 #include "base/buf.h"
 #include "base/problem.h"
-#include "sandbox/host.h"
+#include "sandbox/sandbox.h"
 
 #define REQUEST_MAX_BODY   (1u << 20)
 #define REQUEST_MAX_ARGS   3
 #define REQUEST_KEY_ID_MAX 32
+#define REQUEST_ONCE_LEN   SANDBOX_REQUEST_LEN
 
 /* What a key allows (docs/security.md): each includes those before it. */
 enum scope {
@@ -37,6 +38,7 @@ struct request {
 	struct MHD_Connection *connection;
 	struct caller caller;
 	struct access *access;		  /* NULL: nobody is asked who he is; no keys can be made */
+	char once[REQUEST_ONCE_LEN + 1];  /* its name, if it has an Idempotency-Key: api/once.h */
 	char id[17];			  /* in X-Request-Id, in the log and in events */
 	char args[REQUEST_MAX_ARGS][128]; /* what {} in the route stood for */
 	struct buf body;
@@ -49,6 +51,8 @@ struct reply {
 	char next_token[64];	  /* x-next-token, if not empty */
 	struct MHD_Response *raw; /* instead of json */
 	struct paced *paced;	  /* ... whose body is made as it is sent; owned by raw */
+	bool replayed;		  /* it is the answer to an earlier request with the same key */
+	char allow[64];		  /* the methods that there are, with a 405 and for OPTIONS */
 	struct problem problem;
 };
 
@@ -91,5 +95,17 @@ int reply_stream(struct reply *y, const char *type, uint64_t bytes, MHD_ContentR
 /** reply_send() - queue on the connection; releases what the reply owns */
 enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y);
 
-/** reply_error() - turn the problem into {code, message, hint}; the status is the code */
+/** reply_error() - turn the problem into what reply_problem() makes; the status is the code */
 void reply_error(struct reply *y, int r);
+
+/** reply_text() - a JSON text of what may not be UTF-8: names of files, output of programs,
+ * messages that were cut. New reference; NULL without memory */
+json_t *reply_text(const char *text);
+
+/**
+ * reply_problem() - the API's error object: {code, message, hint?, error_code?}
+ * @r: describes the problem if nobody has
+ * Its texts are made with reply_text().
+ * Return: new reference; NULL without memory
+ */
+json_t *reply_problem(struct problem *p, int r);

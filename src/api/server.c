@@ -18,8 +18,10 @@
 
 #include "api/access.h"
 #include "api/local-peer.h"
+#include "api/once.h"
 #include "api/peers.h"
 #include "api/proxy.h"
+#include "api/proxy-internal.h"
 #include "api/routes.h"
 #include "api/signed-url.h"
 #include "api/tls.h"
@@ -31,6 +33,7 @@
 #define MEMORY_LIMIT (128u << 10) /* per connection: heads, and what is read ahead */
 #define STACK_BYTES  (256u << 10)
 #define ANSWER_MS    5000
+#define ONCE_WAIT_MS 60000	   /* for the first request with the same key */
 #define DROP_MAX     (64ull << 20) /* of a body whose sender was told that it is refused */
 
 struct server {
@@ -40,9 +43,11 @@ struct server {
 	gid_t group;
 	struct MHD_Daemon *daemon;
 	struct peers *peers;
+	struct once *once;
 };
 
 struct exchange {
+	struct server *server;
 	char *uri; /* as the client wrote it */
 	bool begun;
 	struct request q;
@@ -178,16 +183,57 @@ static bool begin_raw(struct exchange *x, const struct route *route, const char 
 	return true;
 }
 
+/* The path as the client wrote it, without a query. NULL without memory */
+static char *path_of(const char *uri)
+{
+	const char *path = proxy_path(uri);
+
+	return strndup(path, strcspn(path, "?"));
+}
+
+/*
+ * OPTIONS is how a browser asks what a page of another origin may do, before it sends a key or a
+ * sandbox's headers: so it is answered for everything that might be somewhere.
+ */
+static void begin_options(struct exchange *x, const char *path)
+{
+	struct problem p = PROBLEM_INIT;
+
+	x->early.status = 204;
+	x->has_early = true;
+	if (routes_allowed(path, x->early.allow))
+		return;
+	if (header(x, "Access-Control-Request-Method")) {
+		str_copy(x->early.allow, sizeof(x->early.allow),
+			 "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+		return;
+	}
+	problem_set(&p, 404, "there is no %.200s", path);
+	x->has_early = false;
+	fail_early(x, -ENOENT, &p);
+}
+
 static void begin_control(struct exchange *x, const struct server *s, const char *method,
 			  const char *url)
 {
+	_cleanup_free_ char *path = path_of(x->uri);
 	const struct route *route;
 	struct problem p = PROBLEM_INIT, nowhere = PROBLEM_INIT;
 	int r;
 
-	route = routes_find(method, url, &x->q, &nowhere);
+	if (!path) {
+		fail_early(x, -ENOMEM, &p);
+		return;
+	}
+	if (!strcmp(method, "OPTIONS")) { /* which browsers ask without a key */
+		begin_options(x, path);
+		return;
+	}
+	route = routes_find(method, path, &x->q, &nowhere);
 	r = admit(x, s, route, &p);
 	if (r == 0 && !route) {
+		if (nowhere.status == 405)
+			(void)routes_allowed(path, x->early.allow); /* it is there */
 		p = nowhere;
 		r = -ENOENT;
 	}
@@ -215,6 +261,7 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 	int r;
 
 	x->begun = true;
+	x->server = s;
 	x->q.host = s->host;
 	x->q.access = s->access;
 	x->q.connection = connection;
@@ -234,6 +281,8 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 	}
 	if (r < 0)
 		fail_early(x, r, &p);
+	else if (!strcmp(method, "OPTIONS") && target.port == TARGET_AGENT_PORT)
+		begin_options(x, "*");
 	else
 		begin_proxy(x, &target, method, false);
 }
@@ -365,6 +414,26 @@ static int parse_body(struct exchange *x, struct problem *problem)
 	return 0;
 }
 
+/* Unless that has been done before. */
+static int handle(struct exchange *x, struct reply *y)
+{
+	const char *key = once_applies(x->handler) ? header(x, "Idempotency-Key") : NULL;
+	_cleanup_free_ char *path = NULL;
+	int r;
+
+	if (!key)
+		return x->handler(&x->q, y);
+	path = path_of(x->uri);
+	r = path ? once_name(&x->q, path, key, &y->problem) : -ENOMEM;
+	if (r == 0)
+		r = once_begin(x->server->once, &x->q, deadline_after_ms(ONCE_WAIT_MS), y);
+	if (r != 0)
+		return MIN(r, 0);
+	r = x->handler(&x->q, y);
+	once_end(x->server->once, &x->q, r == 0 ? y : NULL);
+	return r;
+}
+
 static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connection)
 {
 	struct reply y = {0};
@@ -385,7 +454,7 @@ static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connect
 	} else {
 		r = parse_body(x, &y.problem);
 		if (r == 0)
-			r = x->handler(&x->q, &y);
+			r = handle(x, &y);
 	}
 	if (r < 0) {
 		reply_error(&y, r);
@@ -498,6 +567,8 @@ int server_new(struct host *host, const struct server_config *config, struct pro
 	s->tls = config->tls;
 	r = peers_new(config, &s->peers);
 	if (r == 0)
+		r = once_new(&s->once);
+	if (r == 0)
 		r = start(s);
 	if (r < 0) {
 		problem_errno(problem, r, "starting the HTTP server");
@@ -517,6 +588,7 @@ struct server *server_free(struct server *s)
 	if (s->daemon)
 		MHD_stop_daemon(s->daemon);
 	peers_free(s->peers);
+	once_free(s->once);
 	free(s);
 	return NULL;
 }

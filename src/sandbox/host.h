@@ -143,6 +143,13 @@ json_t *host_doctor_running(struct host *host);
 /** host_pager_status() - GET /pager */
 int host_pager_status(struct host *host, struct problem *problem, json_t **ret);
 
+/**
+ * host_images() - GET /images: what is resident of which image, and who shares it
+ * @image_id: only that one, as an object; NULL: an array of all
+ * Return: 0; -ENOENT with a 404
+ */
+int host_images(struct host *host, const char *image_id, struct problem *problem, json_t **ret);
+
 /** host_pager_upgrade() - POST /pager/upgrade: a new pager process takes over all sessions */
 int host_pager_upgrade(struct host *host, struct problem *problem, json_t **ret);
 

@@ -160,6 +160,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	if (options->secure)
 		record_new_token(&like);
 	str_copy(like.template_id, sizeof(like.template_id), options->template_id);
+	str_copy(like.request, sizeof(like.request), options->request ?: "");
 	str_copy(like.owner, sizeof(like.owner), options->owner ?: "");
 	str_copy(like.mask_host, sizeof(like.mask_host), options->mask_host ?: "");
 	if (options->private_traffic)
@@ -559,33 +560,15 @@ int sandbox_expire(struct sandbox *sb, struct problem *problem)
 	return error_trace(r);
 }
 
-/* Return: 0; negative errno, and then @sb keeps the time it had */
-static int set_end(struct sandbox *sb, uint64_t end_ns)
-{
-	uint64_t before;
-	bool durable;
-	int r;
-
-	pthread_mutex_lock(&sb->info);
-	/* only a sleeper outlives the host, so only its record must */
-	durable = sb->record.state == SANDBOX_ASLEEP;
-	before = sb->record.end_ns;
-	sb->record.end_ns = end_ns;
-	pthread_mutex_unlock(&sb->info);
-	r = sandbox_write_record(sb, durable);
-	if (r < 0) {
-		pthread_mutex_lock(&sb->info);
-		sb->record.end_ns = before;
-		pthread_mutex_unlock(&sb->info);
-	}
-	monitor_kick(sb->host);
-	return error_trace(r);
-}
-
-int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
-			struct problem *problem)
+/*
+ * Its end: @timeout_s from now; when only @longer, unless that would be sooner than it is.
+ * Return: 0; negative errno, and then it keeps the time it had
+ */
+static int set_end(struct host *host, const char *id, uint64_t timeout_s, bool longer,
+		   struct problem *problem)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
+	uint64_t end = timeout_s ? sandbox_end_after(timeout_s) : clock_real_ns(), before;
 	enum sandbox_state state;
 	int r;
 
@@ -593,12 +576,35 @@ int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 		return -ENOENT;
 	pthread_mutex_lock(&sb->info);
 	state = sb->record.state;
-	if (timeout_s && state != SANDBOX_FAILED && state != SANDBOX_DELETING)
-		sb->record.timeout_s = timeout_s;
+	before = sb->record.end_ns;
+	if (state != SANDBOX_FAILED && state != SANDBOX_DELETING) {
+		if (!longer || (before && before < end))
+			sb->record.end_ns = end;
+		if (timeout_s)
+			sb->record.timeout_s = timeout_s;
+	}
 	pthread_mutex_unlock(&sb->info);
 	if (state == SANDBOX_FAILED || state == SANDBOX_DELETING)
 		return sandbox_wrong_state(sb, "given more time", problem);
-	r = set_end(sb, timeout_s ? sandbox_end_after(timeout_s) : clock_real_ns());
-	problem_errno(r < 0 ? problem : NULL, r, "recording the end of sandbox %s", id);
+	/* only a sleeper outlives the host, so only its record must */
+	r = sandbox_write_record(sb, state == SANDBOX_ASLEEP);
+	if (r < 0) {
+		pthread_mutex_lock(&sb->info);
+		sb->record.end_ns = before;
+		pthread_mutex_unlock(&sb->info);
+		problem_errno(problem, r, "recording the end of sandbox %s", id);
+	}
+	monitor_kick(host);
 	return error_trace(r);
+}
+
+int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
+			struct problem *problem)
+{
+	return set_end(host, id, timeout_s, false, problem);
+}
+
+int sandbox_extend(struct host *host, const char *id, uint64_t timeout_s, struct problem *problem)
+{
+	return set_end(host, id, timeout_s, true, problem);
 }
