@@ -52,6 +52,8 @@ static const struct route routes[] = {
 	{"GET", "/pager", control_pager},
 	{"POST", "/pager/upgrade", control_pager_upgrade},
 	{"GET", "/metrics", control_metrics},
+	{"GET", "/events", control_events},
+	{"GET", "/sandboxes/{}/events", control_sandbox_events},
 };
 
 /* One segment of @path after its '/', and its length. */

@@ -21,6 +21,7 @@
 #include "base/str.h"
 #include "net/address.h"
 #include "sandbox/agent-client.h"
+#include "sandbox/metrics.h"
 #include "sys/pidfd.h"
 
 #define SESSION_MS	   10000
@@ -406,6 +407,7 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 		if (r == 0) {
 			timings->total_ns = timings->image_ns + timings->vmm_ns + timings->load_ns +
 					    timings->answer_ns + timings->repair_ns;
+			metrics_bringup(timings);
 			return 0;
 		}
 		hint_console(sb, &local);

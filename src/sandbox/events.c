@@ -177,8 +177,8 @@ static bool wait_for_more(struct events *e, uint64_t deadline_ns)
 
 	while (e->next == next && !e->stopped)
 		if (pthread_cond_timedwait(&e->changed, &e->lock, &until) == ETIMEDOUT)
-			return e->next != next;
-	return !e->stopped;
+			break;
+	return e->next != next;
 }
 
 int events_next(struct events *e, uint64_t after, const struct event_filter *filter,

@@ -17,7 +17,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
+#include "sandbox/metrics.h"
 
 #define FORK_MAX	 1000u
 #define FORK_THREADS_MAX 8u
@@ -62,6 +64,7 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 		     char ret_id[ID_LEN + 1], struct sandbox_save_timings *ret_timings)
 {
 	_cleanup_op_ struct sandbox *sb = NULL;
+	uint64_t t0 = clock_now_ns();
 	char final[64];
 	int r;
 
@@ -84,10 +87,15 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 					      NULL); /* the error counts */
 		}
 	}
+	metrics_op(METRICS_SNAPSHOT, r, t0);
+	if (r == 0)
+		sandbox_event(sb, "snapshot.created",
+			      json_pack("{s:s, s:s*}", "snapshotID", ret_id, "name", name));
 	return error_trace(r);
 }
 
 struct fork_job {
+	char request[LOG_REQUEST_MAX + 1];
 	struct host *host;
 	int from;
 	struct record like;
@@ -102,8 +110,11 @@ static void *fork_worker(void *arg)
 	struct fork_job *job = arg;
 	unsigned i;
 
+	log_set_request(job->request);
+
 	while ((i = atomic_fetch_add(&job->next, 1)) < job->count) {
 		struct sandbox_fork *f = &job->forks[i];
+		uint64_t t0 = clock_now_ns();
 
 		struct record like = job->like; /* metadata and envs stay the job's */
 
@@ -113,6 +124,7 @@ static void *fork_worker(void *arg)
 		memcpy(f->token, like.token, sizeof(f->token));
 		f->result = sandbox_create_from(job->host, job->from, &like, job->memory,
 						&f->problem, f->id, &f->timings);
+		metrics_op(METRICS_FORK, f->result, t0);
 	}
 	return NULL;
 }
@@ -122,6 +134,7 @@ static void fork_all(struct fork_job *job)
 	pthread_t threads[FORK_THREADS_MAX];
 	unsigned n = MIN(2u * (unsigned)get_nprocs(), FORK_THREADS_MAX), started = 0;
 
+	str_copy(job->request, sizeof(job->request), log_request());
 	n = MIN(n, job->count);
 	while (started + 1 < n && pthread_create(&threads[started], NULL, fork_worker, job) == 0)
 		started++;
@@ -155,6 +168,17 @@ static int admit_forks(unsigned count, struct problem *problem)
 	return 0;
 }
 
+static void say_forked(struct host *host, const char *id, const char *owner,
+		       const struct sandbox_fork *forks, unsigned count)
+{
+	unsigned made = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		made += forks[i].result == 0;
+	events_add_owned(host->events, "sandbox.forked", id, owner,
+			 json_pack("{s:i, s:i}", "count", (int)count, "made", (int)made));
+}
+
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
 		 const struct sandbox_memory_options *memory, json_t *network,
 		 struct problem *problem, struct sandbox_fork *forks)
@@ -162,6 +186,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	struct fork_job job = {
 		.host = host, .from = -1, .memory = memory, .forks = forks, .count = count};
 	struct sandbox_save_timings timings = {0};
+	uint64_t t0 = clock_now_ns();
 	struct sandbox *sb;
 	char point[64], fork_id[ID_LEN + 1];
 	int r = admit_forks(count, problem);
@@ -175,6 +200,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	id_new(SANDBOX_MEMORY_PREFIX, fork_id);
 	(void)snprintf(point, sizeof(point), "tmp/fork-%s", fork_id); /* fixed length */
 	r = copy_out(sb, "forked", point, fork_id, NULL, problem, &timings);
+	metrics_op(METRICS_FORK_POINT, r, t0);
 	memcpy(job.like.template_id, sb->record.template_id, sizeof(job.like.template_id));
 	memcpy(job.like.token, sb->record.token, sizeof(job.like.token));
 	job.like.metadata = json_incref(sb->record.metadata);
@@ -195,6 +221,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	}
 	if (r == 0) {
 		fork_all(&job);
+		say_forked(host, id, job.like.owner, forks, count);
 		(void)snapshot_delete(host->store->root_fd, point,
 				      NULL); /* emptied at start anyway */
 	}

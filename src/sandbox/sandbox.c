@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "sandbox/metrics.h"
 
 #define EXPIRE_AGAIN_NS (60 * NSEC_PER_SEC)
 
@@ -96,6 +97,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			      .envs = options->envs,
 			      .network = options->network};
 	char snapshot_id[ID_LEN + 1];
+	uint64_t t0 = clock_now_ns();
 	int r;
 
 	if (options->secure)
@@ -120,6 +122,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			problem_pass(problem, &p);
 		else
 			memcpy(ret_token, like.token, sizeof(like.token));
+		metrics_op(METRICS_CREATE, r, t0);
 		return error_trace(r);
 	}
 }
@@ -194,9 +197,12 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_save_timings *ret_timings)
 {
+	uint64_t t0 = clock_now_ns();
 	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
+	int r = sb ? sleep_locked(sb, problem, ret_timings) : -ENOENT;
 
-	return sb ? sleep_locked(sb, problem, ret_timings) : -ENOENT;
+	metrics_op(METRICS_SLEEP, r, t0);
+	return r;
 }
 
 /*
@@ -262,6 +268,7 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 		 const struct sandbox_memory_options *memory, struct problem *problem,
 		 struct sandbox_timings *ret_timings)
 {
+	uint64_t t0 = clock_now_ns();
 	struct sandbox *sb = sandbox_op_begin(host, id, problem);
 	int r;
 
@@ -269,6 +276,8 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 		return -ENOENT;
 	r = wake_locked(sb, timeout_s, memory, problem, ret_timings);
 	sandbox_op_endp(&sb);
+	if (r <= 0)
+		metrics_op(METRICS_WAKE, r, t0);
 	if (r >= 0 && memory)
 		sandbox_await_memory(host, id, memory->wait);
 	return r;
@@ -279,12 +288,14 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 
 int sandbox_delete(struct host *host, const char *id, struct problem *problem)
 {
+	uint64_t t0 = clock_now_ns();
 	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
 
 	if (!sb)
 		return -ENOENT;
 	sandbox_settle(sb, SANDBOX_DELETING, false); /* the rename that follows is what counts */
 	sandbox_discard(sb);
+	metrics_op(METRICS_DELETE, 0, t0);
 	return 0;
 }
 
@@ -306,9 +317,13 @@ static int expire_locked(struct sandbox *sb, struct problem *problem)
 	} else {
 		return 0;
 	}
-	if (r == 0)
+	if (r == 0) {
 		log_info("sandbox=%s time is up: %s", sb->record.id,
 			 sandbox_state_name(sb->record.state));
+		metrics_expired();
+		sandbox_event(sb, "sandbox.expired",
+			      json_pack("{s:s}", "state", sandbox_state_name(sb->record.state)));
+	}
 	return error_trace(r);
 }
 

@@ -115,6 +115,10 @@ int sandbox_insert(struct sandbox *sb)
 		     sizeof(*host->sandboxes)) < 0)
 		return -ENOMEM;
 	host->sandboxes[host->n_sandboxes++] = sandbox_ref(sb);
+	if (sb->record.state == SANDBOX_CREATING) /* recovered ones have been here before */
+		sandbox_event(sb, "sandbox.state",
+			      json_pack("{s:s, s:s}", "state", "creating", "templateID",
+					sb->record.template_id));
 	return 0;
 }
 
@@ -216,17 +220,33 @@ bool sandbox_is_its_memory(const struct sandbox *sb, const struct manifest *m, c
 	return false;
 }
 
+void sandbox_event(struct sandbox *sb, const char *type, json_t *details)
+{
+	events_add_owned(sb->host->events, type, sb->record.id, sb->record.owner, details);
+}
+
+/* One that comes back to where it was from a state in between has failed to do what it began. */
+static void say_state(struct sandbox *sb, enum sandbox_state before, enum sandbox_state state)
+{
+	sandbox_event(sb, "sandbox.state",
+		      json_pack("{s:s, s:s, s:s*}", "state", sandbox_state_name(state), "previous",
+				sandbox_state_name(before), "reason",
+				state == SANDBOX_FAILED ? sb->record.failure : NULL));
+}
+
 int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable)
 {
+	enum sandbox_state before = sb->record.state;
 	int r;
 
-	assert(sandbox_state_may(sb->record.state, state));
+	assert(sandbox_state_may(before, state));
 	pthread_mutex_lock(&sb->info);
 	sb->record.state = state;
 	atomic_store(&sb->compact_cancel, true); /* compaction.c */
 	if (state == SANDBOX_RUNNING)
 		sb->record.started_ns = clock_real_ns();
 	pthread_mutex_unlock(&sb->info);
+	say_state(sb, before, state);
 	r = sandbox_write_record(sb, durable);
 	monitor_kick(sb->host);
 	return error_trace(r);
@@ -276,6 +296,7 @@ void sandbox_discard(struct sandbox *sb)
 	if (snapshot_delete(sb->host->store->root_fd, name, &p) < 0)
 		log_error("sandbox=%s its directory could not be removed: %s", sb->record.id,
 			  p.message);
+	sandbox_event(sb, "sandbox.deleted", NULL);
 }
 
 void sandbox_settle(struct sandbox *sb, enum sandbox_state state, bool durable)
