@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sandbox/host-usage.h"
+
 int control_health(struct request *q, struct reply *y)
 {
 	return reply_json(y, 200,
@@ -39,6 +41,14 @@ int control_pager_upgrade(struct request *q, struct reply *y)
 {
 	json_t *o = NULL;
 	int r = host_pager_upgrade(q->host, &y->problem, &o);
+
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_sandbox_usage(struct request *q, struct reply *y)
+{
+	json_t *o = NULL;
+	int r = host_sandbox_usage(q->host, request_owner(q), &o);
 
 	return r < 0 ? r : reply_json(y, 200, o);
 }

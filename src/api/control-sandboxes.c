@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/trace.h"
 
 #define ENVD_VERSION	  "0.6.13"
 #define DEFAULT_TIMEOUT_S 300u
@@ -88,6 +89,25 @@ static json_t *describe_info(const struct sandbox_info *info)
 	return o;
 }
 
+/* ?trace=1: what this thread does is traced from here on. */
+static void begin_trace(struct request *q, struct trace *t)
+{
+	if (request_query(q, "trace"))
+		trace_begin(t);
+}
+
+/* ... to here. Adds the trace to an object, if there is one. */
+static json_t *with_trace(struct trace *t, json_t *o)
+{
+	json_t *trace = o && trace_now() ? trace_describe(t) : NULL;
+
+	trace_end();
+	trace_deinit(t);
+	if (trace)
+		(void)json_object_set_new(o, "trace", trace); /* left out then */
+	return o;
+}
+
 /* The members that say how its memory gets there: of create, connect and fork. */
 static int read_memory_options(struct request *q, struct problem *problem,
 			       struct sandbox_memory_options *ret)
@@ -128,7 +148,8 @@ static int read_traffic(struct request *q, struct problem *problem, struct sandb
 		r = fields_text(network, "maskRequestHost", TRAFFIC_HOST_MAX, problem,
 				&o->mask_host);
 	if (r == 0 && o->mask_host && !http1_is_value(o->mask_host)) {
-		problem_set(problem, 400, "network.maskRequestHost: must not have control characters");
+		problem_set(problem, 400,
+			    "network.maskRequestHost: must not have control characters");
 		r = -EINVAL;
 	}
 	o->private_traffic = !is_public;
@@ -154,6 +175,7 @@ static int create(struct request *q, struct reply *y, bool secure)
 	struct sandbox_options o = {
 		.template_id = "base", .timeout_s = DEFAULT_TIMEOUT_S, .secure = secure};
 	struct sandbox_timings t = {0};
+	struct trace trace = {0};
 	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
 	json_t *made, *network = NULL;
 	int r;
@@ -182,12 +204,16 @@ static int create(struct request *q, struct reply *y, bool secure)
 		r = network_from_body(q->json, host_offers_network(q->host), &y->problem, &network);
 	if (!json_is_null(network))
 		o.network = network;
+	begin_trace(q, &trace);
 	if (r == 0)
 		r = sandbox_create(q->host, &o, &y->problem, id, token, &t);
 	json_decref(network);
-	if (r < 0)
+	if (r < 0) {
+		(void)with_trace(&trace, NULL);
 		return r;
+	}
 	made = with_traffic(q, id, describe_sandbox(id, o.template_id, token, &t));
+	made = with_trace(&trace, made);
 	return reply_json(y, 201, o.memory.wait ? with_memory(q, id, made) : made);
 }
 
@@ -367,6 +393,7 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 	uint64_t timeout = DEFAULT_TIMEOUT_S;
 	struct sandbox_memory_options memory = {0};
 	struct sandbox_timings t = {0};
+	struct trace trace = {0};
 	struct sandbox_info info;
 	json_t *o;
 	int r, woken;
@@ -378,15 +405,17 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 		r = unsupported_refuse(q->json, &y->problem);
 	if (r < 0)
 		return r;
+	begin_trace(q, &trace);
 	woken = sandbox_wake(q->host, q->args[0], timeout, &memory, &y->problem, &t);
-	if (woken < 0)
-		return woken;
-	r = sandbox_info(q->host, q->args[0], &y->problem, &info);
-	if (r < 0)
+	r = woken < 0 ? woken : sandbox_info(q->host, q->args[0], &y->problem, &info);
+	if (r < 0) {
+		(void)with_trace(&trace, NULL);
 		return r;
+	}
 	o = with_traffic(
 		q, info.id,
 		describe_sandbox(info.id, info.template_id, info.token, woken == 0 ? &t : NULL));
+	o = with_trace(&trace, o);
 	if (memory.wait)
 		o = with_memory(q, info.id, o);
 	sandbox_info_deinit(&info);
@@ -416,10 +445,10 @@ static json_t *describe_fork(struct request *q, const struct sandbox_fork *f,
 	json_t *e;
 
 	if (f->result == 0)
-		return json_pack("{s:o}", "sandbox",
-				 with_traffic(q, f->id,
-					      describe_sandbox(f->id, template_id, f->token,
-							       &f->timings)));
+		return json_pack(
+			"{s:o}", "sandbox",
+			with_traffic(q, f->id,
+				     describe_sandbox(f->id, template_id, f->token, &f->timings)));
 	e = json_pack("{s:{s:i, s:s}}", "error", "code", f->problem.status, "message",
 		      f->problem.message);
 	return e;
@@ -431,6 +460,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	uint64_t timeout = DEFAULT_TIMEOUT_S, count = 1;
 	struct sandbox_memory_options memory = {0};
 	struct sandbox_info info;
+	struct trace trace = {0};
 	json_t *all, *network = NULL;
 	int r;
 
@@ -449,15 +479,18 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 		json_decref(network);
 		return r;
 	}
+	begin_trace(q, &trace);
 	forks = calloc(count, sizeof(*forks));
-	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &memory,
-				 network, &y->problem, forks)
+	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &memory, network,
+				 &y->problem, forks)
 		  : -ENOMEM;
 	json_decref(network);
 	all = r == 0 ? json_array() : NULL;
 	for (uint64_t i = 0; all && i < count; i++)
 		(void)json_array_append_new(all, describe_fork(q, &forks[i], info.template_id));
 	sandbox_info_deinit(&info);
+	/* the answer is an array: the trace of all of them is with the first */
+	(void)with_trace(&trace, json_array_get(all, 0));
 	return r < 0 ? r : reply_json(y, 201, all);
 }
 

@@ -11,6 +11,7 @@ static const struct route routes[] = {
 	{"POST", "/sandboxes", control_sandbox_create_1},
 	{"GET", "/v2/sandboxes", control_sandbox_list},
 	{"GET", "/sandboxes", control_sandbox_list},
+	{"GET", "/sandboxes/usage", control_sandbox_usage},
 	{"GET", "/sandboxes/{}", control_sandbox_get},
 	{"DELETE", "/sandboxes/{}", control_sandbox_delete},
 	{"POST", "/sandboxes/{}/pause", control_sandbox_pause},

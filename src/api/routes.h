@@ -71,6 +71,7 @@ int control_doctor(struct request *q, struct reply *y);
 int control_pager(struct request *q, struct reply *y);
 int control_pager_upgrade(struct request *q, struct reply *y);
 int control_metrics(struct request *q, struct reply *y);
+int control_sandbox_usage(struct request *q, struct reply *y);
 
 /* control-events.c */
 int control_events(struct request *q, struct reply *y);

@@ -57,6 +57,7 @@ static const struct command *const commands[] = {
 	&cmd_store_repair,
 	&cmd_store_rewrap,
 	NULL,
+	&cmd_top,
 	&cmd_events,
 	&cmd_pager,
 	&cmd_pager_upgrade,

@@ -22,6 +22,7 @@
 #include "net/address.h"
 #include "sandbox/agent-client.h"
 #include "sandbox/metrics.h"
+#include "sandbox/trace.h"
 #include "sys/pidfd.h"
 
 #define SESSION_MS	   10000
@@ -65,6 +66,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 		.netns_fd = sb->host->netns_fd,
 		.accel = boot ? sb->host->accel : sb->manifest.accel,
 	};
+	TRACE("VMM start");
 	int r = sandbox_make_disk(sb, problem);
 
 	if (r == 0)
@@ -94,6 +96,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 static int load_device(struct sandbox *sb, int memory_dirfd, struct problem *problem)
 {
 	_cleanup_fd_ int fd = -1;
+	TRACE("load");
 	int r = snapshot_open_device(memory_dirfd, &sb->manifest, sb->host->keys, problem, &fd);
 
 	if (r != 0)
@@ -149,14 +152,16 @@ static int repair(struct sandbox *sb, struct channel *ch, struct problem *proble
 }
 
 /* What the repair did, step by step: only asked for when somebody wants to read it. */
-static void log_repair(const struct sandbox *sb, struct channel *ch)
+static void log_repair(const struct sandbox *sb, struct channel *ch, uint64_t begun_ns,
+		       uint64_t ended_ns)
 {
 	json_t *steps, *step;
 	size_t i;
 
-	if (!log_wants(LOG_LEVEL_DEBUG))
+	if (!log_wants(LOG_LEVEL_DEBUG) && !trace_now())
 		return;
 	steps = agent_last_repair(ch, deadline_after_ms(REPORT_MS));
+	trace_steps(steps, begun_ns, ended_ns);
 	json_array_foreach (steps, i, step) {
 		_cleanup_free_ char *text = json_dumps(step, JSON_COMPACT);
 
@@ -169,7 +174,7 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 		    struct sandbox_timings *timings)
 {
 	_cleanup_(channel_freep) struct channel *ch = NULL;
-	uint64_t t0 = clock_now_ns(), t1;
+	uint64_t t0 = clock_now_ns(), t1, t2;
 	int r;
 
 	r = channel_connect(vmm_agent_socket(sb->vmm), first_fd, vmm_pidfd(sb->vmm),
@@ -186,11 +191,14 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 		return error_trace(r);
 	t1 = clock_now_ns();
 	timings->answer_ns += t1 - t0;
+	trace_add("answer", t0, t1);
 	r = repair(sb, ch, problem);
 	if (r < 0)
 		return error_trace(r);
-	timings->repair_ns += clock_now_ns() - t1;
-	log_repair(sb, ch);
+	t2 = clock_now_ns();
+	timings->repair_ns += t2 - t1;
+	trace_add("repair", t1, t2);
+	log_repair(sb, ch, t1, t2);
 	pthread_mutex_lock(&sb->info);
 	sb->channel = take_ptr(ch);
 	pthread_mutex_unlock(&sb->info);
@@ -334,6 +342,7 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 		return r;
 	sb->memory_fd = session.memory_fd;
 	t1 = clock_now_ns();
+	trace_add("session", t0, t1);
 	t->image_ns += t1 - t0;
 	r = start_vmm(sb, boot, &session, memory_bytes, cpus, problem);
 	if (r < 0)
@@ -354,6 +363,7 @@ static int try_once(struct sandbox *sb, const struct guest *boot, uint64_t memor
 			r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms),
 				       problem);
 			t->answer_ns += clock_now_ns() - t0;
+			trace_add("resume", t0, clock_now_ns());
 		}
 		if (r < 0)
 			return r;
@@ -391,6 +401,7 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 	struct problem local = PROBLEM_INIT;
 	int r = boot ? 0 : check_accel(sb, problem), tries = boot ? BOOT_TRIES : 1;
 	bool again = true; /* with another pager, once */
+	TRACE("bring up");
 
 	if (r < 0)
 		return r;

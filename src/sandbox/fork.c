@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "sandbox/metrics.h"
+#include "sandbox/trace.h"
 
 #define FORK_MAX	 1000u
 #define FORK_THREADS_MAX 8u
@@ -96,6 +97,7 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 
 struct fork_job {
 	char request[LOG_REQUEST_MAX + 1];
+	struct trace *traces; /* one for each, or NULL */
 	struct host *host;
 	int from;
 	struct record like;
@@ -122,9 +124,14 @@ static void *fork_worker(void *arg)
 		if (like.token[0])
 			record_new_token(&like); /* the source's would open it to others */
 		memcpy(f->token, like.token, sizeof(f->token));
+		if (job->traces)
+			trace_begin(&job->traces[i]);
 		f->result = sandbox_create_from(job->host, job->from, &like, job->memory,
 						&f->problem, f->id, &f->timings);
 		metrics_op(METRICS_FORK, f->result, t0);
+		trace_add("fork", t0, clock_now_ns());
+		if (job->traces)
+			trace_end();
 	}
 	return NULL;
 }
@@ -168,6 +175,23 @@ static int admit_forks(unsigned count, struct problem *problem)
 	return 0;
 }
 
+/* The thread's own trace gets a lane for each copy. */
+static void fork_all_traced(struct fork_job *job)
+{
+	struct trace *all = trace_now();
+
+	if (all)
+		job->traces = calloc(job->count, sizeof(*job->traces)); /* NULL: none */
+	fork_all(job);
+	if (all)
+		trace_begin(all);
+	for (unsigned i = 0; job->traces && i < job->count; i++) {
+		trace_join(all, &job->traces[i], i + 1);
+		trace_deinit(&job->traces[i]);
+	}
+	free(job->traces);
+}
+
 static void say_forked(struct host *host, const char *id, const char *owner,
 		       const struct sandbox_fork *forks, unsigned count)
 {
@@ -199,8 +223,11 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	/* The fork point lives in tmp/: gone after a crash, and every fork has links of its own. */
 	id_new(SANDBOX_MEMORY_PREFIX, fork_id);
 	(void)snprintf(point, sizeof(point), "tmp/fork-%s", fork_id); /* fixed length */
+	trace_add("queue", t0, clock_now_ns());
+	t0 = clock_now_ns();
 	r = copy_out(sb, "forked", point, fork_id, NULL, problem, &timings);
 	metrics_op(METRICS_FORK_POINT, r, t0);
+	trace_add("fork point", t0, clock_now_ns());
 	memcpy(job.like.template_id, sb->record.template_id, sizeof(job.like.template_id));
 	memcpy(job.like.token, sb->record.token, sizeof(job.like.token));
 	job.like.metadata = json_incref(sb->record.metadata);
@@ -220,7 +247,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 		r = job.from < 0 ? job.from : 0;
 	}
 	if (r == 0) {
-		fork_all(&job);
+		fork_all_traced(&job);
 		say_forked(host, id, job.like.owner, forks, count);
 		(void)snapshot_delete(host->store->root_fd, point,
 				      NULL); /* emptied at start anyway */

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "sandbox/metrics.h"
+#include "sandbox/trace.h"
 
 #define EXPIRE_AGAIN_NS (60 * NSEC_PER_SEC)
 
@@ -30,6 +31,7 @@ int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem)
 	struct store *store = sb->host->store;
 	struct manifest m;
 	char final[96];
+	TRACE("link");
 	int r;
 
 	(void)snprintf(final, sizeof(final), "sandboxes/%s/memory-0", sb->record.id); /* fits */
@@ -98,6 +100,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 			      .network = options->network};
 	char snapshot_id[ID_LEN + 1];
 	uint64_t t0 = clock_now_ns();
+	TRACE("create");
 	int r;
 
 	if (options->secure)
@@ -213,6 +216,7 @@ static int check_memory(struct sandbox *sb, struct problem *problem)
 {
 	struct manifest m = {0};
 	char why[256];
+	TRACE("check");
 	int r = sandbox_read_memory(sb, sb->record.generation, problem, &m);
 
 	if (r == 0 && !sandbox_is_its_memory(sb, &m, why)) {
@@ -268,10 +272,12 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 		 const struct sandbox_memory_options *memory, struct problem *problem,
 		 struct sandbox_timings *ret_timings)
 {
+	TRACE("wake");
 	uint64_t t0 = clock_now_ns();
 	struct sandbox *sb = sandbox_op_begin(host, id, problem);
 	int r;
 
+	trace_add("queue", t0, clock_now_ns());
 	if (!sb)
 		return -ENOENT;
 	r = wake_locked(sb, timeout_s, memory, problem, ret_timings);

@@ -235,6 +235,72 @@ def test_metrics():
     check(1 << 20 < after["process_resident_memory_bytes"][""] < 64 << 20, "dormd's own memory")
 
 
+def check_nested(events):
+    """the spans of each lane lie in one another or apart; children take no longer than their span"""
+    for lane in {e["tid"] for e in events}:
+        stack = []
+        for e in sorted((e for e in events if e["tid"] == lane), key=lambda e: (e["ts"], -e["dur"])):
+            check(e["ph"] == "X" and e["dur"] >= 0 and e["ts"] >= 0, f"{e}")
+            while stack and stack[-1][1] <= e["ts"] + 0.5:
+                stack.pop()
+            check(not stack or e["ts"] + e["dur"] <= stack[-1][1] + 0.5,
+                  f"{e['name']} reaches out of {stack[-1][0] if stack else None}")
+            stack.append((e["name"], e["ts"] + e["dur"]))
+
+
+def test_trace():
+    """where the time of a wake and of forks went"""
+    sandbox = D.create("base")
+    D.api("POST", f"/sandboxes/{sandbox}/pause", {})
+    path = D.dir / "wake.json"
+    D.dorm("wake", "--trace", path, sandbox)
+    events = json.loads(path.read_text())["traceEvents"]
+    check_nested(events)
+    spans = {e["name"]: e for e in events}
+    wanted = ["queue", "check", "session", "VMM start", "load", "resume", "answer", "repair"]
+    order = [e["name"] for e in sorted(events, key=lambda e: e["ts"]) if e["name"] in wanted]
+    check(order == wanted, f"{order}")
+    inside = sum(spans[name]["dur"] for name in wanted)
+    check(inside <= spans["wake"]["dur"] <= max(2 * inside, inside + 100000),
+          f"{inside} of {spans['wake']['dur']} us are accounted for")
+    check({"identity", "clock", "random"} <= spans.keys(), f"the steps of the repair: {list(spans)}")
+    path = D.dir / "fork.json"
+    D.dorm("fork", "-n", 2, "--trace", path, sandbox)
+    events = json.loads(path.read_text())["traceEvents"]
+    check_nested(events)
+    check([e["tid"] for e in events if e["name"] == "fork"] == [1, 2], "a lane for each copy")
+    check("trace" not in D.api("POST", f"/v2/sandboxes/{sandbox}/connect", {}), "only when asked for")
+    made = D.api("POST", "/v2/sandboxes?trace=1", {"templateID": "base"})
+    check({"create", "link", "repair"} <= {e["name"] for e in made["trace"]["traceEvents"]}, f"{made}")
+    done = D.dorm("wake", "--trace", "/nowhere/x", sandbox, check_status=False)
+    check(done.returncode == 1, f"{done}")
+    for each in D.sandboxes():
+        D.api("DELETE", f"/sandboxes/{each['sandboxID']}")
+
+
+def test_top():
+    """what a sandbox that works uses, and one that sleeps"""
+    busy, asleep = D.create("base"), D.create("base")
+    D.api("POST", f"/sandboxes/{asleep}/pause", {})
+    D.exec(busy, "sh", "-c", "while :; do :; done </dev/null >/dev/null 2>&1 & echo")
+    look = D.json("top", "--once")
+    rows = {s["sandboxID"]: s for s in look["sandboxes"]}
+    check(rows.keys() == {busy, asleep}, f"{rows}")
+    check(rows[busy]["cpuPct"] > 10, f"{rows[busy]}")
+    check(1 << 20 < rows[busy]["ownBytes"] < 256 << 20 and rows[busy]["sharedBytes"] > 1 << 20,
+          f"{rows[busy]}")
+    check(rows[busy]["notLoadedBytes"] < rows[busy]["memoryBytes"] == 128 << 20, f"{rows[busy]}")
+    check(rows[busy]["faults"] >= 0 and rows[busy]["status"] == "running", f"{rows[busy]}")
+    check(rows[asleep]["status"] == "asleep" and "cpuNs" not in rows[asleep], f"{rows[asleep]}")
+    host = look["host"]
+    check(host["memoryTotalBytes"] > host["memoryAvailableBytes"] > 0 and host["dormdRssBytes"] > 1 << 20
+          and host["pager"]["residentBytes"] > 1 << 20, f"{host}")
+    text = D.dorm("top", "--once").stdout
+    check(text.startswith("2 sandboxes ") and busy in text and asleep in text, text)
+    for sandbox in (busy, asleep):
+        D.api("DELETE", f"/sandboxes/{sandbox}")
+
+
 def watch_all():
     """as many watchers as are let in, and how the next was refused"""
     watchers, refused = [], None
