@@ -55,6 +55,8 @@ static const struct route routes[] = {
 	{"GET", "/metrics", control_metrics},
 	{"GET", "/events", control_events},
 	{"GET", "/sandboxes/{}/events", control_sandbox_events},
+	{"GET", "/sandboxes/{}/logs", control_sandbox_logs},
+	{"GET", "/v2/sandboxes/{}/logs", control_sandbox_logs_2},
 };
 
 /* One segment of @path after its '/', and its length. */

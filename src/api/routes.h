@@ -76,3 +76,7 @@ int control_sandbox_usage(struct request *q, struct reply *y);
 /* control-events.c */
 int control_events(struct request *q, struct reply *y);
 int control_sandbox_events(struct request *q, struct reply *y);
+
+/* control-logs.c */
+int control_sandbox_logs(struct request *q, struct reply *y);
+int control_sandbox_logs_2(struct request *q, struct reply *y); /* of the second version */

@@ -31,6 +31,7 @@ static const struct command *const commands[] = {
 	&cmd_memory,
 	&cmd_network,
 	&cmd_metrics,
+	&cmd_logs,
 	&cmd_rm,
 	NULL,
 	&cmd_ports,

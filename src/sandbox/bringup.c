@@ -268,6 +268,7 @@ void sandbox_take_down(struct sandbox *sb)
 	channel_close(sandbox_withdraw(sb));
 	if (sb->vmm) {
 		sandbox_refine_at_end(sb);
+		sandbox_keep_console(sb);
 		if (vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0)
 			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,
 				  (int)vmm_pid(sb->vmm));

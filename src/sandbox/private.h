@@ -306,6 +306,13 @@ json_t *sandbox_describe_disk(struct sandbox *sb);
 /** sandbox_adopt_disk() - op held, its VM was found again: which file does it write? */
 int sandbox_adopt_disk(struct sandbox *sb, struct problem *problem);
 
+/* ---- console.c --------------------------------------------------------------------------------
+ */
+
+/** sandbox_keep_console() - op held, its VM is about to be ended, or has ended: keep what its guest
+ *  wrote on its console */
+void sandbox_keep_console(struct sandbox *sb);
+
 /* ---- disk-full.c ------------------------------------------------------------------------------
  */
 

@@ -301,6 +301,35 @@ def test_top():
         D.api("DELETE", f"/sandboxes/{sandbox}")
 
 
+def test_logs():
+    """the console of a guest that runs, sleeps, was woken, and whose VM is dead"""
+    def console(sandbox):
+        return [e["message"] for e in D.api("GET", f"/v2/sandboxes/{sandbox}/logs")["logs"]
+                if e["fields"]["source"] == "console"]
+
+    sandbox = D.create("base")
+    D.exec(sandbox, "sh", "-c", "echo first words >/dev/ttyS0")
+    wait_until(lambda: "first words" in console(sandbox), 10, "what was written")
+    D.exec(sandbox, "sh", "-c", "printf 'sec\\033ond\\377\\n' >/dev/ttyS0")
+    D.api("POST", f"/sandboxes/{sandbox}/pause", {})
+    check(console(sandbox)[-2:] == ["first words", "sec\x1bond\ufffd"], f"{console(sandbox)[-3:]}")
+    D.api("POST", f"/v2/sandboxes/{sandbox}/connect", {})
+    D.exec(sandbox, "sh", "-c", "echo third >/dev/ttyS0")
+    wait_until(lambda: console(sandbox)[-1] == "third", 10, "what was written after it woke")
+    os.kill(D.vm_pid(sandbox), signal.SIGKILL)
+    wait_until(lambda: D.status(sandbox) == "failed", 30, "it has failed")
+    check(console(sandbox)[-3:] == ["first words", "sec\x1bond\ufffd", "third"], "of a dead VM")
+    both = D.api("GET", f"/sandboxes/{sandbox}/logs?limit=3")
+    check(len(both["logs"]) == len(both["logEntries"]) == 3, f"{both}")
+    last = both["logEntries"][-1]
+    check(last["level"] == "error" and last["message"].startswith("sandbox.state failed: its VM ended")
+          and last["message"] == both["logs"][-1]["line"], f"{both}")
+    text = D.dorm("logs", sandbox).stdout
+    check("third\n" in text and "-- sandbox.state failed" in text and "\x1b" not in text, text)
+    D.api("DELETE", f"/sandboxes/{sandbox}")
+    check(request("GET", f"/sandboxes/{sandbox}/logs")[0] == 404, "of one that is gone")
+
+
 def watch_all():
     """as many watchers as are let in, and how the next was refused"""
     watchers, refused = [], None
