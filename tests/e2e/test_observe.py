@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 
-from harness import Dormouse, UnixConnection, check, main, wait_until
+from harness import ROOT, Dormouse, UnixConnection, check, main, wait_until
 
 D = Dormouse(env={"DORM_LOG": "debug"}).__enter__()
 
@@ -328,6 +328,26 @@ def test_logs():
     check("third\n" in text and "-- sandbox.state failed" in text and "\x1b" not in text, text)
     D.api("DELETE", f"/sandboxes/{sandbox}")
     check(request("GET", f"/sandboxes/{sandbox}/logs")[0] == 404, "of one that is gone")
+
+
+def test_docs():
+    """docs/observability.md has every metric and every event, and no other"""
+    text = (ROOT / "docs" / "observability.md").read_text()
+    sandbox = D.create("base")
+    wait_until(lambda: "dormouse_store_bytes" in metrics(), 30, "the store's size is known")
+    written = set(re.findall(r"^\| `((?:dormouse|process)_[a-z_]+)` \|", text, re.M))
+    served = set(metrics())
+    # only where the kernel has it
+    served.add("dormouse_pager_pressure_some_ratio")
+    check(written == served, f"not served: {written - served}; not written: {served - written}")
+    types = set(re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", text, re.M))
+    said = set()
+    for path in (ROOT / "src").rglob("*.c"):
+        if not path.name.startswith("test-"):
+            said |= set(re.findall(r'(?:events_add(?:_owned)?|sandbox_event)\([^;]*?"([a-z]+\.[a-z]+)"',
+                                   path.read_text()))
+    check(types == said, f"not said: {types - said}; not written: {said - types}")
+    D.api("DELETE", f"/sandboxes/{sandbox}")
 
 
 def watch_all():
