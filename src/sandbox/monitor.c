@@ -2,9 +2,10 @@
 /*
  * monitor.c - one thread that notices deaths and deadlines
  *
- * It waits on an epoll set that holds the pidfd of every VM, every dorm-net and the pager, and an eventfd to be
- * told that a deadline changed. It never does the work itself: ending, sleeping and restarting can
- * block, so each event becomes a worker thread that takes the sandbox's op lock like any client.
+ * It waits on an epoll set that holds the pidfd of every VM, every dorm-net and the pager, and an
+ * eventfd to be told that a deadline changed. It never does the work itself: ending, sleeping and
+ * restarting can block, so each event becomes a worker thread that takes the sandbox's op lock like
+ * any client.
  *
  * A VM's pidfd is a duplicate owned by the set's entry: struct watch below, one-shot, freed by the
  * worker that handles it, or at the end: many belong to processes that live on. A VM that we end
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <string.h>
@@ -27,6 +29,7 @@
 
 #define MAX_SLEEP_MS 60000
 #define STACK_BYTES  (512u << 10)
+#define TRIM_MS	     3000 /* after this much quiet, memory is given back */
 
 enum watch_kind { WATCH_KICK, WATCH_VM, WATCH_NETWORK, WATCH_PAGER };
 
@@ -272,11 +275,17 @@ static void dispatch(struct host *host, struct watch *w)
 static void *monitor_main(void *arg)
 {
 	struct host *host = arg;
+	bool busy = false; /* something has happened since memory was given back */
 
 	while (!atomic_load(&host->stopping)) {
 		struct epoll_event ev[16];
-		int n = epoll_wait(host->epoll_fd, ev, ARRAY_SIZE(ev), check_deadlines(host));
+		int ms = check_deadlines(host), n = epoll_wait(host->epoll_fd, ev, ARRAY_SIZE(ev),
+							       busy ? MIN(ms, TRIM_MS) : ms);
 
+		/* what operations took and freed lies in pages between what is still needed */
+		if (n == 0 && busy)
+			(void)malloc_trim(0); /* that there was nothing is fine */
+		busy = n > 0;
 		for (int i = 0; i < n; i++)
 			dispatch(host, ev[i].data.ptr);
 	}
