@@ -7,6 +7,7 @@
 
 #include "api/openapi.h"
 #include "sandbox/drain.h"
+#include "sandbox/host-usage.h"
 
 int control_health(struct request *q, struct reply *y)
 {
@@ -79,6 +80,14 @@ int control_image_get(struct request *q, struct reply *y)
 {
 	json_t *o = NULL;
 	int r = host_images(q->host, q->args[0], &y->problem, &o);
+
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_sandbox_usage(struct request *q, struct reply *y)
+{
+	json_t *o = NULL;
+	int r = host_sandbox_usage(q->host, request_owner(q), &o);
 
 	return r < 0 ? r : reply_json(y, 200, o);
 }

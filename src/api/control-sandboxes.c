@@ -16,9 +16,29 @@
 #include "sandbox/reference.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/snapshots.h"
+#include "sandbox/trace.h"
 
 #define DEFAULT_TIMEOUT_S 300u
 #define MAX_TIMEOUT_S	  (10u * 366 * 86400)
+
+/* ?trace=1: what this thread does is traced from here on. */
+static void begin_trace(struct request *q, struct trace *t)
+{
+	if (request_query(q, "trace"))
+		trace_begin(t);
+}
+
+/* ... to here. Adds the trace to an object, if there is one. */
+static json_t *with_trace(struct trace *t, json_t *o)
+{
+	json_t *trace = o && trace_now() ? trace_describe(t) : NULL;
+
+	trace_end();
+	trace_deinit(t);
+	if (trace)
+		(void)json_object_set_new(o, "trace", trace); /* left out then */
+	return o;
+}
 
 /* The members that say how its memory gets there: of create, connect and fork. */
 static int read_memory_options(struct request *q, struct problem *problem,
@@ -122,6 +142,7 @@ static int create(struct request *q, struct reply *y, bool secure)
 				    .abandoned = request_is_abandoned,
 				    .userdata = q};
 	struct sandbox_timings t = {0};
+	struct trace trace = {0};
 	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
 	char template[REFERENCE_NAME];
 	json_t *made, *network = NULL;
@@ -157,15 +178,19 @@ static int create(struct request *q, struct reply *y, bool secure)
 		r = network_from_body(q->json, host_offers_network(q->host), &y->problem, &network);
 	if (!json_is_null(network))
 		o.network = network;
+	begin_trace(q, &trace);
 	if (r == 0)
 		r = access_snapshot(q->access, q->host, &q->caller, o.template_id, &y->problem,
 				    NULL);
 	if (r == 0)
 		r = sandbox_create(q->host, &o, &y->problem, id, token, &t);
 	json_decref(network);
-	if (r < 0)
+	if (r < 0) {
+		(void)with_trace(&trace, NULL);
 		return r;
+	}
 	made = describe_with_traffic(q, id, describe_sandbox(id, o.template_id, token, &t));
+	made = with_trace(&trace, made);
 	return reply_json(y, 201, o.memory.wait ? describe_with_memory(q, id, made) : made);
 }
 
@@ -239,6 +264,7 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 	struct sandbox_memory_options memory = {0};
 	bool keep_memory = true;
 	struct sandbox_timings t = {0};
+	struct trace trace = {0};
 	struct sandbox_info info;
 	json_t *o;
 	int r, woken;
@@ -253,15 +279,17 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 	if (r < 0)
 		return r;
 	memory.reboot = !keep_memory;
+	begin_trace(q, &trace);
 	woken = sandbox_wake(q->host, q->args[0], timeout, &memory, &y->problem, &t);
-	if (woken < 0)
-		return woken;
-	r = sandbox_info(q->host, q->args[0], &y->problem, &info);
-	if (r < 0)
+	r = woken < 0 ? woken : sandbox_info(q->host, q->args[0], &y->problem, &info);
+	if (r < 0) {
+		(void)with_trace(&trace, NULL);
 		return r;
+	}
 	o = describe_with_traffic(
 		q, info.id,
 		describe_sandbox(info.id, info.template_id, info.token, woken == 0 ? &t : NULL));
+	o = with_trace(&trace, o);
 	if (memory.wait)
 		o = describe_with_memory(q, info.id, o);
 	sandbox_info_deinit(&info);
@@ -311,6 +339,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	uint64_t timeout = DEFAULT_TIMEOUT_S, count = 1;
 	struct sandbox_memory_options memory = {0};
 	struct sandbox_info info;
+	struct trace trace = {0};
 	json_t *all, *network = NULL;
 	int r;
 
@@ -329,6 +358,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 		json_decref(network);
 		return r;
 	}
+	begin_trace(q, &trace);
 	forks = calloc(count, sizeof(*forks));
 	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &memory, network,
 				 q->caller.key_id, &y->problem, forks)
@@ -338,6 +368,8 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	for (uint64_t i = 0; all && i < count; i++)
 		(void)json_array_append_new(all, describe_fork(q, &forks[i], info.template_id));
 	sandbox_info_deinit(&info);
+	/* the answer is an array: the trace of all of them is with the first */
+	(void)with_trace(&trace, json_array_get(all, 0));
 	return r < 0 ? r : reply_json(y, 201, all);
 }
 

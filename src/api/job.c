@@ -8,7 +8,9 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
+#include "base/str.h"
 
 #define PROGRESS_EVERY_MS 200
 #define ALIVE_EVERY_MS	  1000
@@ -19,6 +21,7 @@ struct job {
 	struct host *host;
 	job_task task;
 	void *arg;
+	char request[LOG_REQUEST_MAX + 1];
 	pthread_t thread;
 	atomic_bool cancelled;
 	uint64_t last_ns; /* the task's: when it last said how far it is */
@@ -102,8 +105,10 @@ static void *job_main(void *arg)
 	struct job *job = arg;
 	struct problem p = PROBLEM_INIT;
 	json_t *result = NULL;
-	int r = job->task(job, job->host, job->arg, &p, &result);
+	int r;
 
+	log_set_request(job->request);
+	r = job->task(job, job->host, job->arg, &p, &result);
 	job_line(job, r < 0 ? failure(&p, r) : success(result));
 	LOCK_SCOPE(&job->lock);
 	job->over = true;
@@ -174,6 +179,7 @@ static struct job *job_new(struct host *host, job_task task, void *arg)
 		return NULL;
 	}
 	job->host = host;
+	str_copy(job->request, sizeof(job->request), log_request());
 	job->task = task;
 	job->arg = arg;
 	pthread_mutex_init(&job->lock, NULL);

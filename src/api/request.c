@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "api/peers.h"
+#include "base/id.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 
@@ -16,6 +17,28 @@
 const char *request_query(struct request *q, const char *name)
 {
 	return MHD_lookup_connection_value(q->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+const char *request_owner(const struct request *q)
+{
+	return q->caller.key_id[0] && q->caller.scope < SCOPE_ADMIN ? q->caller.key_id : NULL;
+}
+
+void request_name(struct request *q)
+{
+	static const char sane[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+	const char *given =
+		MHD_lookup_connection_value(q->connection, MHD_HEADER_KIND, "X-Request-Id");
+	char own[ID_LEN + 1];
+	size_t n = given ? strspn(given, sane) : 0;
+
+	if (n && !given[n] && n <= LOG_REQUEST_MAX) {
+		memcpy(q->id, given, n + 1);
+	} else {
+		id_new('r', own);
+		memcpy(q->id, own, sizeof(own));
+	}
 }
 
 bool request_is_local(struct request *q)
@@ -191,6 +214,8 @@ enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y)
 	y->json = NULL;
 	if (!m)
 		return MHD_NO; /* closes the connection */
+	if (y->request_id)
+		(void)MHD_add_response_header(m, "X-Request-Id", y->request_id);
 	if (y->paced)
 		y->paced->peer = peer_of(connection);
 	peer_send(peer_of(connection));

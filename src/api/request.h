@@ -10,6 +10,7 @@
 #include <microhttpd.h>
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "base/problem.h"
 #include "sandbox/sandbox.h"
 
@@ -39,7 +40,7 @@ struct request {
 	struct caller caller;
 	struct access *access;		  /* NULL: nobody is asked who he is; no keys can be made */
 	char once[REQUEST_ONCE_LEN + 1];  /* its name, if it has an Idempotency-Key: api/once.h */
-	char id[17];			  /* in X-Request-Id, in the log and in events */
+	char id[LOG_REQUEST_MAX + 1];	  /* in X-Request-Id, in the log and in events */
 	char args[REQUEST_MAX_ARGS][128]; /* what {} in the route stood for */
 	struct buf body;
 	json_t *json; /* the body: an object, empty when there was none */
@@ -50,6 +51,7 @@ struct reply {
 	json_t *json;		  /* owned */
 	char next_token[64];	  /* x-next-token, if not empty */
 	struct MHD_Response *raw; /* instead of json */
+	const char *request_id;	  /* borrowed; NULL: not said */
 	struct paced *paced;	  /* ... whose body is made as it is sent; owned by raw */
 	bool replayed;		  /* it is the answer to an earlier request with the same key */
 	char allow[64];		  /* the methods that there are, with a 405 and for OPTIONS */
@@ -73,6 +75,16 @@ typedef int (*upload_handler)(struct request *q, struct problem *problem, struct
 
 /** request_query() - a query parameter, decoded once; NULL when absent */
 const char *request_query(struct request *q, const char *name);
+
+/**
+ * request_owner() - whose sandboxes alone it may be told of, where it is told of many
+ * Return: a key's id; NULL: of all
+ */
+const char *request_owner(const struct request *q);
+
+/** request_name() - give it an id: what the client sent as X-Request-Id, if that is sane (1 to
+ *  LOG_REQUEST_MAX of A-Z a-z 0-9 . _ -), or else one of our own */
+void request_name(struct request *q);
 
 /** request_is_local() - did it come over the unix socket, from somebody who may act as root here?
  */

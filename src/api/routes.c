@@ -13,6 +13,7 @@ static const struct route routes[] = {
 	{"GET", "/v2/sandboxes", control_sandbox_list, .scope = SCOPE_READ},
 	{"GET", "/sandboxes", control_sandbox_list_1, .scope = SCOPE_READ},
 	{"GET", "/sandboxes/metrics", control_sandboxes_metrics, .scope = SCOPE_READ},
+	{"GET", "/sandboxes/usage", control_sandbox_usage, .scope = SCOPE_READ},
 	{"GET", "/sandboxes/{}", control_sandbox_get, .scope = SCOPE_READ},
 	{"DELETE", "/sandboxes/{}", control_sandbox_delete, .scope = SCOPE_USE},
 	{"POST", "/sandboxes/{}/pause", control_sandbox_pause, .scope = SCOPE_USE},
@@ -66,9 +67,13 @@ static const struct route routes[] = {
 	{"GET", "/images/{}", control_image_get, .scope = SCOPE_READ, .of_all = true},
 	{"POST", "/pager/upgrade", control_pager_upgrade, .scope = SCOPE_ADMIN},
 	{"GET", "/metrics", control_metrics, .scope = SCOPE_READ, .of_all = true},
-	{"GET", "/host", control_host, .scope = SCOPE_READ},
+	{"GET", "/host", control_host, .scope = SCOPE_READ, .of_all = true},
 	{"POST", "/host/drain", control_host_drain, .scope = SCOPE_ADMIN},
 	{"DELETE", "/host/drain", control_host_undrain, .scope = SCOPE_ADMIN},
+	{"GET", "/events", control_events, .scope = SCOPE_READ},
+	{"GET", "/sandboxes/{}/events", control_sandbox_events, .scope = SCOPE_READ},
+	{"GET", "/sandboxes/{}/logs", control_sandbox_logs, .scope = SCOPE_READ},
+	{"GET", "/v2/sandboxes/{}/logs", control_sandbox_logs_2, .scope = SCOPE_READ},
 };
 
 const struct route *routes_table(size_t *ret_n)

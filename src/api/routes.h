@@ -109,3 +109,12 @@ int control_pager_upgrade(struct request *q, struct reply *y);
 int control_image_list(struct request *q, struct reply *y);
 int control_image_get(struct request *q, struct reply *y);
 int control_metrics(struct request *q, struct reply *y);
+int control_sandbox_usage(struct request *q, struct reply *y);
+
+/* control-events.c */
+int control_events(struct request *q, struct reply *y);
+int control_sandbox_events(struct request *q, struct reply *y);
+
+/* control-logs.c */
+int control_sandbox_logs(struct request *q, struct reply *y);
+int control_sandbox_logs_2(struct request *q, struct reply *y); /* of the second version */

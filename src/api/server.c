@@ -27,8 +27,10 @@
 #include "api/tls.h"
 #include "base/error.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "sandbox/metrics.h"
 
 #define MEMORY_LIMIT (128u << 10) /* per connection: heads, and what is read ahead */
 #define STACK_BYTES  (256u << 10)
@@ -58,6 +60,10 @@ struct exchange {
 	struct reply early;   /* an error found before the body was read */
 	bool has_early;
 	bool is_upload;
+	uint64_t begun_ns;
+	const char *method;  /* of MHD's, as long as the request */
+	const char *pattern; /* of its route; "": none, or a sandbox's */
+	uint64_t n_received;
 	bool answered; /* in the middle of an upload, which is now dropped */
 	uint64_t dropped;
 };
@@ -244,6 +250,7 @@ static void begin_control(struct exchange *x, const struct server *s, const char
 	if (begin_raw(x, route, method))
 		return;
 	x->handler = route->handler;
+	x->pattern = route->path;
 	if (route->upload) {
 		r = route->upload(&x->q, &p, &x->upload);
 		x->is_upload = true;
@@ -262,9 +269,14 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 
 	x->begun = true;
 	x->server = s;
+	x->begun_ns = clock_now_ns();
+	x->method = method;
+	x->pattern = "";
 	x->q.host = s->host;
 	x->q.access = s->access;
 	x->q.connection = connection;
+	request_name(&x->q);
+	log_set_request(x->q.id);
 	r = check_local(x, s, &p);
 	if (r < 0) {
 		fail_early(x, r, &p);
@@ -383,6 +395,13 @@ static bool take_upload(struct exchange *x, struct MHD_Connection *connection, c
 	return x->dropped <= DROP_MAX;
 }
 
+static enum MHD_Result send_reply(struct exchange *x, struct MHD_Connection *connection,
+				  struct reply *y)
+{
+	y->request_id = x->q.id;
+	return reply_send(connection, y);
+}
+
 static enum MHD_Result finish_upload(struct exchange *x, struct MHD_Connection *connection)
 {
 	struct reply y = {0};
@@ -391,7 +410,7 @@ static enum MHD_Result finish_upload(struct exchange *x, struct MHD_Connection *
 	r = x->upload.finish(x->upload.state, &y);
 	if (r < 0)
 		reply_error(&y, r);
-	return reply_send(connection, &y);
+	return send_reply(x, connection, &y);
 }
 
 static int parse_body(struct exchange *x, struct problem *problem)
@@ -442,7 +461,7 @@ static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connect
 	if (x->answered)
 		return MHD_NO; /* closes the connection */
 	if (x->has_early)
-		return reply_send(connection, &x->early);
+		return send_reply(x, connection, &x->early);
 	if (x->is_upload)
 		return finish_upload(x, connection);
 	if (x->proxy) {
@@ -460,7 +479,7 @@ static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connect
 		reply_error(&y, r);
 		name_target(x, y.json);
 	}
-	return reply_send(connection, &y);
+	return send_reply(x, connection, &y);
 }
 
 static enum MHD_Result take_part(struct exchange *x, struct MHD_Connection *connection,
@@ -499,12 +518,43 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 		return MHD_YES;
 	}
 	if (*upload_data_size) {
+		x->n_received += *upload_data_size;
 		result = take_part(x, connection, upload_data, *upload_data_size);
 		*upload_data_size = 0;
 		return result;
 	}
 	peer_work(peer);
 	return answer(x, connection);
+}
+
+/* The path without its query, in which there may be a signature. */
+static void log_access(const struct exchange *x, unsigned status, uint64_t ns)
+{
+	double ms = (double)ns / 1e6;
+	const char *key = x->q.caller.key_id[0] ? x->q.caller.key_id : "-";
+	int path = (int)strcspn(x->uri, "?");
+
+	if (x->target.port)
+		log_debug("sandbox=%s port=%u method=%s path=%.*s status=%u ms=%.1f key=%s "
+			  "received=%llu",
+			  x->target.sandbox_id, (unsigned)x->target.port, x->method, path, x->uri,
+			  status, ms, key, (unsigned long long)x->n_received);
+	else
+		log_debug("method=%s path=%.*s status=%u ms=%.1f key=%s received=%llu", x->method,
+			  path, x->uri, status, ms, key, (unsigned long long)x->n_received);
+}
+
+/* How a request ended; status 0: the client had gone before it was answered. */
+static void account(const struct exchange *x, struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
+	unsigned status = x->answered ? (unsigned)x->early.status : info ? info->http_status : 0;
+	uint64_t ns = clock_now_ns() - x->begun_ns;
+
+	metrics_http(x->method, x->pattern, status, ns);
+	if (log_wants(LOG_LEVEL_DEBUG))
+		log_access(x, status, ns);
 }
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **state,
@@ -514,6 +564,9 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
 
 	if (!x)
 		return;
+	if (x->begun)
+		account(x, connection);
+	log_set_request(NULL);
 	proxy_free(x->proxy);
 	if (x->upload.free)
 		x->upload.free(x->upload.state);

@@ -106,6 +106,7 @@ struct host_task {
 };
 
 struct host;
+struct events;
 
 int host_new(const struct host_config *config, struct problem *problem, struct host **ret);
 
@@ -127,6 +128,9 @@ bool host_is_alive(struct host *host);
 
 /** host_offers_network() - as configured: does "allow internet access" alone ask for a network? */
 bool host_offers_network(const struct host *host);
+
+/** host_events() - what happens on it (sandbox/events.h); lives as long as it does */
+struct events *host_events(const struct host *host);
 
 /** host_root() - the store's path */
 const char *host_root(const struct host *host);

@@ -18,8 +18,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "sys/pidfd.h"
+#include "sandbox/metrics.h"
 #include "sandbox/pool.h"
+#include "sandbox/trace.h"
+#include "sys/pidfd.h"
 
 #define EXPIRE_AGAIN_NS (60 * NSEC_PER_SEC)
 #define DELETE_WAIT_MS	1500 /* for the operation that it interrupts; then it goes on behind */
@@ -32,6 +34,7 @@ int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem)
 	struct store *store = sb->host->store;
 	struct manifest m;
 	char final[96];
+	TRACE("link");
 	int r;
 
 	(void)snprintf(final, sizeof(final), "sandboxes/%s/memory-0", sb->record.id); /* fits */
@@ -153,6 +156,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 				      .userdata = options->userdata};
 	struct admission_ticket ticket = {0};
 	char snapshot_id[ID_LEN + 1];
+	uint64_t t0 = clock_now_ns();
+	TRACE("create");
 	int r;
 
 	if (!work)
@@ -196,6 +201,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 		host_admitted(host, &ticket, r < 0 ? NULL : ret_id);
 		if (r >= 0)
 			pool_used(host->pool, like.template_id, ret_timings->warm);
+		metrics_op(METRICS_CREATE, MIN(r, 0), t0);
 		return r < 0 ? error_trace(r) : 0;
 	}
 }
@@ -287,9 +293,12 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_save_timings *ret_timings)
 {
+	uint64_t t0 = clock_now_ns();
 	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
+	int r = sb ? sleep_locked(sb, problem, ret_timings) : -ENOENT;
 
-	return sb ? sleep_locked(sb, problem, ret_timings) : -ENOENT;
+	metrics_op(METRICS_SLEEP, r, t0);
+	return r;
 }
 
 /*
@@ -300,6 +309,7 @@ static int check_memory(struct sandbox *sb, struct problem *problem)
 {
 	struct manifest m = {0};
 	char why[256];
+	TRACE("check");
 	int r = sandbox_read_memory(sb, sb->record.generation, problem, &m);
 
 	if (r == 0 && !sandbox_is_its_memory(sb, &m, why)) {
@@ -403,12 +413,15 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 		 struct sandbox_timings *ret_timings)
 {
 	struct admission_ticket ticket = {0};
+	uint64_t t0 = clock_now_ns();
 	struct sandbox *sb;
+	TRACE("wake");
 	int r = sandbox_admit_wake(host, id, problem, &ticket);
 
 	if (r < 0)
 		return r;
 	sb = sandbox_op_begin(host, id, problem);
+	trace_add("queue", t0, clock_now_ns());
 	if (!sb) {
 		host_admitted(host, &ticket, NULL);
 		return -ENOENT;
@@ -418,6 +431,8 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 	if (r == 0)
 		ret_timings->queue_ns = ticket.waited_ns;
 	host_admitted(host, &ticket, r == 0 ? id : NULL);
+	if (r <= 0)
+		metrics_op(METRICS_WAKE, r, t0);
 	if (r >= 0 && memory)
 		sandbox_await_memory(host, id, memory->wait);
 	return r;
@@ -490,11 +505,14 @@ bool sandbox_doom(struct sandbox *sb)
 int sandbox_delete(struct host *host, const char *id, struct problem *problem)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
+	uint64_t t0 = clock_now_ns();
 
 	if (!sb)
 		return -ENOENT;
-	if (sandbox_doom(sb))
+	if (sandbox_doom(sb)) {
+		metrics_op(METRICS_DELETE, 0, t0);
 		return 0;
+	}
 	problem_set(problem, 404, "there is no sandbox %.64s", id);
 	return -ENOENT;
 }
@@ -512,6 +530,12 @@ static bool is_to_sleep(struct sandbox *sb)
 	return is_over(sb) && sb->record.auto_pause && sb->record.state == SANDBOX_RUNNING;
 }
 
+static void say_expired(struct sandbox *sb, const char *state)
+{
+	metrics_expired();
+	sandbox_event(sb, "sandbox.expired", json_pack("{s:s}", "state", state));
+}
+
 static int expire_to_sleep(struct sandbox *sb, struct problem *problem)
 {
 	_cleanup_op_ struct sandbox *locked = sandbox_op_lock(sandbox_ref(sb), problem);
@@ -524,8 +548,10 @@ static int expire_to_sleep(struct sandbox *sb, struct problem *problem)
 		return 0;
 	r = sb->record.auto_pause_disk ? sandbox_sleep_disk_locked(sb, problem, &t)
 				       : sleep_locked(sb, problem, &t);
-	if (r == 0)
+	if (r == 0) {
 		log_info("sandbox=%s time is up: asleep", sb->record.id);
+		say_expired(sb, "asleep");
+	}
 	return error_trace(r);
 }
 
@@ -539,8 +565,10 @@ static void expire_for_good(struct sandbox *sb)
 	over = is_over(sb) && !sb->record.auto_pause && sb->record.state != SANDBOX_WAKING &&
 	       sb->record.state != SANDBOX_FAILED;
 	pthread_mutex_unlock(&sb->info);
-	if (over && sandbox_doom(sb))
+	if (over && sandbox_doom(sb)) {
 		log_info("sandbox=%s time is up: deleted", sb->record.id);
+		say_expired(sb, "deleting");
+	}
 }
 
 int sandbox_expire(struct sandbox *sb, struct problem *problem)

@@ -236,6 +236,14 @@ json_t *sandbox_last_repair(struct host *host, const char *id);
  */
 int sandbox_resume(struct host *host, const char *id, struct problem *problem);
 
+/**
+ * sandbox_console() - the end of what its guest wrote on its console, in earlier lives of its VM too
+ * @ret: fresh memory (free()), bytes as the guest wrote them, without zeros
+ * @ret_since_ns: when it was started last, real time
+ */
+int sandbox_console(struct host *host, const char *id, struct problem *problem, char **ret,
+		    uint64_t *ret_since_ns);
+
 /* A running sandbox's channel, for one request. A sleep breaks its streams and does not wait for
  * the lease: a client that does not read its answer must not keep a sandbox from sleeping or going.
  */

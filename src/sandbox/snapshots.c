@@ -300,6 +300,9 @@ int snapshots_delete(struct host *host, const char *id_or_name, struct problem *
 		r = snapshot_delete(host->store->root_fd, path, problem);
 	if (r < 0)
 		problem_errno(problem, r, "deleting snapshot %s", id);
+	else
+		events_add(host->events, "snapshot.deleted", NULL,
+			   json_pack("{s:s, s:s}", "snapshotID", id, "asked", id_or_name));
 	pool_recheck(host->pool);
 	return error_trace(r);
 }

@@ -71,6 +71,9 @@ int sandbox_create_warm(struct host *host, int from, const struct record *like,
 		return 0;
 	op_begin(sb, OP_CREATE);
 	become(sb, like);
+	sandbox_event(sb, "sandbox.state",
+		      json_pack("{s:s, s:s}", "state", "creating", "templateID",
+				sb->record.template_id));
 	sandbox_move_to_end(sb);
 	r = quota_take(sb, &p);
 	if (r == 0)
