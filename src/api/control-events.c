@@ -213,6 +213,10 @@ static int begin(struct request *q, struct reply *y, const char *sandbox_id)
 			->connect_fd;
 	str_copy(w->sandbox_id, sizeof(w->sandbox_id), sandbox_id ?: "");
 	r = read_watcher(q, w, &y->problem);
+	if (r == 0 && sandbox_id && !id_is_valid(sandbox_id)) {
+		problem_set(&y->problem, 404, "there is no sandbox %.64s", sandbox_id);
+		r = -ENOENT;
+	}
 	if (r < 0) {
 		watcher_free(w);
 		return r;
@@ -238,9 +242,5 @@ int control_events(struct request *q, struct reply *y)
 /* Also of one that is gone: that it went is an event. */
 int control_sandbox_events(struct request *q, struct reply *y)
 {
-	if (!id_is_valid(q->args[0])) {
-		problem_set(&y->problem, 404, "there is no sandbox %.64s", q->args[0]);
-		return -ENOENT;
-	}
 	return begin(q, y, q->args[0]);
 }

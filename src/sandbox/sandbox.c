@@ -412,10 +412,10 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 		 const struct sandbox_memory_options *memory, struct problem *problem,
 		 struct sandbox_timings *ret_timings)
 {
+	TRACE("wake");
 	struct admission_ticket ticket = {0};
 	uint64_t t0 = clock_now_ns();
 	struct sandbox *sb;
-	TRACE("wake");
 	int r = sandbox_admit_wake(host, id, problem, &ticket);
 
 	if (r < 0)

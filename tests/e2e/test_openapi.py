@@ -213,6 +213,28 @@ def test_store_and_host():
     call("upgradePager")
 
 
+def test_keys():
+    made = call("createKey", body={"name": "a-key", "scope": "use", "maxSandboxes": 3})
+    check([k["id"] for k in call("listKeys")] == [made["id"]], f"{call('listKeys')}")
+    call("rotateKey", made["id"], body={})
+    call("revokeKey", made["id"])
+
+
+def test_events_and_usage():
+    sandbox = STATE["sandbox"]
+    check(sandbox in [s["sandboxID"] for s in call("getSandboxUsage")["sandboxes"]], "it is there")
+    call("watchEvents", query={"follow": "false"})
+    call("watchSandboxEvents", sandbox, query={"follow": "false"})
+    call("getSandboxLogs", sandbox)
+    call("getSandboxLogsV1", sandbox)
+
+
+def test_drain():
+    call("drainHost", body={"timeout": 10})
+    check(call("getHost")["draining"], "it is drained")
+    call("undrainHost")
+
+
 def wrong_values(name, s):
     """values that s does not allow"""
     s = schema.resolve(DOC, s)
