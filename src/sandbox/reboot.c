@@ -36,6 +36,7 @@
 #include "base/str.h"
 #include "image/plain-file.h"
 #include "sandbox/agent-client.h"
+#include "sandbox/metrics.h"
 
 #define WRITE_MS 60000 /* the guest, until everything is on its disk */
 #define START_MS 30000 /* a start command, until it runs */
@@ -210,6 +211,8 @@ int sandbox_sleep_disk_locked(struct sandbox *sb, struct problem *problem,
 	if (sb->record.state == SANDBOX_PAUSING)
 		sandbox_settle(sb, SANDBOX_RUNNING, false);
 	t.total_ns = clock_now_ns() - t0;
+	if (r == 0)
+		metrics_save(&t);
 	*timings = t;
 	return error_trace(r);
 }
@@ -217,9 +220,12 @@ int sandbox_sleep_disk_locked(struct sandbox *sb, struct problem *problem,
 int sandbox_sleep_disk(struct host *host, const char *id, struct problem *problem,
 		       struct sandbox_save_timings *ret_timings)
 {
+	uint64_t t0 = clock_now_ns();
 	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
+	int r = sb ? sandbox_sleep_disk_locked(sb, problem, ret_timings) : -ENOENT;
 
-	return sb ? sandbox_sleep_disk_locked(sb, problem, ret_timings) : -ENOENT;
+	metrics_op(METRICS_SLEEP, r, t0);
+	return r;
 }
 
 /* ---- boot -------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "sandbox/metrics.h"
 
 #define RESUME_WAIT_MS	   60000
 #define RESUME_PAUSE_MS	   2000
@@ -51,7 +52,7 @@ static enum look look(const struct sandbox *sb)
  */
 
 /* op held. Who had it before may have woken it, or done anything else. */
-static int wake(struct sandbox *sb, struct problem *problem)
+static int wake(struct sandbox *sb, uint64_t asked_ns, struct problem *problem)
 {
 	uint64_t timeout_s = sb->record.timeout_s ?: RESUME_TIMEOUT_S;
 	struct sandbox_timings t = {0};
@@ -60,6 +61,7 @@ static int wake(struct sandbox *sb, struct problem *problem)
 	if (look(sb) != LOOK_SLEEPS)
 		return 0;
 	r = sandbox_wake_locked(sb, timeout_s, NULL, problem, &t);
+	metrics_op(METRICS_WAKE, r, asked_ns);
 	if (r == 0)
 		log_info("sandbox=%s woken by a request in %.0f ms", sb->record.id,
 			 (double)t.total_ns / NSEC_PER_MSEC);
@@ -82,13 +84,14 @@ static void note_failure(struct sandbox *sb, int r, struct problem *p)
 static int wake_when_admitted(struct sandbox *sb, struct problem *problem)
 {
 	struct admission_ticket ticket = {0};
+	uint64_t t0 = clock_now_ns();
 	int r = sandbox_admit_wake(sb->host, sb->record.id, problem, &ticket);
 	struct sandbox *locked;
 
 	if (r < 0)
 		return error_trace(r);
 	locked = sandbox_op_lock(sandbox_ref(sb), problem);
-	r = locked ? wake(locked, problem) : -EBUSY;
+	r = locked ? wake(locked, t0, problem) : -EBUSY;
 	sandbox_op_endp(&locked);
 	host_admitted(sb->host, &ticket, r == 0 ? sb->record.id : NULL);
 	return error_trace(r);

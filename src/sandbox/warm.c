@@ -54,8 +54,7 @@ static void become(struct sandbox *sb, const struct record *like)
 static bool is_usual(const struct sandbox_memory_options *o, const struct record *like)
 {
 	return !like->auto_pause_disk && o->mode == PAGER_MODE_AUTO &&
-	       o->wait == SANDBOX_WAIT_READY && !o->no_prefetch && !o->no_record &&
-	       !o->reboot;
+	       o->wait == SANDBOX_WAIT_READY && !o->no_prefetch && !o->no_record && !o->reboot;
 }
 
 int sandbox_create_warm(struct host *host, int from, const struct record *like,
@@ -71,9 +70,9 @@ int sandbox_create_warm(struct host *host, int from, const struct record *like,
 		return 0;
 	op_begin(sb, OP_CREATE);
 	become(sb, like);
-	sandbox_event(sb, "sandbox.state",
-		      json_pack("{s:s, s:s}", "state", "creating", "templateID",
-				sb->record.template_id));
+	sandbox_event(
+		sb, "sandbox.state",
+		json_pack("{s:s, s:s}", "state", "creating", "templateID", sb->record.template_id));
 	sandbox_move_to_end(sb);
 	r = quota_take(sb, &p);
 	if (r == 0)
@@ -82,6 +81,7 @@ int sandbox_create_warm(struct host *host, int from, const struct record *like,
 		r = sandbox_come_to_life(sb, false, &p);
 	if (r == 0) {
 		memcpy(ret_id, sb->record.id, ID_LEN + 1);
+		(void)op_step(sb, STEP_REPLY);
 	} else {
 		/* if that is not the VM's fault, the one that is brought up instead says so, too */
 		log_warn("sandbox=%s was kept ready and could not be used: %s", sb->record.id,
