@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -43,6 +44,12 @@ def listing(access):
 
 def wakes(sandbox):
     return D.log.read_text().count(f"sandbox={sandbox} woken by a request")
+
+
+def await_wakes(sandbox, n):
+    """requests are let in before what is done for them is counted and logged"""
+    wait_until(lambda: wakes(sandbox) >= n, 20, f"woken {n} times")
+    check(wakes(sandbox) == n, f"woken {wakes(sandbox)} times")
 
 
 def start(sandbox):
@@ -98,7 +105,9 @@ def test_once():
     took = time.monotonic() - t0
     for i, (status, _, body) in enumerate(replies):
         check(status == 200 and (b"hello world\n" == body or i % 2), f"{i}: {status} {body}")
-    check(wakes(sandbox) == 1, f"woken {wakes(sandbox)} times")
+    await_wakes(sandbox, 1)
+    counted = request("GET", "/metrics")[2].decode()
+    check(re.search(r'^dormouse_operations_total\{operation="wake",result="ok"\} 1$', counted, re.M), "it is counted")
     check(450 < left_s(sandbox) <= 501, f"{left_s(sandbox)} s are left")
     print(f"  50 requests answered after {took:.2f} s, with one wake")
     delete(sandbox)
@@ -144,7 +153,7 @@ def test_kinds():
     data = os.urandom(3 << 20)
     status, _, body = request("POST", "/count", data, **{"E2b-Sandbox-Id": sandbox, "E2b-Sandbox-Port": str(WEB)})
     check(status == 200 and str(len(data)).encode() in body, f"{status} {body}")
-    check(wakes(sandbox) == 4, f"woken {wakes(sandbox)} times")
+    await_wakes(sandbox, 4)
     delete(sandbox)
 
 
@@ -195,7 +204,8 @@ def test_slow():
     pause(sandbox)
     t0 = time.monotonic()
     check([r[0] for r in many(10, lambda i: hello(sandbox))] == [200] * 10, "all wait")
-    check(time.monotonic() - t0 > 3 and wakes(sandbox) == 1, f"woken {wakes(sandbox)} times")
+    check(time.monotonic() - t0 > 3, "they waited")
+    await_wakes(sandbox, 1)
     hook(sandbox, "before-sleep", "sleep 2")
     hook(sandbox, "after-wake", "true")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -203,7 +213,8 @@ def test_slow():
         wait_until(lambda: D.status(sandbox) == "pausing", 20, "it begins to fall asleep")
         reply = hello(sandbox)
         asked.result()
-    check(reply[0] == 200 and wakes(sandbox) == 2 and D.status(sandbox) == "running", f"{reply}")
+    check(reply[0] == 200 and D.status(sandbox) == "running", f"{reply} {D.status(sandbox)}")
+    await_wakes(sandbox, 2)
     delete(sandbox)
 
 
@@ -256,7 +267,7 @@ def test_again():
     for i in range(2):
         wait_until(lambda: D.status(sandbox) == "asleep", 60, "its time is up")
         check(hello(sandbox)[0] == 200, "woken")
-        check(wakes(sandbox) >= i + 1, f"woken {wakes(sandbox)} times")
+        wait_until(lambda n=i + 1: wakes(sandbox) >= n, 20, f"woken {i + 1} times")
     delete(sandbox)
 
 
