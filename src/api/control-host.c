@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/openapi.h"
 #include "sandbox/drain.h"
+#include "sandbox/host-usage.h"
 
 int control_health(struct request *q, struct reply *y)
 {
@@ -22,6 +24,18 @@ int control_ready(struct request *q, struct reply *y)
 		return r;
 	}
 	return reply_json(y, 200, json_pack("{s:s}", "status", "ready"));
+}
+
+/* As it was written, for people read it too. */
+int control_openapi(struct request *q, struct reply *y)
+{
+	y->raw = MHD_create_response_from_buffer(openapi_json_len, (void *)openapi_json,
+						 MHD_RESPMEM_PERSISTENT);
+	if (!y->raw)
+		return -ENOMEM;
+	(void)MHD_add_response_header(y->raw, "Content-Type", "application/json");
+	y->status = 200;
+	return 0;
 }
 
 int control_doctor(struct request *q, struct reply *y)
@@ -50,6 +64,30 @@ int control_pager_upgrade(struct request *q, struct reply *y)
 {
 	json_t *o = NULL;
 	int r = host_pager_upgrade(q->host, &y->problem, &o);
+
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_image_list(struct request *q, struct reply *y)
+{
+	json_t *o = NULL;
+	int r = host_images(q->host, NULL, &y->problem, &o);
+
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_image_get(struct request *q, struct reply *y)
+{
+	json_t *o = NULL;
+	int r = host_images(q->host, q->args[0], &y->problem, &o);
+
+	return r < 0 ? r : reply_json(y, 200, o);
+}
+
+int control_sandbox_usage(struct request *q, struct reply *y)
+{
+	json_t *o = NULL;
+	int r = host_sandbox_usage(q->host, request_owner(q), &o);
 
 	return r < 0 ? r : reply_json(y, 200, o);
 }

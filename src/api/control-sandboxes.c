@@ -5,105 +5,38 @@
 #include <string.h>
 
 #include "api/access.h"
+#include "api/describe.h"
 #include "api/fields.h"
 #include "api/http1.h"
 #include "api/network.h"
+#include "api/once.h"
 #include "api/unsupported.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "base/str.h"
+#include "sandbox/reference.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/snapshots.h"
+#include "sandbox/trace.h"
 
-#define ENVD_VERSION	  "0.6.13"
 #define DEFAULT_TIMEOUT_S 300u
 #define MAX_TIMEOUT_S	  (10u * 366 * 86400)
-#define DEFAULT_LIMIT	  100u
-#define FAR_FUTURE	  "9999-12-31T23:59:59.000Z"
 
-static json_t *ms(uint64_t ns)
+/* ?trace=1: what this thread does is traced from here on. */
+static void begin_trace(struct request *q, struct trace *t)
 {
-	return json_real((double)ns / 1e6);
+	if (request_query(q, "trace"))
+		trace_begin(t);
 }
 
-static json_t *describe_timings(const struct sandbox_timings *t)
+/* ... to here. Adds the trace to an object, if there is one. */
+static json_t *with_trace(struct trace *t, json_t *o)
 {
-	return json_pack("{s:o, s:o, s:b, s:{s:o, s:o, s:o, s:o, s:o}}", "totalMs", ms(t->total_ns),
-			 "queueMs", ms(t->queue_ns), "warm", (int)t->warm, "phases", "image",
-			 ms(t->image_ns), "vmm", ms(t->vmm_ns), "load", ms(t->load_ns), "answer",
-			 ms(t->answer_ns), "repair", ms(t->repair_ns));
-}
+	json_t *trace = o && trace_now() ? trace_describe(t) : NULL;
 
-static json_t *describe_save(const struct sandbox_save_timings *t)
-{
-	return json_pack("{s:o, s:I, s:I, s:{s:o, s:o, s:o}}", "totalMs", ms(t->total_ns),
-			 "bytesStored", (json_int_t)t->bytes_stored, "pagesStored",
-			 (json_int_t)t->pages_stored, "phases", "prepare", ms(t->prepare_ns),
-			 "device", ms(t->device_ns), "memory", ms(t->memory_ns));
-}
-
-static const char *or_null(const char *text)
-{
-	return text[0] ? text : NULL;
-}
-
-/* The API's Sandbox object; @token: "" without one; @timings may be NULL. */
-static json_t *describe_sandbox(const char *id, const char *template_id, const char *token,
-				const struct sandbox_timings *timings)
-{
-	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:n, s:s*}", "sandboxID", id, "templateID",
-			      template_id, "clientID", "dormouse", "envdVersion", ENVD_VERSION,
-			      "domain", "envdAccessToken", or_null(token));
-
-	if (o && timings && json_object_set_new(o, "wake", describe_timings(timings)) < 0) {
-		json_decref(o);
-		return NULL;
-	}
-	return o;
-}
-
-/* Clients of this API know two states; the third is ours, for those that ask for it. */
-static const char *public_state(enum sandbox_state s)
-{
-	if (s == SANDBOX_FAILED)
-		return "failed";
-	return s == SANDBOX_ASLEEP || s == SANDBOX_WAKING ? "paused" : "running";
-}
-
-/* Only there while it is busy. */
-static json_t *describe_operation(const struct sandbox_info *info)
-{
-	char since[32];
-
-	return json_pack("{s:s, s:s, s:s}", "name", info->operation, "step", info->step, "since",
-			 clock_rfc3339(info->operation_ns, since));
-}
-
-static json_t *describe_info(const struct sandbox_info *info)
-{
-	char started[32], ends[32] = FAR_FUTURE;
-	json_t *o;
-
-	clock_rfc3339(info->started_ns, started);
-	if (info->end_ns)
-		clock_rfc3339(info->end_ns, ends);
-	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s*, s:O*}",
-		      "sandboxID", info->id, "templateID", info->template_id, "clientID",
-		      "dormouse", "startedAt", started, "endAt", ends, "state",
-		      public_state(info->state), "status", sandbox_state_name(info->state),
-		      "cpuCount", (int)info->cpus, "memoryMB",
-		      (json_int_t)(info->memory_bytes >> 20), "diskSizeMB",
-		      (json_int_t)(info->disk_bytes >> 20), "envdVersion", ENVD_VERSION, "failure",
-		      info->failure[0] ? info->failure : NULL, "metadata", info->metadata);
-	if (o && info->owner[0])
-		(void)json_object_set_new(o, "owner", json_string(info->owner));
-	if (o && info->operation)
-		(void)json_object_set_new(o, "operation",
-					  describe_operation(info)); /* short of memory: unsaid */
-	if (o && info->disk_only && info->state == SANDBOX_ASLEEP)
-		(void)json_object_set_new(o, "diskOnly", json_true()); /* the same */
-	if (o && info->stalled)
-		(void)json_object_set_new(o, "diskFull", json_true()); /* the same */
+	trace_end();
+	trace_deinit(t);
+	if (trace)
+		(void)json_object_set_new(o, "trace", trace); /* left out then */
 	return o;
 }
 
@@ -117,16 +50,6 @@ static int read_memory_options(struct request *q, struct problem *problem,
 	if (r == 0)
 		r = fields_text(q->json, "wait", 32, problem, &wait);
 	return r < 0 ? r : sandbox_memory_options_parse(mode, wait, problem, ret);
-}
-
-/* Added where a client waited for memory: how much has come. */
-static json_t *with_memory(struct request *q, const char *id, json_t *sandbox)
-{
-	json_t *memory = sandbox ? sandbox_memory_state(q->host, id) : NULL;
-
-	if (memory)
-		(void)json_object_set_new(sandbox, "memory", memory); /* left out then */
-	return sandbox;
 }
 
 /* network: allowPublicTraffic, maskRequestHost; what else is in it is others' business. */
@@ -155,18 +78,34 @@ static int read_traffic(struct request *q, struct problem *problem, struct sandb
 	return r;
 }
 
-/* Adds the token that requests to its ports have to show, if they have. */
-static json_t *with_traffic(struct request *q, const char *id, json_t *sandbox)
+/*
+ * A client repeats a create whose answer an earlier dormd was about to give. Return: 0: no; 1: it
+ * is in @y; -EINVAL with a 422
+ */
+static int create_again(struct request *q, struct reply *y)
 {
 	struct sandbox_info info;
+	int r = 1;
 
-	if (!sandbox || sandbox_info(q->host, id, NULL, &info) < 0)
-		return sandbox;
-	if (info.traffic_token[0])
-		(void)json_object_set_new(sandbox, "trafficAccessToken",
-					  json_string(info.traffic_token));
+	if (!q->once[0] || sandbox_made_by(q->host, q->once, &info) < 0)
+		return 0;
+	if (clock_real_ns() - info.created_ns > ONCE_KEEP_NS) {
+		r = 0;
+	} else if (strcmp(info.request, q->once) != 0) {
+		problem_set(&y->problem, 422,
+			    "Idempotency-Key: it came with another request before");
+		problem_hint(&y->problem, "a new request needs a new key");
+		r = -EINVAL;
+	} else {
+		y->replayed = true;
+		r = reply_json(y, 201,
+			       describe_with_traffic(q, info.id,
+						     describe_sandbox(info.id, info.template_id,
+								      info.token, NULL)));
+		r = r < 0 ? r : 1;
+	}
 	sandbox_info_deinit(&info);
-	return sandbox;
+	return r;
 }
 
 /* What happens when its time is up, and when somebody asks for it after that. */
@@ -197,23 +136,30 @@ static int read_lifecycle(struct request *q, struct problem *problem, struct san
 
 static int create(struct request *q, struct reply *y, bool secure)
 {
-	struct sandbox_options o = {.template_id = "base",
-				    .timeout_s = DEFAULT_TIMEOUT_S,
+	struct sandbox_options o = {.timeout_s = DEFAULT_TIMEOUT_S,
 				    .secure = secure,
 				    .owner = q->caller.key_id,
 				    .abandoned = request_is_abandoned,
 				    .userdata = q};
 	struct sandbox_timings t = {0};
+	struct trace trace = {0};
 	char id[ID_LEN + 1], token[sizeof(((struct sandbox_info *)0)->token)];
+	char template[REFERENCE_NAME];
 	json_t *made, *network = NULL;
-	int r;
+	int r = create_again(q, y);
 
-	if (!json_object_get(q->json, "templateID")) {
+	if (r != 0)
+		return MIN(r, 0);
+	o.request = q->once;
+
+	r = fields_text(q->json, "templateID", REFERENCE_MAX, &y->problem, &o.template_id);
+	if (r == 0 && !o.template_id) {
 		problem_set(&y->problem, 400, "templateID: is required");
 		problem_hint(&y->problem, "`dorm template ls` lists the templates");
 		return -EINVAL;
 	}
-	r = fields_text(q->json, "templateID", 63, &y->problem, &o.template_id);
+	if (r == 0 && reference_parse(o.template_id, NULL, template) == 0)
+		o.template_id = template; /* otherwise it is nobody's */
 	if (r == 0)
 		r = fields_uint(q->json, "timeout", 0, MAX_TIMEOUT_S, &y->problem, &o.timeout_s);
 	if (r == 0)
@@ -232,16 +178,20 @@ static int create(struct request *q, struct reply *y, bool secure)
 		r = network_from_body(q->json, host_offers_network(q->host), &y->problem, &network);
 	if (!json_is_null(network))
 		o.network = network;
+	begin_trace(q, &trace);
 	if (r == 0)
 		r = access_snapshot(q->access, q->host, &q->caller, o.template_id, &y->problem,
 				    NULL);
 	if (r == 0)
 		r = sandbox_create(q->host, &o, &y->problem, id, token, &t);
 	json_decref(network);
-	if (r < 0)
+	if (r < 0) {
+		(void)with_trace(&trace, NULL);
 		return r;
-	made = with_traffic(q, id, describe_sandbox(id, o.template_id, token, &t));
-	return reply_json(y, 201, o.memory.wait ? with_memory(q, id, made) : made);
+	}
+	made = describe_with_traffic(q, id, describe_sandbox(id, o.template_id, token, &t));
+	made = with_trace(&trace, made);
+	return reply_json(y, 201, o.memory.wait ? describe_with_memory(q, id, made) : made);
 }
 
 int control_sandbox_create(struct request *q, struct reply *y)
@@ -258,113 +208,8 @@ int control_sandbox_create_1(struct request *q, struct reply *y)
 	return r < 0 ? r : create(q, y, secure);
 }
 
-/* ---- list -------------------------------------------------------------------------------------
- */
-
-struct listing {
-	json_t *items;
-	const char *states;
-	const char *template_id;
-	json_t *metadata;
-	const char *after;
-	bool started; /* past @after */
-	bool ascending;
-	uint64_t limit;
-	const struct caller *caller;
-	struct reply *reply;
-};
-
-static bool state_wanted(const struct listing *l, const char *state)
-{
-	const char *p = l->states ? l->states : "running,paused";
-	size_t n = strlen(state);
-
-	for (; *p; p += strcspn(p, ","), p += *p == ',')
-		if (strcspn(p, ",") == n && !memcmp(p, state, n))
-			return true;
-	return false;
-}
-
-static bool metadata_matches(json_t *wanted, json_t *has)
-{
-	const char *key;
-	json_t *v;
-
-	json_object_foreach (wanted, key, v)
-		if (!json_equal(v, json_object_get(has, key)))
-			return false;
-	return true;
-}
-
-static void list_visit(void *userdata, const struct sandbox_info *info)
-{
-	struct listing *l = userdata;
-	size_t n = json_array_size(l->items);
-
-	if (!l->started) {
-		l->started = !strcmp(info->id, l->after);
-		return;
-	}
-	if (!access_sees(l->caller, info->owner) || !state_wanted(l, public_state(info->state)) ||
-	    (l->template_id && strcmp(l->template_id, info->template_id)) ||
-	    !metadata_matches(l->metadata, info->metadata))
-		return;
-	if (n == l->limit) {
-		json_t *last = json_object_get(json_array_get(l->items, n - 1), "sandboxID");
-
-		str_copy(l->reply->next_token, sizeof(l->reply->next_token),
-			 json_string_value(last));
-		return;
-	}
-	(void)json_array_append_new(l->items, describe_info(info)); /* out of memory: left out */
-}
-
-int control_sandbox_list(struct request *q, struct reply *y)
-{
-	struct listing l = {.items = json_array(),
-			    .states = request_query(q, "state"),
-			    .template_id = request_query(q, "template"),
-			    .after = request_query(q, "nextToken"),
-			    .limit = DEFAULT_LIMIT,
-			    .caller = &q->caller,
-			    .reply = y};
-	const char *metadata = request_query(q, "metadata");
-	int r;
-
-	l.started = !l.after;
-	r = fields_query_uint(request_query(q, "limit"), "limit", 1, 1000, &y->problem, &l.limit);
-	if (r == 0 && metadata)
-		r = fields_metadata_filter(metadata, &y->problem, &l.metadata);
-	if (r == 0)
-		r = sandbox_each(q->host, list_visit, &l);
-	json_decref(l.metadata);
-	if (r < 0) {
-		json_decref(l.items);
-		return r;
-	}
-	return reply_json(y, 200, l.items);
-}
-
 /* ---- one sandbox ------------------------------------------------------------------------------
  */
-
-/* What only a look at one tells, its access token above all. */
-static json_t *describe_details(const struct caller *caller, const struct sandbox_info *info)
-{
-	/* with it one could do more than look */
-	const char *token = caller->scope > SCOPE_READ ? or_null(info->token) : NULL;
-	json_t *o = describe_info(info);
-	json_t *more = json_pack("{s:{s:s, s:b}, s:n, s:s*}", "lifecycle", "onTimeout",
-				 info->auto_pause ? "pause" : "kill", "autoResume",
-				 (int)info->auto_resume, "domain", "envdAccessToken", token);
-
-	if (o && (!more || json_object_update(o, more) < 0)) {
-		json_decref(o);
-		o = NULL;
-	}
-	json_decref(more);
-	return o;
-}
 
 /* On request, since it asks the guest: what its last repair did. */
 static json_t *with_repair(struct request *q, const char *id, json_t *sandbox)
@@ -385,9 +230,7 @@ int control_sandbox_get(struct request *q, struct reply *y)
 	if (r < 0)
 		return r;
 	o = describe_details(&q->caller, &info);
-	if (o)
-		network_describe(o, info.network);
-	o = with_memory(q, info.id, o);
+	o = describe_with_memory(q, info.id, o);
 	if (request_query(q, "repair"))
 		o = with_repair(q, info.id, o);
 	sandbox_info_deinit(&info);
@@ -421,6 +264,7 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 	struct sandbox_memory_options memory = {0};
 	bool keep_memory = true;
 	struct sandbox_timings t = {0};
+	struct trace trace = {0};
 	struct sandbox_info info;
 	json_t *o;
 	int r, woken;
@@ -435,17 +279,19 @@ int control_sandbox_connect(struct request *q, struct reply *y)
 	if (r < 0)
 		return r;
 	memory.reboot = !keep_memory;
+	begin_trace(q, &trace);
 	woken = sandbox_wake(q->host, q->args[0], timeout, &memory, &y->problem, &t);
-	if (woken < 0)
-		return woken;
-	r = sandbox_info(q->host, q->args[0], &y->problem, &info);
-	if (r < 0)
+	r = woken < 0 ? woken : sandbox_info(q->host, q->args[0], &y->problem, &info);
+	if (r < 0) {
+		(void)with_trace(&trace, NULL);
 		return r;
-	o = with_traffic(
+	}
+	o = describe_with_traffic(
 		q, info.id,
 		describe_sandbox(info.id, info.template_id, info.token, woken == 0 ? &t : NULL));
+	o = with_trace(&trace, o);
 	if (memory.wait)
-		o = with_memory(q, info.id, o);
+		o = describe_with_memory(q, info.id, o);
 	sandbox_info_deinit(&info);
 	return reply_json(y, woken == 0 ? 201 : 200, o);
 }
@@ -456,7 +302,7 @@ int control_sandbox_timeout(struct request *q, struct reply *y)
 	uint64_t timeout = 0;
 	int r = 0;
 
-	if (!v) {
+	if (!v || json_is_null(v)) {
 		problem_set(&y->problem, 400, "timeout: is required");
 		return -EINVAL;
 	}
@@ -467,19 +313,24 @@ int control_sandbox_timeout(struct request *q, struct reply *y)
 	return r < 0 ? r : sandbox_set_timeout(q->host, q->args[0], timeout, &y->problem);
 }
 
-static json_t *describe_fork(struct request *q, const struct sandbox_fork *f,
-			     const char *template_id)
+/* E2B's: it lives so much longer from now, and never shorter than it would have. */
+int control_sandbox_refresh(struct request *q, struct reply *y)
 {
-	json_t *e;
+	uint64_t duration = DEFAULT_TIMEOUT_S;
+	int r = fields_uint(q->json, "duration", 0, MAX_TIMEOUT_S, &y->problem, &duration);
 
+	y->status = 204;
+	return r < 0 ? r : sandbox_extend(q->host, q->args[0], duration, &y->problem);
+}
+
+static json_t *describe_fork(struct request *q, struct sandbox_fork *f, const char *template_id)
+{
 	if (f->result == 0)
-		return json_pack(
-			"{s:o}", "sandbox",
-			with_traffic(q, f->id,
-				     describe_sandbox(f->id, template_id, f->token, &f->timings)));
-	e = json_pack("{s:{s:i, s:s}}", "error", "code", f->problem.status, "message",
-		      f->problem.message);
-	return e;
+		return json_pack("{s:o}", "sandbox",
+				 describe_with_traffic(q, f->id,
+						       describe_sandbox(f->id, template_id,
+									f->token, &f->timings)));
+	return json_pack("{s:o}", "error", reply_problem(&f->problem, f->result));
 }
 
 int control_sandbox_fork(struct request *q, struct reply *y)
@@ -488,6 +339,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	uint64_t timeout = DEFAULT_TIMEOUT_S, count = 1;
 	struct sandbox_memory_options memory = {0};
 	struct sandbox_info info;
+	struct trace trace = {0};
 	json_t *all, *network = NULL;
 	int r;
 
@@ -506,6 +358,7 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 		json_decref(network);
 		return r;
 	}
+	begin_trace(q, &trace);
 	forks = calloc(count, sizeof(*forks));
 	r = forks ? sandbox_fork(q->host, q->args[0], (unsigned)count, timeout, &memory, network,
 				 q->caller.key_id, &y->problem, forks)
@@ -515,17 +368,23 @@ int control_sandbox_fork(struct request *q, struct reply *y)
 	for (uint64_t i = 0; all && i < count; i++)
 		(void)json_array_append_new(all, describe_fork(q, &forks[i], info.template_id));
 	sandbox_info_deinit(&info);
+	/* the answer is an array: the trace of all of them is with the first */
+	(void)with_trace(&trace, json_array_get(all, 0));
 	return r < 0 ? r : reply_json(y, 201, all);
 }
 
 int control_sandbox_snapshot(struct request *q, struct reply *y)
 {
 	struct sandbox_save_timings t = {0};
-	const char *name = NULL;
-	char id[ID_LEN + 1];
+	const char *given = NULL, *name = NULL;
+	char id[ID_LEN + 1], parsed[REFERENCE_NAME];
 	int r;
 
-	r = fields_text(q->json, "name", 63, &y->problem, &name);
+	r = fields_text(q->json, "name", REFERENCE_MAX, &y->problem, &given);
+	if (r == 0 && given) {
+		r = reference_parse(given, &y->problem, parsed);
+		name = parsed;
+	}
 	if (r == 0 && name)
 		r = access_name(q->access, q->host, &q->caller, name, &y->problem);
 	if (r == 0)

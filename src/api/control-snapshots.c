@@ -8,12 +8,14 @@
 #include "api/access.h"
 #include "api/fields.h"
 #include "api/job.h"
+#include "api/page.h"
 #include "base/clock.h"
+#include "sandbox/reference.h"
 #include "sandbox/snapshots.h"
 
 struct listing {
 	struct request *q;
-	json_t *items;
+	struct page page;
 	const char *sandbox_id;
 	const char *name;
 };
@@ -35,9 +37,11 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	char created[32];
 	json_t *o;
 
-	if ((l->sandbox_id && strcmp(l->sandbox_id, e->source_id) != 0) ||
+	if (!page_wants(&l->page, e->created_ns, e->id) ||
+	    (l->sandbox_id && strcmp(l->sandbox_id, e->source_id) != 0) ||
 	    (l->name && !has_name(e, l->name)) ||
-	    access_snapshot(l->q->access, l->q->host, &l->q->caller, e->id, NULL, NULL) < 0)
+	    access_snapshot(l->q->access, l->q->host, &l->q->caller, e->id, NULL, NULL) < 0 ||
+	    !page_has_room(&l->page, e->created_ns, e->id))
 		return;
 	clock_rfc3339(e->created_ns, created);
 	o = json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:b, s:i}", "snapshotID",
@@ -50,23 +54,28 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	if (o && !e->created_ns) /* its manifest cannot be read */
 		(void)json_object_set_new(o, "createdAt", json_null());
 	if (o && e->damage)
-		(void)json_object_set_new(o, "damaged", json_string(e->damage));
-	(void)json_array_append_new(l->items, o); /* without memory it is left out */
+		(void)json_object_set_new(o, "damaged", reply_text(e->damage));
+	page_add(&l->page, e->created_ns, e->id, o);
 }
 
+/* Without a limit, all of them. */
 int control_snapshot_list(struct request *q, struct reply *y)
 {
 	struct listing l = {.q = q,
-			    .items = json_array(),
 			    .sandbox_id = request_query(q, "sandboxID"),
 			    .name = request_query(q, "name")};
-	int r = l.items ? snapshots_each(q->host, list_visit, &l) : -ENOMEM;
+	char name[REFERENCE_NAME];
+	int r = page_init(&l.page, request_query(q, "limit"), request_query(q, "order"),
+			  request_query(q, "nextToken"), 0, &y->problem);
 
-	if (r < 0) {
-		json_decref(l.items);
-		return r;
-	}
-	return reply_json(y, 200, l.items);
+	if (r == 0 && l.name && reference_parse(l.name, NULL, name) == 0)
+		l.name = name; /* otherwise it is none's */
+	if (r == 0)
+		r = snapshots_each(q->host, list_visit, &l);
+	if (r == 0)
+		r = page_reply(&l.page, y);
+	page_deinit(&l.page);
+	return r;
 }
 
 int control_snapshot_get(struct request *q, struct reply *y)

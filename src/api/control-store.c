@@ -26,9 +26,9 @@ struct check {
 
 static void on_finding(void *userdata, const struct finding *f)
 {
-	job_line(userdata, json_pack("{s:{s:s, s:s, s:s, s:s?, s:b}}", "finding", "kind",
-				     finding_kind_name(f->kind), "path", f->path, "why", f->why,
-				     "done", f->done, "lost", f->lost));
+	job_line(userdata, json_pack("{s:{s:s, s:o, s:o, s:s?, s:b}}", "finding", "kind",
+				     finding_kind_name(f->kind), "path", reply_text(f->path), "why",
+				     reply_text(f->why), "done", f->done, "lost", f->lost));
 }
 
 static int check_task(struct job *job, struct host *host, void *arg, struct problem *problem,
@@ -82,7 +82,8 @@ int control_store_repair(struct request *q, struct reply *y)
 
 static void on_failure(void *userdata, const char *path, const char *why)
 {
-	job_line(userdata, json_pack("{s:{s:s, s:s}}", "finding", "path", path, "why", why));
+	job_line(userdata, json_pack("{s:{s:o, s:o}}", "finding", "path", reply_text(path), "why",
+				     reply_text(why)));
 }
 
 static int rewrap_task(struct job *job, struct host *host, void *arg, struct problem *problem,

@@ -20,6 +20,7 @@ struct listing {
 	struct request *q;
 	struct host *host;
 	json_t *items;
+	const char *id; /* only this one; NULL: all */
 };
 
 static void list_visit(void *userdata, const struct snapshot_entry *e)
@@ -28,7 +29,7 @@ static void list_visit(void *userdata, const struct snapshot_entry *e)
 	char created[32], kernel[64];
 	uint64_t set_bytes;
 
-	if (!e->names || e->damage ||
+	if (!e->names || e->damage || (l->id && strcmp(l->id, e->id) != 0) ||
 	    access_snapshot(l->q->access, l->host, &l->q->caller, e->id, NULL, NULL) < 0)
 		return;
 	set_bytes = snapshots_working_set_pages(l->host, e->id) * DORM_PAGE_SIZE;
@@ -59,6 +60,27 @@ int control_template_list(struct request *q, struct reply *y)
 	return reply_json(y, 200, l.items);
 }
 
+int control_template_get(struct request *q, struct reply *y)
+{
+	char id[ID_LEN + 1];
+	struct listing l = {.q = q, .host = q->host, .id = id};
+	int r = snapshots_id(q->host, q->args[0], &y->problem, id);
+
+	if (r < 0)
+		return r;
+	l.items = json_array();
+	r = l.items ? snapshots_each(q->host, list_visit, &l) : -ENOMEM;
+	if (r == 0 && !json_array_size(l.items)) {
+		problem_set(&y->problem, 404, "no template leads to %s, or it is damaged", id);
+		problem_hint(&y->problem, "GET /snapshots/%s says what is known of it", id);
+		r = -ENOENT;
+	}
+	if (r == 0)
+		r = reply_json(y, 200, json_incref(json_array_get(l.items, 0)));
+	json_decref(l.items);
+	return r;
+}
+
 int control_template_new(struct request *q, struct reply *y)
 {
 	struct template_options o = {.cpus = 1};
@@ -66,9 +88,11 @@ int control_template_new(struct request *q, struct reply *y)
 	char template_id[ID_LEN + 1], build_id[ID_LEN + 1];
 	int r;
 
-	r = fields_text(q->json, "name", 63, &y->problem, &o.name);
+	r = fields_text(q->json, "alias", 63, &y->problem, &o.name); /* of older clients */
+	if (r == 0)
+		r = fields_text(q->json, "name", 63, &y->problem, &o.name);
 	if (r == 0 && !o.name) {
-		problem_set(&y->problem, 400, "name: is required");
+		problem_set(&y->problem, 400, "name (or alias): is required");
 		r = -EINVAL;
 	}
 	if (r == 0)
@@ -89,6 +113,25 @@ int control_template_new(struct request *q, struct reply *y)
 			  json_pack("{s:s, s:s, s:[s], s:[s], s:b}", "templateID", template_id,
 				    "buildID", build_id, "names", o.name, "aliases", o.name,
 				    "public", 0));
+}
+
+int control_template_alias(struct request *q, struct reply *y)
+{
+	char id[ID_LEN + 1];
+	int r = snapshots_id(q->host, q->args[0], &y->problem, id);
+
+	if (r == 0)
+		r = access_snapshot(q->access, q->host, &q->caller, id, &y->problem, NULL);
+	return r < 0 ? r
+		     : reply_json(y, 200, json_pack("{s:s, s:b}", "templateID", id, "public", 0));
+}
+
+/* Clients would upload what their template is made of; here a recipe holds or names it. */
+int control_template_files(struct request *q, struct reply *y)
+{
+	problem_set(&y->problem, 501, "files of a template build are not uploaded");
+	problem_hint(&y->problem, "a recipe holds them, or names them: docs/templates.md");
+	return -EOPNOTSUPP;
 }
 
 /* A recipe out of the members that E2B's clients send; new reference. */

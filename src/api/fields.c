@@ -2,9 +2,13 @@
 #include "api/fields.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -128,6 +132,47 @@ int fields_query_uint(const char *value, const char *name, uint64_t min, uint64_
 	if (str_to_u64(value, &n) < 0 || n < min || n > max)
 		return out_of_range(name, min, max, problem);
 	*ret = n;
+	return 0;
+}
+
+/* "+02:00", whose '+' a query makes a blank, or "Z". Return: was it one? */
+static bool parse_zone(const char *text, long *ret_s)
+{
+	unsigned hours, minutes;
+	int n = 0;
+
+	*ret_s = 0;
+	if (!strcasecmp(text, "Z"))
+		return true;
+	if (!strchr("+- ", *text) || sscanf(text + 1, "%2u:%2u%n", &hours, &minutes, &n) != 2 ||
+	    n != 5 || text[6] || hours > 23 || minutes > 59)
+		return false;
+	*ret_s = (long)(hours * 3600 + minutes * 60);
+	if (*text == '-')
+		*ret_s = -*ret_s;
+	return true;
+}
+
+int fields_query_time(const char *value, const char *name, struct problem *problem, uint64_t *ret)
+{
+	struct tm tm = {0};
+	const char *end = value ? strptime(value, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
+	uint64_t ns = 0, unit = 100000000;
+	long zone = 0;
+	time_t s;
+
+	if (!value)
+		return 0;
+	if (end && *end == '.')
+		for (end++; *end >= '0' && *end <= '9'; end++, unit /= 10)
+			ns += (uint64_t)(*end - '0') *
+			      unit; /* what is finer than that is dropped */
+	if (!end || !*end || !parse_zone(end, &zone) || (s = timegm(&tm) - zone) < 0) {
+		problem_set(problem, 400, "%s: '%.40s' is not a time like 2026-01-02T03:04:05Z",
+			    name, value);
+		return -EINVAL;
+	}
+	*ret = (uint64_t)s * NSEC_PER_SEC + ns;
 	return 0;
 }
 

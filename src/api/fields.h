@@ -25,6 +25,9 @@ int fields_text_map(json_t *o, const char *name, struct problem *problem, json_t
 int fields_query_uint(const char *value, const char *name, uint64_t min, uint64_t max,
 		      struct problem *problem, uint64_t *ret);
 
+/** fields_query_time() - RFC 3339, as nanoseconds since 1970; @value may be NULL (absent) */
+int fields_query_time(const char *value, const char *name, struct problem *problem, uint64_t *ret);
+
 #define FIELDS_MAX_MEMORY (1ull << 42) /* 4 TiB: no image has more */
 
 /** fields_query_memory() - the size of a guest's memory in bytes; @value may be NULL (absent) */

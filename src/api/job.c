@@ -8,7 +8,9 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
+#include "base/str.h"
 
 #define PROGRESS_EVERY_MS 200
 #define ALIVE_EVERY_MS	  1000
@@ -19,6 +21,7 @@ struct job {
 	struct host *host;
 	job_task task;
 	void *arg;
+	char request[LOG_REQUEST_MAX + 1];
 	pthread_t thread;
 	atomic_bool cancelled;
 	uint64_t last_ns; /* the task's: when it last said how far it is */
@@ -82,10 +85,9 @@ struct host_task job_host_task(struct job *job)
 		.cancelled = job_cancelled, .progress = job_progress, .userdata = job};
 }
 
-static json_t *failure(const struct problem *p)
+static json_t *failure(struct problem *p, int r)
 {
-	return json_pack("{s:b, s:{s:i, s:s, s:s}}", "ok", 0, "error", "code", p->status, "message",
-			 p->message, "hint", p->hint);
+	return json_pack("{s:b, s:o}", "ok", 0, "error", reply_problem(p, r));
 }
 
 static json_t *success(json_t *result)
@@ -103,11 +105,11 @@ static void *job_main(void *arg)
 	struct job *job = arg;
 	struct problem p = PROBLEM_INIT;
 	json_t *result = NULL;
-	int r = job->task(job, job->host, job->arg, &p, &result);
+	int r;
 
-	if (r < 0)
-		problem_errno(&p, r, "the request failed");
-	job_line(job, r < 0 ? failure(&p) : success(result));
+	log_set_request(job->request);
+	r = job->task(job, job->host, job->arg, &p, &result);
+	job_line(job, r < 0 ? failure(&p, r) : success(result));
 	LOCK_SCOPE(&job->lock);
 	job->over = true;
 	pthread_cond_signal(&job->more);
@@ -177,6 +179,7 @@ static struct job *job_new(struct host *host, job_task task, void *arg)
 		return NULL;
 	}
 	job->host = host;
+	str_copy(job->request, sizeof(job->request), log_request());
 	job->task = task;
 	job->arg = arg;
 	pthread_mutex_init(&job->lock, NULL);

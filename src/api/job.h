@@ -6,7 +6,7 @@
  *     {"done":17,"total":400}             progress, now and then, and once a second in any case
  *     ...                                 lines of its own
  *     {"ok":true, ...}                    the last one: its result, or
- *     {"ok":false,"error":{"code":..,"message":..,"hint":..}}
+ *     {"ok":false,"error":{"code":..,"message":..,"hint"?:..}}
  *
  * The task runs on a thread of its own while the connection's thread sends. A client that goes away
  * cancels it: within a second, since a line is written at least that often.

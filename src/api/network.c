@@ -32,12 +32,34 @@ static json_t *list_of(json_t *o, const char *name)
 	return json_is_null(v) ? NULL : v;
 }
 
+/* What the host would say of it has the host's names. */
+static int check_list(const char *name, json_t *list, struct problem *problem)
+{
+	json_t *v;
+	size_t i;
+
+	if (list && !json_is_array(list)) {
+		problem_set(problem, 400, "%s: must be an array of texts", name);
+		return -EINVAL;
+	}
+	json_array_foreach (list, i, v)
+		if (!json_is_string(v)) {
+			problem_set(problem, 400, "%s[%zu]: must be a text", name, i);
+			return -EINVAL;
+		}
+	return 0;
+}
+
 static int make(bool internet, json_t *allow, json_t *deny, struct problem *problem, json_t **ret)
 {
 	json_t *policy =
 		json_pack("{s:b, s:O*, s:O*}", "internet", internet, "allow", allow, "deny", deny);
-	int r = policy ? sandbox_network_check(policy, problem) : -ENOMEM;
+	int r = policy ? check_list("allowOut", allow, problem) : -ENOMEM;
 
+	if (r == 0)
+		r = check_list("denyOut", deny, problem);
+	if (r == 0)
+		r = sandbox_network_check(policy, problem);
 	if (r < 0)
 		json_decref(policy);
 	else

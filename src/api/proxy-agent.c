@@ -97,8 +97,11 @@ static struct MHD_Response *make_response(struct proxy *p, int status)
 	else
 		m = MHD_create_response_from_callback(promised_length(p), PROXY_CHUNK,
 						      read_response, p, NULL);
-	if (m)
+	if (m) {
+		(void)MHD_add_response_header(m, "Access-Control-Allow-Origin", "*");
+		(void)MHD_add_response_header(m, "Access-Control-Expose-Headers", "*");
 		channel_stream_each_header(p->stream, copy_header, m);
+	}
 	return m;
 }
 

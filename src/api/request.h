@@ -10,12 +10,14 @@
 #include <microhttpd.h>
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "base/problem.h"
-#include "sandbox/host.h"
+#include "sandbox/sandbox.h"
 
 #define REQUEST_MAX_BODY   (1u << 20)
 #define REQUEST_MAX_ARGS   3
 #define REQUEST_KEY_ID_MAX 32
+#define REQUEST_ONCE_LEN   SANDBOX_REQUEST_LEN
 
 /* What a key allows (docs/security.md): each includes those before it. */
 enum scope {
@@ -37,7 +39,8 @@ struct request {
 	struct MHD_Connection *connection;
 	struct caller caller;
 	struct access *access;		  /* NULL: nobody is asked who he is; no keys can be made */
-	char id[17];			  /* in X-Request-Id, in the log and in events */
+	char once[REQUEST_ONCE_LEN + 1];  /* its name, if it has an Idempotency-Key: api/once.h */
+	char id[LOG_REQUEST_MAX + 1];	  /* in X-Request-Id, in the log and in events */
 	char args[REQUEST_MAX_ARGS][128]; /* what {} in the route stood for */
 	struct buf body;
 	json_t *json; /* the body: an object, empty when there was none */
@@ -48,7 +51,10 @@ struct reply {
 	json_t *json;		  /* owned */
 	char next_token[64];	  /* x-next-token, if not empty */
 	struct MHD_Response *raw; /* instead of json */
+	const char *request_id;	  /* borrowed; NULL: not said */
 	struct paced *paced;	  /* ... whose body is made as it is sent; owned by raw */
+	bool replayed;		  /* it is the answer to an earlier request with the same key */
+	char allow[64];		  /* the methods that there are, with a 405 and for OPTIONS */
 	struct problem problem;
 };
 
@@ -69,6 +75,16 @@ typedef int (*upload_handler)(struct request *q, struct problem *problem, struct
 
 /** request_query() - a query parameter, decoded once; NULL when absent */
 const char *request_query(struct request *q, const char *name);
+
+/**
+ * request_owner() - whose sandboxes alone it may be told of, where it is told of many
+ * Return: a key's id; NULL: of all
+ */
+const char *request_owner(const struct request *q);
+
+/** request_name() - give it an id: what the client sent as X-Request-Id, if that is sane (1 to
+ *  LOG_REQUEST_MAX of A-Z a-z 0-9 . _ -), or else one of our own */
+void request_name(struct request *q);
 
 /** request_is_local() - did it come over the unix socket, from somebody who may act as root here?
  */
@@ -91,5 +107,17 @@ int reply_stream(struct reply *y, const char *type, uint64_t bytes, MHD_ContentR
 /** reply_send() - queue on the connection; releases what the reply owns */
 enum MHD_Result reply_send(struct MHD_Connection *connection, struct reply *y);
 
-/** reply_error() - turn the problem into {code, message, hint}; the status is the code */
+/** reply_error() - turn the problem into what reply_problem() makes; the status is the code */
 void reply_error(struct reply *y, int r);
+
+/** reply_text() - a JSON text of what may not be UTF-8: names of files, output of programs,
+ * messages that were cut. New reference; NULL without memory */
+json_t *reply_text(const char *text);
+
+/**
+ * reply_problem() - the API's error object: {code, message, hint?, error_code?}
+ * @r: describes the problem if nobody has
+ * Its texts are made with reply_text().
+ * Return: new reference; NULL without memory
+ */
+json_t *reply_problem(struct problem *p, int r);

@@ -18,19 +18,24 @@
 
 #include "api/access.h"
 #include "api/local-peer.h"
+#include "api/once.h"
 #include "api/peers.h"
 #include "api/proxy.h"
+#include "api/proxy-internal.h"
 #include "api/routes.h"
 #include "api/signed-url.h"
 #include "api/tls.h"
 #include "base/error.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "sandbox/metrics.h"
 
 #define MEMORY_LIMIT (128u << 10) /* per connection: heads, and what is read ahead */
 #define STACK_BYTES  (256u << 10)
 #define ANSWER_MS    5000
+#define ONCE_WAIT_MS 60000	   /* for the first request with the same key */
 #define DROP_MAX     (64ull << 20) /* of a body whose sender was told that it is refused */
 
 struct server {
@@ -40,9 +45,11 @@ struct server {
 	gid_t group;
 	struct MHD_Daemon *daemon;
 	struct peers *peers;
+	struct once *once;
 };
 
 struct exchange {
+	struct server *server;
 	char *uri; /* as the client wrote it */
 	bool begun;
 	struct request q;
@@ -53,6 +60,10 @@ struct exchange {
 	struct reply early;   /* an error found before the body was read */
 	bool has_early;
 	bool is_upload;
+	uint64_t begun_ns;
+	const char *method;  /* of MHD's, as long as the request */
+	const char *pattern; /* of its route; "": none, or a sandbox's */
+	uint64_t n_received;
 	bool answered; /* in the middle of an upload, which is now dropped */
 	uint64_t dropped;
 };
@@ -178,16 +189,57 @@ static bool begin_raw(struct exchange *x, const struct route *route, const char 
 	return true;
 }
 
+/* The path as the client wrote it, without a query. NULL without memory */
+static char *path_of(const char *uri)
+{
+	const char *path = proxy_path(uri);
+
+	return strndup(path, strcspn(path, "?"));
+}
+
+/*
+ * OPTIONS is how a browser asks what a page of another origin may do, before it sends a key or a
+ * sandbox's headers: so it is answered for everything that might be somewhere.
+ */
+static void begin_options(struct exchange *x, const char *path)
+{
+	struct problem p = PROBLEM_INIT;
+
+	x->early.status = 204;
+	x->has_early = true;
+	if (routes_allowed(path, x->early.allow))
+		return;
+	if (header(x, "Access-Control-Request-Method")) {
+		str_copy(x->early.allow, sizeof(x->early.allow),
+			 "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+		return;
+	}
+	problem_set(&p, 404, "there is no %.200s", path);
+	x->has_early = false;
+	fail_early(x, -ENOENT, &p);
+}
+
 static void begin_control(struct exchange *x, const struct server *s, const char *method,
 			  const char *url)
 {
+	_cleanup_free_ char *path = path_of(x->uri);
 	const struct route *route;
 	struct problem p = PROBLEM_INIT, nowhere = PROBLEM_INIT;
 	int r;
 
-	route = routes_find(method, url, &x->q, &nowhere);
+	if (!path) {
+		fail_early(x, -ENOMEM, &p);
+		return;
+	}
+	if (!strcmp(method, "OPTIONS")) { /* which browsers ask without a key */
+		begin_options(x, path);
+		return;
+	}
+	route = routes_find(method, path, &x->q, &nowhere);
 	r = admit(x, s, route, &p);
 	if (r == 0 && !route) {
+		if (nowhere.status == 405)
+			(void)routes_allowed(path, x->early.allow); /* it is there */
 		p = nowhere;
 		r = -ENOENT;
 	}
@@ -198,6 +250,7 @@ static void begin_control(struct exchange *x, const struct server *s, const char
 	if (begin_raw(x, route, method))
 		return;
 	x->handler = route->handler;
+	x->pattern = route->path;
 	if (route->upload) {
 		r = route->upload(&x->q, &p, &x->upload);
 		x->is_upload = true;
@@ -215,9 +268,15 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 	int r;
 
 	x->begun = true;
+	x->server = s;
+	x->begun_ns = clock_now_ns();
+	x->method = method;
+	x->pattern = "";
 	x->q.host = s->host;
 	x->q.access = s->access;
 	x->q.connection = connection;
+	request_name(&x->q);
+	log_set_request(x->q.id);
 	r = check_local(x, s, &p);
 	if (r < 0) {
 		fail_early(x, r, &p);
@@ -234,6 +293,8 @@ static void exchange_begin(struct exchange *x, struct server *s, struct MHD_Conn
 	}
 	if (r < 0)
 		fail_early(x, r, &p);
+	else if (!strcmp(method, "OPTIONS") && target.port == TARGET_AGENT_PORT)
+		begin_options(x, "*");
 	else
 		begin_proxy(x, &target, method, false);
 }
@@ -334,6 +395,13 @@ static bool take_upload(struct exchange *x, struct MHD_Connection *connection, c
 	return x->dropped <= DROP_MAX;
 }
 
+static enum MHD_Result send_reply(struct exchange *x, struct MHD_Connection *connection,
+				  struct reply *y)
+{
+	y->request_id = x->q.id;
+	return reply_send(connection, y);
+}
+
 static enum MHD_Result finish_upload(struct exchange *x, struct MHD_Connection *connection)
 {
 	struct reply y = {0};
@@ -342,7 +410,7 @@ static enum MHD_Result finish_upload(struct exchange *x, struct MHD_Connection *
 	r = x->upload.finish(x->upload.state, &y);
 	if (r < 0)
 		reply_error(&y, r);
-	return reply_send(connection, &y);
+	return send_reply(x, connection, &y);
 }
 
 static int parse_body(struct exchange *x, struct problem *problem)
@@ -365,6 +433,26 @@ static int parse_body(struct exchange *x, struct problem *problem)
 	return 0;
 }
 
+/* Unless that has been done before. */
+static int handle(struct exchange *x, struct reply *y)
+{
+	const char *key = once_applies(x->handler) ? header(x, "Idempotency-Key") : NULL;
+	_cleanup_free_ char *path = NULL;
+	int r;
+
+	if (!key)
+		return x->handler(&x->q, y);
+	path = path_of(x->uri);
+	r = path ? once_name(&x->q, path, key, &y->problem) : -ENOMEM;
+	if (r == 0)
+		r = once_begin(x->server->once, &x->q, deadline_after_ms(ONCE_WAIT_MS), y);
+	if (r != 0)
+		return MIN(r, 0);
+	r = x->handler(&x->q, y);
+	once_end(x->server->once, &x->q, r == 0 ? y : NULL);
+	return r;
+}
+
 static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connection)
 {
 	struct reply y = {0};
@@ -373,7 +461,7 @@ static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connect
 	if (x->answered)
 		return MHD_NO; /* closes the connection */
 	if (x->has_early)
-		return reply_send(connection, &x->early);
+		return send_reply(x, connection, &x->early);
 	if (x->is_upload)
 		return finish_upload(x, connection);
 	if (x->proxy) {
@@ -385,13 +473,13 @@ static enum MHD_Result answer(struct exchange *x, struct MHD_Connection *connect
 	} else {
 		r = parse_body(x, &y.problem);
 		if (r == 0)
-			r = x->handler(&x->q, &y);
+			r = handle(x, &y);
 	}
 	if (r < 0) {
 		reply_error(&y, r);
 		name_target(x, y.json);
 	}
-	return reply_send(connection, &y);
+	return send_reply(x, connection, &y);
 }
 
 static enum MHD_Result take_part(struct exchange *x, struct MHD_Connection *connection,
@@ -430,12 +518,43 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 		return MHD_YES;
 	}
 	if (*upload_data_size) {
+		x->n_received += *upload_data_size;
 		result = take_part(x, connection, upload_data, *upload_data_size);
 		*upload_data_size = 0;
 		return result;
 	}
 	peer_work(peer);
 	return answer(x, connection);
+}
+
+/* The path without its query, in which there may be a signature. */
+static void log_access(const struct exchange *x, unsigned status, uint64_t ns)
+{
+	double ms = (double)ns / 1e6;
+	const char *key = x->q.caller.key_id[0] ? x->q.caller.key_id : "-";
+	int path = (int)strcspn(x->uri, "?");
+
+	if (x->target.port)
+		log_debug("sandbox=%s port=%u method=%s path=%.*s status=%u ms=%.1f key=%s "
+			  "received=%llu",
+			  x->target.sandbox_id, (unsigned)x->target.port, x->method, path, x->uri,
+			  status, ms, key, (unsigned long long)x->n_received);
+	else
+		log_debug("method=%s path=%.*s status=%u ms=%.1f key=%s received=%llu", x->method,
+			  path, x->uri, status, ms, key, (unsigned long long)x->n_received);
+}
+
+/* How a request ended; status 0: the client had gone before it was answered. */
+static void account(const struct exchange *x, struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
+	unsigned status = x->answered ? (unsigned)x->early.status : info ? info->http_status : 0;
+	uint64_t ns = clock_now_ns() - x->begun_ns;
+
+	metrics_http(x->method, x->pattern, status, ns);
+	if (log_wants(LOG_LEVEL_DEBUG))
+		log_access(x, status, ns);
 }
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **state,
@@ -445,6 +564,9 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
 
 	if (!x)
 		return;
+	if (x->begun)
+		account(x, connection);
+	log_set_request(NULL);
 	proxy_free(x->proxy);
 	if (x->upload.free)
 		x->upload.free(x->upload.state);
@@ -498,6 +620,8 @@ int server_new(struct host *host, const struct server_config *config, struct pro
 	s->tls = config->tls;
 	r = peers_new(config, &s->peers);
 	if (r == 0)
+		r = once_new(&s->once);
+	if (r == 0)
 		r = start(s);
 	if (r < 0) {
 		problem_errno(problem, r, "starting the HTTP server");
@@ -517,6 +641,7 @@ struct server *server_free(struct server *s)
 	if (s->daemon)
 		MHD_stop_daemon(s->daemon);
 	peers_free(s->peers);
+	once_free(s->once);
 	free(s);
 	return NULL;
 }

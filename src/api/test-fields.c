@@ -87,5 +87,42 @@ static void test_metadata(void **state)
 	assert_int_equal(fields_metadata_filter("nonsense", NULL, &o), -EINVAL);
 }
 
-TEST_MAIN(cmocka_unit_test(test_uint), cmocka_unit_test(test_others),
+static uint64_t time_of(const char *text)
+{
+	uint64_t ns = 77;
+
+	assert_int_equal(fields_query_time(text, "t", NULL, &ns), 0);
+	return ns;
+}
+
+static void test_time(void **state)
+{
+	static const char *const bad[] = {"",
+					  "x",
+					  "2026-01-02",
+					  "2026-01-02T03:04:05",
+					  "2026-01-02T03:04:05+2",
+					  "2026-01-02T03:04:05+02:00x",
+					  "2026-01-02T03:04:05.Zx",
+					  "2026-13-02T03:04:05Z",
+					  "1969-12-31T23:59:59Z"};
+	struct problem p = PROBLEM_INIT;
+	uint64_t ns = 77;
+
+	assert_int_equal(time_of(NULL), 77);
+	assert_int_equal(time_of("1970-01-01T00:00:01Z"), 1000000000);
+	assert_int_equal(time_of("1970-01-01T00:00:01.5z"), 1500000000);
+	assert_int_equal(time_of("1970-01-01T00:00:01.1234567891Z"), 1123456789);
+	assert_int_equal(time_of("1970-01-01T02:00:01+02:00"), 1000000000);
+	assert_int_equal(time_of("1970-01-01T02:00:01 02:00"), 1000000000); /* '+' of a query */
+	assert_int_equal(time_of("1969-12-31T23:00:01-01:00"), 1000000000);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(fields_query_time(bad[i], "t", NULL, &ns), -EINVAL);
+	assert_int_equal(fields_query_time("x", "startedAfter", &p, &ns), -EINVAL);
+	assert_int_equal(p.status, 400);
+	assert_ptr_equal(strstr(p.message, "startedAfter"), p.message);
+	assert_int_equal(ns, 77);
+}
+
+TEST_MAIN(cmocka_unit_test(test_time), cmocka_unit_test(test_uint), cmocka_unit_test(test_others),
 	  cmocka_unit_test(test_query_memory), cmocka_unit_test(test_metadata))

@@ -100,8 +100,40 @@ static void test_scopes(void **state)
 			fail_msg("%s %s takes bodies of any size", r->method, r->path);
 		n_open += r->open;
 	}
-	assert_int_equal(n_open, 2); /* /health and /healthz */
+	assert_int_equal(n_open, 3); /* /health, /healthz, /openapi.json */
 }
 
-TEST_MAIN(cmocka_unit_test(test_scopes), cmocka_unit_test(test_find),
-	  cmocka_unit_test(test_find_store), cmocka_unit_test(test_refuse))
+/* What is escaped belongs to its segment. */
+static void test_escapes(void **state)
+{
+	struct request q = {0};
+
+	assert_ptr_equal(find("DELETE", "/templates/ns%2Fsnap%3Adefault", &q),
+			 control_template_delete);
+	assert_string_equal(q.args[0], "ns/snap:default");
+	assert_ptr_equal(find("GET", "/sand%62oxes/a%zz%4", &q), control_sandbox_get);
+	assert_string_equal(q.args[0], "a%zz%4");
+	refused("GET", "/sandboxes/a%00b", 404);
+	refused("GET", "/healthz%00", 404);
+	refused("GET", "%2Fhealthz", 404);
+	assert_ptr_equal(find("GET", "/sandboxes/%c3%bc", &q), control_sandbox_get);
+	assert_string_equal(q.args[0], "\xc3\xbc");
+}
+
+static void test_methods(void **state)
+{
+	struct request q = {0};
+	char allowed[64];
+
+	assert_ptr_equal(find("HEAD", "/healthz", &q), control_health);
+	refused("HEAD", "/store/check", 405);
+	assert_true(routes_allowed("/sandboxes/a", allowed));
+	assert_string_equal(allowed, "GET, HEAD, DELETE, OPTIONS");
+	assert_true(routes_allowed("/store/check", allowed));
+	assert_string_equal(allowed, "POST, OPTIONS");
+	assert_false(routes_allowed("/nowhere", allowed));
+}
+
+TEST_MAIN(cmocka_unit_test(test_scopes), cmocka_unit_test(test_escapes), cmocka_unit_test(test_methods),
+	  cmocka_unit_test(test_find), cmocka_unit_test(test_find_store),
+	  cmocka_unit_test(test_refuse))

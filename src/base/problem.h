@@ -17,7 +17,7 @@ struct problem {
 	char message[512];  /* what failed, on what, why; one sentence, no trailing newline */
 	char hint[256];     /* what to do now; may be empty */
 	unsigned retry_s;   /* trying again makes sense after so many seconds; 0: not known */
-	const char *code;   /* a word for programs, constant: "sandbox_capacity_unavailable"; or NULL */
+	const char *code;   /* the same for programs: a constant ("sandbox_capacity_unavailable"); NULL */
 };
 
 #define PROBLEM_INIT ((struct problem){0})
@@ -32,7 +32,7 @@ void problem_hint(struct problem *p, const char *fmt, ...) __attribute__((format
 /** problem_retry() - say when to try again, unless that is known already; @p may be NULL */
 void problem_retry(struct problem *p, unsigned seconds);
 
-/** problem_code() - the word for programs, unless there is one already; @p may be NULL */
+/** problem_code() - give it a code for programs, a constant, unless it has one; @p may be NULL */
 void problem_code(struct problem *p, const char *code);
 
 /** problem_errno() - describe errno -@r on "@what"; chooses the status (ENOSPC is 507, ENOENT 404...) */

@@ -39,7 +39,7 @@
 #include "channel/header.h"
 #include "channel/limits.h"
 
-#define THREAD_STACK   (128u * 1024)
+#define THREAD_STACK   (192u * 1024) /* what is read lies there */
 #define INPUT_LEN      65536u
 #define CALL_BODY_MAX  (1024u * 1024)
 #define OPEN_HEADERS   32u
@@ -58,8 +58,7 @@ struct channel {
 	struct fifo out; /* framed bytes for the socket */
 	struct channel_stream *streams;
 	unsigned n_streams;
-	struct frame_parser parser; /* the thread's */
-	uint8_t input[INPUT_LEN];   /* the thread's */
+	struct frame_parser parser; /* the thread's; last: its store is touched when it is needed */
 };
 
 struct channel_stream {
@@ -264,17 +263,19 @@ static int channel_receive(struct channel *ch, const void *data, size_t len)
 	return 0;
 }
 
-/* Return: 0; negative errno */
+/* The buffer is on the stack, of which only what was ever filled is there: a channel that is idle
+ * takes little memory, and there are many of them. Return: 0; negative errno */
 static int thread_input(struct channel *ch)
 {
-	ssize_t n = read(ch->fd, ch->input, sizeof(ch->input));
+	uint8_t input[INPUT_LEN];
+	ssize_t n = read(ch->fd, input, sizeof(input));
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	if (n == 0)
 		return -EPIPE;
 	LOCK_SCOPE(&ch->lock);
-	return ch->broken ? -EPIPE : channel_receive(ch, ch->input, (size_t)n);
+	return ch->broken ? -EPIPE : channel_receive(ch, input, (size_t)n);
 }
 
 /* What to wait for; false: nothing any more */
@@ -409,7 +410,7 @@ int channel_dial(const char *socket_path)
 int channel_connect(const char *socket_path, int first_fd, int alive_fd, uint64_t deadline_ns,
 		    struct channel **ret)
 {
-	struct channel *ch = calloc(1, sizeof(*ch));
+	struct channel *ch = malloc(sizeof(*ch));
 	struct fifo rest = {0};
 	int r;
 
@@ -417,6 +418,8 @@ int channel_connect(const char *socket_path, int first_fd, int alive_fd, uint64_
 		fd_close(first_fd);
 		return error_trace(-ENOMEM);
 	}
+	/* not the parser's store, of which most is never touched */
+	memset(ch, 0, offsetof(struct channel, parser));
 	ch->refs = 1;
 	pthread_mutex_init(&ch->lock, NULL);
 	frame_parser_init(&ch->parser);

@@ -59,7 +59,7 @@ extern const struct command cmd_template_build, cmd_template_ls, cmd_template_rm
 extern const struct command cmd_run, cmd_exec, cmd_cp, cmd_attach, cmd_kill;
 extern const struct command cmd_ports, cmd_port_forward, cmd_network;
 extern const struct command cmd_ps, cmd_sleep, cmd_wake, cmd_fork, cmd_rm, cmd_inspect, cmd_memory;
-extern const struct command cmd_metrics;
+extern const struct command cmd_metrics, cmd_events, cmd_top, cmd_logs;
 extern const struct command cmd_snapshot_create, cmd_snapshot_ls, cmd_snapshot_rm,
 	cmd_snapshot_inspect, cmd_snapshot_verify, cmd_snapshot_tree, cmd_snapshot_compact,
 	cmd_snapshot_export, cmd_snapshot_import, cmd_snapshot_layers;

@@ -17,6 +17,7 @@
 #include "cli/request.h"
 #include "cli/sandbox-call.h"
 #include "cli/table.h"
+#include "cli/trace-file.h"
 
 #define MAX_PAGES 10000
 
@@ -285,6 +286,8 @@ static int run_wake(struct cli *cli, const struct command *command, int argc, ch
 		 "how long it lives from now on, at least (default: dormd's)", 1, 0},
 		{0, "reboot", OPTION_FLAG, &reboot, NULL,
 		 "boot it from its disk, and drop the memory that it slept with", 0, 0},
+		{0, "trace", OPTION_TEXT, &each.trace_file, "FILE",
+		 "write where the time went, for ui.perfetto.dev", 0, 0},
 		MEMORY_OPTIONS(memory),
 	};
 	struct args args;
@@ -292,6 +295,10 @@ static int run_wake(struct cli *cli, const struct command *command, int argc, ch
 
 	if (r)
 		return options_exit(r);
+	if (each.trace_file && args.n_pos > 1)
+		return options_usage(command, "--trace is for one sandbox");
+	if (each.trace_file)
+		each.after = "/connect?trace=1";
 	each.body =
 		timeout_s ? json_pack("{s:I}", "timeout", (json_int_t)timeout_s) : json_object();
 	if (memory_options_add(&memory, each.body)) {
@@ -310,8 +317,11 @@ const struct command cmd_wake = {
 	.name = "wake",
 	.usage = "[OPTIONS] ID...",
 	.summary = "Wake sandboxes",
-	.details = "Prints how long it took, to the first answer from inside.\n",
-	.examples = "  dorm wake i4k2...\n  dorm wake --timeout 2h i4k2... i7ab...\n",
+	.details = "Prints how long it took, to the first answer from inside. With --trace that "
+		   "time is\n"
+		   "written span by span, in Chrome's trace format.\n",
+	.examples = "  dorm wake i4k2...\n  dorm wake --timeout 2h i4k2... i7ab...\n"
+		    "  dorm wake --trace wake.json i4k2...\n",
 	.missing = "a sandbox id (see `dorm ps`)",
 	.min_args = 1,
 	.max_args = SIZE_MAX,
@@ -351,10 +361,10 @@ static int print_forks(struct cli *cli, const json_t *forks, uint64_t n_asked)
 }
 
 static int ask_forks(struct cli *cli, const char *id, uint64_t count, uint64_t timeout_s,
-		     const struct memory_options *memory, struct http_reply *ret)
+		     bool trace, const struct memory_options *memory, struct http_reply *ret)
 {
 	_cleanup_(http_freep) struct http *http = NULL;
-	_cleanup_free_ char *path = http_path("/sandboxes/", id, "/fork");
+	_cleanup_free_ char *path = http_path("/sandboxes/", id, trace ? "/fork?trace=1" : "/fork");
 	json_t *body = json_pack("{s:I}", "count", (json_int_t)count);
 	struct problem problem = PROBLEM_INIT;
 	struct progress progress;
@@ -384,10 +394,13 @@ static int run_fork(struct cli *cli, const struct command *command, int argc, ch
 {
 	struct memory_options memory = {0};
 	uint64_t count = 1, timeout_s = 0;
+	const char *trace = NULL;
 	const struct option_spec specs[] = {
 		{'n', "count", OPTION_NUMBER, &count, "N", "how many (default: 1)", 1, 1000},
 		{'t', "timeout", OPTION_SECONDS, &timeout_s, "TIME",
 		 "how long each of them lives (default: dormd's)", 1, 0},
+		{0, "trace", OPTION_TEXT, &trace, "FILE",
+		 "write where the time went, for ui.perfetto.dev"},
 		MEMORY_OPTIONS(memory),
 	};
 	_cleanup_reply_ struct http_reply reply = {0};
@@ -396,9 +409,10 @@ static int run_fork(struct cli *cli, const struct command *command, int argc, ch
 
 	if (r)
 		return options_exit(r);
-	if (ask_forks(cli, args.pos[0], count, timeout_s, &memory, &reply))
+	if (ask_forks(cli, args.pos[0], count, timeout_s, trace, &memory, &reply))
 		return CLI_FAILED;
-	return print_forks(cli, reply.body, count);
+	r = print_forks(cli, reply.body, count);
+	return trace && trace_file_write(trace, json_array_get(reply.body, 0)) ? CLI_FAILED : r;
 }
 
 const struct command cmd_fork = {

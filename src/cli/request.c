@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "cli/output.h"
+#include "cli/trace-file.h"
 
 int request_one(struct cli *cli, const char *method, const char *path, struct http_reply *ret)
 {
@@ -64,11 +65,13 @@ static int one_of_each(struct cli *cli, struct http *http, const struct request_
 		r = http_call(http, each->method, path, each->body, &reply, &problem);
 	http_set_progress(http, NULL);
 	progress_end(&progress);
-	if (r == HTTP_E_STATUS && each->forgive && each->forgive(http, id, &reply))
+	if (!r && each->trace_file && trace_file_write(each->trace_file, reply.body))
+		r = HTTP_E_CUT; /* it was done all the same; the message is printed */
+	else if (r == HTTP_E_STATUS && each->forgive && each->forgive(http, id, &reply))
 		r = 0;
 	else if (r)
 		output_problem(&problem);
-	else if (!results)
+	if (!r && !results)
 		each->done(id, &reply, progress_elapsed_ms(&progress));
 	if (!results)
 		return r;

@@ -28,7 +28,8 @@ struct request_each {
 	void (*done)(const char *id, const struct http_reply *reply, double ms);
 	/* is this refusal as good as success? NULL: never. May print a note */
 	bool (*forgive)(struct http *http, const char *id, const struct http_reply *reply);
-	json_t *body; /* borrowed; NULL: none */
+	json_t *body;		/* borrowed; NULL: none */
+	const char *trace_file; /* where the trace in the answer is to go; NULL: there is none */
 };
 
 /**

@@ -129,7 +129,8 @@ int pager_client_close_session(struct pager_client *c, const char *session, uint
  * @ret: object, new reference: {"session","image_id","state":"listening|serving|failed|closed",
  *       "pid","faults","faults_stored","faults_resident","faults_zero","faults_joined",
  *       "zero_preinstalled","frames_loaded","pages_inserted","bytes_read",
- *       "service_ns_p50","service_ns_p99","failure":null|"text"}
+ *       "service_ns_p50","service_ns_p99","resident_image","failure":null|"text"}
+ *       resident_image: whose resident memory it shares; its base's in overlay mode
  *       faults = faults_stored + faults_joined + faults_resident + faults_zero:
  *       a frame had to be read / was being read / was already there / a page of zeros
  *       The last 256 sessions that ended can still be asked for, by the same name.

@@ -8,7 +8,7 @@
 #include "base/buf.h"
 #include "pager/pager.h"
 
-#define METRICS_MAX_SESSIONS 256u /* more are not named, but added up by image and mode */
+#define METRICS_MAX_SESSIONS 64u /* more are not named, but added up by image and mode */
 
 /** metrics_text() - all of it, appended. Control thread. Return: 0; -ENOMEM */
 int metrics_text(struct pager *p, struct buf *ret);

@@ -62,6 +62,8 @@ json_t *pager_stats_of(struct session *s)
 	(void)json_object_set_new(o, "prefetched_pages", json_integer((json_int_t)prefetched));
 	(void)json_object_set_new(o, "prefetched_used_pages", json_integer((json_int_t)used));
 	(void)json_object_set_new(o, "load", job_stats(s->job));
+	/* in overlay mode another than its own: its base's */
+	(void)json_object_set_new(o, "resident_image", json_string(image_id(s->resident->image)));
 	return o;
 }
 

@@ -21,6 +21,8 @@
 #include "base/str.h"
 #include "net/address.h"
 #include "sandbox/agent-client.h"
+#include "sandbox/metrics.h"
+#include "sandbox/trace.h"
 #include "sys/pidfd.h"
 
 #define SESSION_MS	   10000
@@ -66,6 +68,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 		.netns_fd = sb->host->netns_fd,
 		.accel = boot ? sb->host->accel : sb->manifest.accel,
 	};
+	TRACE("VMM start");
 	int r = sandbox_make_disk(sb, problem);
 
 	if (r == 0)
@@ -98,6 +101,7 @@ static int start_vmm(struct sandbox *sb, const struct guest *boot,
 static int load_device(struct sandbox *sb, int memory_dirfd, struct problem *problem)
 {
 	_cleanup_fd_ int fd = -1;
+	TRACE("load");
 	int r = snapshot_open_device(memory_dirfd, &sb->manifest, sb->host->keys, problem, &fd);
 
 	if (r != 0)
@@ -155,14 +159,16 @@ static int repair(struct sandbox *sb, struct channel *ch, struct problem *proble
 }
 
 /* What the repair did, step by step: only asked for when somebody wants to read it. */
-static void log_repair(const struct sandbox *sb, struct channel *ch)
+static void log_repair(const struct sandbox *sb, struct channel *ch, uint64_t begun_ns,
+		       uint64_t ended_ns)
 {
 	json_t *steps, *step;
 	size_t i;
 
-	if (!log_wants(LOG_LEVEL_DEBUG))
+	if (!log_wants(LOG_LEVEL_DEBUG) && !trace_now())
 		return;
 	steps = agent_last_repair(ch, deadline_after_ms(REPORT_MS));
+	trace_steps(steps, begun_ns, ended_ns);
 	json_array_foreach (steps, i, step) {
 		_cleanup_free_ char *text = json_dumps(step, JSON_COMPACT);
 
@@ -198,19 +204,22 @@ int sandbox_connect(struct sandbox *sb, int first_fd, unsigned answer_ms, struct
 		    struct sandbox_timings *timings)
 {
 	_cleanup_(channel_freep) struct channel *ch = NULL;
-	uint64_t t0 = clock_now_ns(), t1;
+	uint64_t t0 = clock_now_ns(), t1, t2;
 	int r = greet(sb, first_fd, answer_ms, problem, &ch);
 
 	if (r < 0)
 		return error_trace(r);
 	t1 = clock_now_ns();
 	timings->answer_ns += t1 - t0;
+	trace_add("answer", t0, t1);
 	(void)op_step(sb, STEP_REPAIR); /* for those who look: it is no point of failure */
 	r = repair(sb, ch, problem);
 	if (r < 0)
 		return error_trace(r);
-	timings->repair_ns += clock_now_ns() - t1;
-	log_repair(sb, ch);
+	t2 = clock_now_ns();
+	timings->repair_ns += t2 - t1;
+	trace_add("repair", t1, t2);
+	log_repair(sb, ch, t1, t2);
 	pthread_mutex_lock(&sb->info);
 	sb->channel = take_ptr(ch);
 	pthread_mutex_unlock(&sb->info);
@@ -291,6 +300,7 @@ void sandbox_take_down(struct sandbox *sb)
 	if (sb->vmm) {
 		sandbox_refine_at_end(sb);
 		host_learn_memory(sb);
+		sandbox_keep_console(sb);
 		lives = vmm_kill(sb->vmm, deadline_after_ms(KILL_MS)) < 0;
 		if (lives)
 			log_error("sandbox=%s VM pid=%d does not die", sb->record.id,
@@ -378,6 +388,7 @@ static int stage(struct sandbox *sb, const struct guest *boot, uint64_t memory_b
 	sb->memory_fd = session.memory_fd;
 	*ret_served_by = atomic_load(&sb->pager_pid);
 	t1 = clock_now_ns();
+	trace_add("session", t0, t1);
 	t->image_ns += t1 - t0;
 	r = op_step(sb, STEP_START);
 	if (r == 0)
@@ -409,6 +420,7 @@ static int go(struct sandbox *sb, bool boots, struct problem *problem, struct sa
 	if (r == 0 && !boots)
 		r = vmm_resume(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
 	t->answer_ns += clock_now_ns() - t0;
+	trace_add("resume", t0, clock_now_ns());
 	if (r == 0)
 		r = op_step(sb, STEP_ANSWER);
 	if (r == 0)
@@ -459,6 +471,7 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 	struct problem local = PROBLEM_INIT;
 	int r = boot ? 0 : check_accel(sb, problem), tries = boot ? BOOT_TRIES : 1;
 	bool again = true; /* with another pager, once */
+	TRACE("bring up");
 
 	if (r < 0)
 		return r;
@@ -474,6 +487,7 @@ int sandbox_bring_up(struct sandbox *sb, const struct guest *boot, uint64_t memo
 			r = monitor_watch(sb->host, sb);
 		if (r == 0) {
 			add_up(timings);
+			metrics_bringup(timings);
 			return 0;
 		}
 		hint_console(sb, &local);
@@ -546,5 +560,7 @@ int sandbox_go(struct sandbox *sb, struct problem *problem, struct sandbox_timin
 	*timings = (struct sandbox_timings){.warm = true};
 	r = go(sb, false, problem, timings);
 	add_up(timings);
+	if (r == 0)
+		metrics_bringup(timings);
 	return error_trace(r);
 }

@@ -357,8 +357,13 @@ void build_main(struct host *host, void *arg)
 		build_make_printable(p.message);
 		build_make_printable(p.hint);
 		build_say(b, "failed: %s", p.message);
+		events_add(host->events, "template.failed", NULL,
+			   json_pack("{s:s, s:s, s:s}", "templateID", b->template_id, "name",
+				     b->name, "reason", p.message));
 	} else {
 		build_say(b, "template %s is ready", b->name);
+		events_add(host->events, "template.ready", NULL,
+			   json_pack("{s:s, s:s}", "templateID", b->template_id, "name", b->name));
 	}
 	LOCK_SCOPE(&host->lock);
 	b->problem = p;

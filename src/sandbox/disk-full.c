@@ -40,8 +40,10 @@ static void set_stalled(struct sandbox *sb, bool stalled)
 		log_error("sandbox=%s its VM stands still: a write to its disk found the store %s "
 			  "full. It goes on when there is space",
 			  sb->record.id, sb->host->root);
+		sandbox_event(sb, "sandbox.stalled", NULL);
 	} else {
 		atomic_fetch_sub(&sb->host->n_stalled, 1);
+		sandbox_event(sb, "sandbox.resumed", NULL);
 	}
 }
 

@@ -17,8 +17,11 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "sandbox/pool.h"
+#include "sandbox/metrics.h"
+#include "sandbox/trace.h"
 
 #define FORK_MAX	 1000u
 #define FORK_THREADS_MAX 8u
@@ -69,6 +72,7 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 		     char ret_id[ID_LEN + 1], struct sandbox_save_timings *ret_timings)
 {
 	_cleanup_op_ struct sandbox *sb = NULL;
+	uint64_t t0 = clock_now_ns();
 	char final[64];
 	int r;
 
@@ -104,10 +108,16 @@ int sandbox_snapshot(struct host *host, const char *id, const char *name, struct
 		(void)op_step(sb, STEP_REPLY);
 	if (name)
 		pool_recheck(host->pool);
+	metrics_op(METRICS_SNAPSHOT, r, t0);
+	if (r == 0)
+		sandbox_event(sb, "snapshot.created",
+			      json_pack("{s:s, s:s*}", "snapshotID", ret_id, "name", name));
 	return error_trace(r);
 }
 
 struct fork_job {
+	char request[LOG_REQUEST_MAX + 1];
+	struct trace *traces; /* one for each, or NULL */
 	struct host *host;
 	int from;
 	struct record like;
@@ -147,8 +157,11 @@ static void *fork_worker(void *arg)
 	struct fork_job *job = arg;
 	unsigned i;
 
+	log_set_request(job->request);
+
 	while ((i = atomic_fetch_add(&job->next, 1)) < job->count) {
 		struct sandbox_fork *f = &job->forks[i];
+		uint64_t t0 = clock_now_ns();
 
 		struct record like = job->like; /* metadata and envs stay the job's */
 
@@ -156,7 +169,13 @@ static void *fork_worker(void *arg)
 		if (like.token[0])
 			record_new_token(&like); /* the source's would open it to others */
 		memcpy(f->token, like.token, sizeof(f->token));
+		if (job->traces)
+			trace_begin(&job->traces[i]);
 		f->result = fork_one(job, &like, f);
+		metrics_op(METRICS_FORK, f->result, t0);
+		trace_add("fork", t0, clock_now_ns());
+		if (job->traces)
+			trace_end();
 	}
 	return NULL;
 }
@@ -166,6 +185,7 @@ static void fork_all(struct fork_job *job)
 	pthread_t threads[FORK_THREADS_MAX];
 	unsigned n = MIN(2u * (unsigned)get_nprocs(), FORK_THREADS_MAX), started = 0;
 
+	str_copy(job->request, sizeof(job->request), log_request());
 	n = MIN(n, job->count);
 	while (started + 1 < n && pthread_create(&threads[started], NULL, fork_worker, job) == 0)
 		started++;
@@ -182,6 +202,34 @@ static int check_count(unsigned count, struct problem *problem)
 	return -EINVAL;
 }
 
+/* The thread's own trace gets a lane for each copy. */
+static void fork_all_traced(struct fork_job *job)
+{
+	struct trace *all = trace_now();
+
+	if (all)
+		job->traces = calloc(job->count, sizeof(*job->traces)); /* NULL: none */
+	fork_all(job);
+	if (all)
+		trace_begin(all);
+	for (unsigned i = 0; job->traces && i < job->count; i++) {
+		trace_join(all, &job->traces[i], i + 1);
+		trace_deinit(&job->traces[i]);
+	}
+	free(job->traces);
+}
+
+static void say_forked(struct host *host, const char *id, const char *owner,
+		       const struct sandbox_fork *forks, unsigned count)
+{
+	unsigned made = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		made += forks[i].result == 0;
+	events_add_owned(host->events, "sandbox.forked", id, owner,
+			 json_pack("{s:i, s:i}", "count", (int)count, "made", (int)made));
+}
+
 int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t timeout_s,
 		 const struct sandbox_memory_options *memory, json_t *network, const char *owner,
 		 struct problem *problem, struct sandbox_fork *forks)
@@ -189,6 +237,7 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	struct fork_job job = {
 		.host = host, .from = -1, .memory = memory, .forks = forks, .count = count};
 	struct sandbox_save_timings timings = {0};
+	uint64_t t0 = clock_now_ns();
 	struct sandbox *sb;
 	_cleanup_work_ struct host *work = work_begin(host, problem);
 	char point[64], fork_id[ID_LEN + 1];
@@ -205,7 +254,11 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 	/* The fork point lives in tmp/: gone after a crash, and every fork has links of its own. */
 	id_new(SANDBOX_MEMORY_PREFIX, fork_id);
 	(void)snprintf(point, sizeof(point), "tmp/fork-%s", fork_id); /* fixed length */
+	trace_add("queue", t0, clock_now_ns());
+	t0 = clock_now_ns();
 	r = copy_out(sb, "forked", point, fork_id, NULL, problem, &timings);
+	metrics_op(METRICS_FORK_POINT, r, t0);
+	trace_add("fork point", t0, clock_now_ns());
 	memcpy(job.like.template_id, sb->record.template_id, sizeof(job.like.template_id));
 	memcpy(job.like.token, sb->record.token, sizeof(job.like.token));
 	job.like.metadata = json_incref(sb->record.metadata);
@@ -228,8 +281,10 @@ int sandbox_fork(struct host *host, const char *id, unsigned count, uint64_t tim
 		job.from = file_open_dir(host->store->root_fd, point);
 		r = job.from < 0 ? job.from : 0;
 	}
-	if (r == 0)
-		fork_all(&job);
+	if (r == 0) {
+		fork_all_traced(&job);
+		say_forked(host, id, job.like.owner, forks, count);
+	}
 	(void)snapshot_delete(host->store->root_fd, point, NULL); /* emptied at start anyway */
 	fd_close(job.from);
 	json_decref(job.like.metadata);

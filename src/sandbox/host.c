@@ -273,6 +273,7 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	if (!host)
 		return -ENOMEM;
 	copy_config(host, config);
+	r = events_new(&host->events);
 	host->pager_process = PAGER_PROCESS_INIT;
 	host->epoll_fd = host->kick_fd = host->clock_fd = host->netns_fd = -1;
 	pthread_mutexattr_init(&attr);
@@ -282,7 +283,8 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	pthread_mutex_init(&host->pager_lock, &attr);
 	pthread_mutexattr_destroy(&attr);
 	pthread_mutex_init(&host->watch_lock, NULL);
-	r = set_up_admission(host, config);
+	if (r == 0)
+		r = set_up_admission(host, config);
 	if (r == 0)
 		r = set_up(host, config, problem);
 	if (r < 0) {
@@ -292,6 +294,9 @@ int host_new(const struct host_config *config, struct problem *problem, struct h
 	}
 	log_info("store=%s accel=%s qemu=%s sandboxes=%zu", host->root, host->accel,
 		 host->vmm_version, host->n_sandboxes);
+	events_add(host->events, "host.started", NULL,
+		   json_pack("{s:s, s:I}", "version", DORM_VERSION, "sandboxes",
+			     (json_int_t)host->n_sandboxes));
 	*ret = host;
 	return 0;
 }
@@ -300,6 +305,8 @@ void host_begin_stop(struct host *host)
 {
 	atomic_store(&host->stopping, true);
 	admission_stop(host->admission);
+	events_add(host->events, "host.stopping", NULL, NULL);
+	events_stop(host->events);
 	LOCK_SCOPE(&host->lock);
 	for (size_t i = 0; i < host->n_sandboxes; i++) {
 		struct sandbox *sb = host->sandboxes[i];
@@ -340,6 +347,7 @@ struct host *host_free(struct host *host, bool stop_pager)
 	store_index_close(host->index);
 	store_close(host->store);
 	fd_close(host->netns_fd);
+	events_free(host->events);
 	pthread_mutex_destroy(&host->lock);
 	pthread_mutex_destroy(&host->quota_lock);
 	pthread_mutex_destroy(&host->pager_lock);
@@ -368,6 +376,11 @@ bool host_is_alive(struct host *host)
 bool host_offers_network(const struct host *host)
 {
 	return host->offers_network;
+}
+
+struct events *host_events(const struct host *host)
+{
+	return host->events;
 }
 
 const char *host_root(const struct host *host)

@@ -106,6 +106,7 @@ struct host_task {
 };
 
 struct host;
+struct events;
 
 int host_new(const struct host_config *config, struct problem *problem, struct host **ret);
 
@@ -128,6 +129,9 @@ bool host_is_alive(struct host *host);
 /** host_offers_network() - as configured: does "allow internet access" alone ask for a network? */
 bool host_offers_network(const struct host *host);
 
+/** host_events() - what happens on it (sandbox/events.h); lives as long as it does */
+struct events *host_events(const struct host *host);
+
 /** host_root() - the store's path */
 const char *host_root(const struct host *host);
 
@@ -143,6 +147,13 @@ json_t *host_doctor_running(struct host *host);
 
 /** host_pager_status() - GET /pager */
 int host_pager_status(struct host *host, struct problem *problem, json_t **ret);
+
+/**
+ * host_images() - GET /images: what is resident of which image, and who shares it
+ * @image_id: only that one, as an object; NULL: an array of all
+ * Return: 0; -ENOENT with a 404
+ */
+int host_images(struct host *host, const char *image_id, struct problem *problem, json_t **ret);
 
 /** host_pager_upgrade() - POST /pager/upgrade: a new pager process takes over all sessions */
 int host_pager_upgrade(struct host *host, struct problem *problem, json_t **ret);

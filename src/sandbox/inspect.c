@@ -53,6 +53,7 @@ static void fill_info(struct sandbox *sb, struct sandbox_info *ret)
 	};
 	memcpy(ret->id, sb->record.id, sizeof(ret->id));
 	memcpy(ret->template_id, sb->record.template_id, sizeof(ret->template_id));
+	memcpy(ret->request, sb->record.request, sizeof(ret->request));
 	memcpy(ret->token, sb->record.token, sizeof(ret->token));
 	memcpy(ret->owner, sb->record.owner, sizeof(ret->owner));
 	memcpy(ret->failure, sb->record.failure, sizeof(ret->failure));
@@ -122,6 +123,29 @@ int sandbox_each(struct host *host, sandbox_visit visit, void *userdata)
 	struct each each = {.visit = visit, .userdata = userdata};
 
 	return host_each_sandbox(host, visit_info, &each);
+}
+
+struct made_by {
+	const char *request;
+	char id[ID_LEN + 1];
+};
+
+static void look_for_request(void *userdata, const struct sandbox_info *info)
+{
+	struct made_by *m = userdata;
+
+	if (!memcmp(info->request, m->request, SANDBOX_REQUEST_LEN / 2))
+		memcpy(m->id, info->id, sizeof(m->id));
+}
+
+int sandbox_made_by(struct host *host, const char *request, struct sandbox_info *ret)
+{
+	struct made_by m = {.request = request};
+	int r = sandbox_each(host, look_for_request, &m);
+
+	if (r == 0)
+		r = m.id[0] ? sandbox_info(host, m.id, NULL, ret) : -ENOENT;
+	return r;
 }
 
 static json_t *describe_memory(struct sandbox *sb)

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <string.h>
@@ -30,6 +31,7 @@
 
 #define MAX_SLEEP_MS 10000
 #define STACK_BYTES  (512u << 10)
+#define TRIM_MS	     3000 /* after this much quiet, memory is given back */
 
 enum watch_kind { WATCH_KICK, WATCH_CLOCK, WATCH_VM, WATCH_NETWORK, WATCH_PAGER };
 
@@ -313,11 +315,17 @@ static void dispatch(struct host *host, struct watch *w)
 static void *monitor_main(void *arg)
 {
 	struct host *host = arg;
+	bool busy = false; /* something has happened since memory was given back */
 
 	while (!atomic_load(&host->stopping)) {
 		struct epoll_event ev[16];
-		int n = epoll_wait(host->epoll_fd, ev, ARRAY_SIZE(ev), check_deadlines(host));
+		int ms = check_deadlines(host), n = epoll_wait(host->epoll_fd, ev, ARRAY_SIZE(ev),
+							       busy ? MIN(ms, TRIM_MS) : ms);
 
+		/* what operations took and freed lies in pages between what is still needed */
+		if (n == 0 && busy)
+			(void)malloc_trim(0); /* that there was nothing is fine */
+		busy = n > 0;
 		for (int i = 0; i < n; i++)
 			dispatch(host, ev[i].data.ptr);
 	}

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pager-control.c - the pager as operators see it: status, figures, warming, upgrade */
+/* pager-control.c - the pager as operators see it: status, warming, upgrade */
 #include "sandbox/private.h"
 
 #include <errno.h>
 #include <string.h>
 
-#include "base/buf.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -60,59 +59,11 @@ int host_pager_upgrade(struct host *host, struct problem *problem, json_t **ret)
 	}
 	log_info("pager pid=%d took over from pid=%d in %.1f ms", (int)after, (int)before,
 		 (double)(clock_now_ns() - t0) / 1e6);
+	events_add(host->events, "pager.upgraded", NULL,
+		   json_pack("{s:i, s:i}", "pid", (int)after, "previousPid", (int)before));
 	*ret = json_pack("{s:i, s:i, s:f}", "pid", (int)after, "previousPid", (int)before,
 			 "totalMs", (double)(clock_now_ns() - t0) / 1e6);
 	return *ret ? 0 : -ENOMEM;
-}
-
-/* ---- figures ----------------------------------------------------------------------------------
- */
-
-static void count_state(void *userdata, const struct sandbox_info *info)
-{
-	unsigned *counts = userdata;
-
-	counts[info->state]++;
-}
-
-int host_metrics(struct host *host, char **ret)
-{
-	_cleanup_buf_ struct buf b = {0};
-	_cleanup_free_ char *pager = NULL;
-	unsigned counts[SANDBOX_N_STATES] = {0};
-	unsigned long long left = 0;
-	int r = sandbox_each(host, count_state, counts);
-
-	if (r == 0)
-		r = store_free_bytes(host->store, &left);
-	if (r == 0)
-		r = buf_printf(&b, "# HELP dormouse_sandboxes Sandboxes by state.\n"
-				   "# TYPE dormouse_sandboxes gauge\n");
-	for (unsigned i = 0; r == 0 && i < SANDBOX_N_STATES; i++)
-		r = buf_printf(&b, "dormouse_sandboxes{state=\"%s\"} %u\n",
-			       sandbox_state_name((enum sandbox_state)i), counts[i]);
-	if (r == 0)
-		r = buf_printf(
-			&b,
-			"# HELP dormouse_store_free_bytes Space left where the store is.\n"
-			"# TYPE dormouse_store_free_bytes gauge\n"
-			"dormouse_store_free_bytes %llu\n"
-			"# HELP dormouse_pager_ends_total Pagers that ended, since this dormd "
-			"started: deaths and upgrades.\n"
-			"# TYPE dormouse_pager_ends_total counter\n"
-			"dormouse_pager_ends_total %u\n",
-			left, atomic_load(&host->pager_deaths));
-	if (r == 0)
-		r = admission_metrics(host, &b);
-	if (r == 0 && pager_client_metrics(host->pager, deadline_after_ms(ASK_MS), &pager) == 0)
-		r = buf_append(&b, pager, strlen(pager));
-	if (r == 0)
-		r = buf_append(&b, "", 1);
-	if (r < 0)
-		return error_trace(r);
-	*ret = take_ptr(b.data);
-	b = (struct buf){0};
-	return 0;
 }
 
 /* ---- warming ----------------------------------------------------------------------------------

@@ -4,8 +4,8 @@
  * private.h - the insides of this folder: struct host, struct sandbox, who may do what
  *
  * Lock order: sandbox.op, then sandbox.disk, then the lock of admission.c, then host.quota_lock, then
- * host.lock, then sandbox.info; host.pager_lock last of all. Nothing is taken with the lock of
- * pool.c held.
+ * host.lock, then sandbox.info; host.pager_lock last of all, and the events' own lock, which may be
+ * taken with any of them held. Nothing is taken with the lock of pool.c held.
  *
  *   sandbox.op     held by the one operation under way on a sandbox, for as long as it takes. Its
  *                  holder alone changes vmm, memory_fd, manifest and makes transitions.
@@ -32,6 +32,7 @@
 #include "pager/client.h"
 #include "sandbox/admission.h"
 #include "sandbox/build.h"
+#include "sandbox/events.h"
 #include "sandbox/host.h"
 #include "sandbox/op.h"
 #include "sandbox/jail.h"
@@ -177,6 +178,7 @@ struct host {
 	uint64_t space_ns;	    /* the monitor's; when to look at the store's free space */
 	atomic_bool space_checking; /* a worker does */
 	atomic_uint n_stalled;	    /* sandboxes whose VM stands still for want of space */
+	struct events *events;	    /* constant */
 	atomic_bool stopping;
 	atomic_int workers; /* threads that still use the host */
 
@@ -266,6 +268,10 @@ static inline void sandbox_op_endp(struct sandbox **sb)
 	}
 }
 #define _cleanup_op_ _cleanup_(sandbox_op_endp)
+
+/** sandbox_event() - something happened to it, as events_add_owned(); @details: stolen, may be
+ * NULL. Any lock may be held */
+void sandbox_event(struct sandbox *sb, const char *type, json_t *details);
 
 /** sandbox_settle() - sandbox_set_state() for a transition that has happened: if its record cannot
  * be written, say so, and go on */
@@ -454,6 +460,13 @@ json_t *sandbox_describe_disk(struct sandbox *sb);
 
 /** sandbox_adopt_disk() - op held, its VM was found again: which file does it write? */
 int sandbox_adopt_disk(struct sandbox *sb, struct problem *problem);
+
+/* ---- console.c --------------------------------------------------------------------------------
+ */
+
+/** sandbox_keep_console() - op held, its VM is about to be ended, or has ended: keep what its guest
+ *  wrote on its console */
+void sandbox_keep_console(struct sandbox *sb);
 
 /* ---- disk-full.c ------------------------------------------------------------------------------
  */

@@ -94,6 +94,11 @@ char *record_encode(const struct record *r)
 		json_decref(o);
 		return NULL;
 	}
+	if (o && r->request[0] &&
+	    json_object_set_new(o, "request", json_string(r->request)) < 0) {
+		json_decref(o);
+		return NULL;
+	}
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	return text;
@@ -117,14 +122,15 @@ static bool token_is_valid(const char *token)
 static int parse_later(json_t *o, struct record *r)
 {
 	int auto_pause_disk = 0, auto_resume = 0, disk_only = 0;
-	const char *owner = "", *boot_id = "";
+	const char *owner = "", *boot_id = "", *request = "";
 	json_int_t uid = 0, timeout = 0;
 
-	if (json_unpack(o, "{s?b, s?b, s?b, s?I, s?s, s?s, s?I}", "autoPauseDisk", &auto_pause_disk,
-			"autoResume", &auto_resume, "diskOnly", &disk_only, "uid", &uid, "owner",
-			&owner, "bootID", &boot_id, "timeoutS", &timeout) < 0 ||
+	if (json_unpack(o, "{s?b, s?b, s?b, s?I, s?s, s?s, s?I, s?s}", "autoPauseDisk",
+			&auto_pause_disk, "autoResume", &auto_resume, "diskOnly", &disk_only, "uid",
+			&uid, "owner", &owner, "bootID", &boot_id, "timeoutS", &timeout, "request",
+			&request) < 0 ||
 	    timeout < 0 || uid < 0 || uid > UINT32_MAX || strlen(owner) >= sizeof(r->owner) ||
-	    strlen(boot_id) >= sizeof(r->boot_id))
+	    strlen(boot_id) >= sizeof(r->boot_id) || strlen(request) >= sizeof(r->request))
 		return -EBADMSG;
 	r->auto_pause_disk = auto_pause_disk;
 	r->auto_resume = auto_resume;
@@ -133,6 +139,7 @@ static int parse_later(json_t *o, struct record *r)
 	r->timeout_s = (uint64_t)timeout;
 	str_copy(r->owner, sizeof(r->owner), owner);
 	str_copy(r->boot_id, sizeof(r->boot_id), boot_id);
+	str_copy(r->request, sizeof(r->request), request);
 	return 0;
 }
 

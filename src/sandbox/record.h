@@ -20,6 +20,7 @@
 #define RECORD_TOKEN_BYTES 32
 #define RECORD_MAX_LAYERS  20
 #define RECORD_OWNER_LEN   32
+#define RECORD_REQUEST_LEN 64
 
 /*
  * The disk of a running VM: the lowest layers of the chain in memory-<generation>, then files in
@@ -57,6 +58,7 @@ struct record {
 	json_t *metadata;		  /* object or NULL; owned */
 	json_t *envs;			  /* object or NULL; owned */
 	json_t *network; /* whom it may talk to (net/rules.h); NULL: nobody; owned */
+	char request[RECORD_REQUEST_LEN + 1]; /* sandbox_options.request */
 	char failure[512];
 	/* What clients have to show in the sandbox, in hexadecimal: a secret, of this sandbox
 	 * alone, kept as long as it lives. "": none is asked for */

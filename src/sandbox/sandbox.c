@@ -18,8 +18,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "sys/pidfd.h"
+#include "sandbox/metrics.h"
 #include "sandbox/pool.h"
+#include "sandbox/trace.h"
+#include "sys/pidfd.h"
 
 #define EXPIRE_AGAIN_NS (60 * NSEC_PER_SEC)
 #define DELETE_WAIT_MS	1500 /* for the operation that it interrupts; then it goes on behind */
@@ -32,6 +34,7 @@ int sandbox_clone_memory(struct sandbox *sb, int from, struct problem *problem)
 	struct store *store = sb->host->store;
 	struct manifest m;
 	char final[96];
+	TRACE("link");
 	int r;
 
 	(void)snprintf(final, sizeof(final), "sandboxes/%s/memory-0", sb->record.id); /* fits */
@@ -153,6 +156,8 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 				      .userdata = options->userdata};
 	struct admission_ticket ticket = {0};
 	char snapshot_id[ID_LEN + 1];
+	uint64_t t0 = clock_now_ns();
+	TRACE("create");
 	int r;
 
 	if (!work)
@@ -160,6 +165,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 	if (options->secure)
 		record_new_token(&like);
 	str_copy(like.template_id, sizeof(like.template_id), options->template_id);
+	str_copy(like.request, sizeof(like.request), options->request ?: "");
 	str_copy(like.owner, sizeof(like.owner), options->owner ?: "");
 	str_copy(like.mask_host, sizeof(like.mask_host), options->mask_host ?: "");
 	if (options->private_traffic)
@@ -195,6 +201,7 @@ int sandbox_create(struct host *host, const struct sandbox_options *options,
 		host_admitted(host, &ticket, r < 0 ? NULL : ret_id);
 		if (r >= 0)
 			pool_used(host->pool, like.template_id, ret_timings->warm);
+		metrics_op(METRICS_CREATE, MIN(r, 0), t0);
 		return r < 0 ? error_trace(r) : 0;
 	}
 }
@@ -286,9 +293,12 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 int sandbox_sleep(struct host *host, const char *id, struct problem *problem,
 		  struct sandbox_save_timings *ret_timings)
 {
+	uint64_t t0 = clock_now_ns();
 	_cleanup_op_ struct sandbox *sb = sandbox_op_begin(host, id, problem);
+	int r = sb ? sleep_locked(sb, problem, ret_timings) : -ENOENT;
 
-	return sb ? sleep_locked(sb, problem, ret_timings) : -ENOENT;
+	metrics_op(METRICS_SLEEP, r, t0);
+	return r;
 }
 
 /*
@@ -299,6 +309,7 @@ static int check_memory(struct sandbox *sb, struct problem *problem)
 {
 	struct manifest m = {0};
 	char why[256];
+	TRACE("check");
 	int r = sandbox_read_memory(sb, sb->record.generation, problem, &m);
 
 	if (r == 0 && !sandbox_is_its_memory(sb, &m, why)) {
@@ -401,13 +412,16 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 		 const struct sandbox_memory_options *memory, struct problem *problem,
 		 struct sandbox_timings *ret_timings)
 {
+	TRACE("wake");
 	struct admission_ticket ticket = {0};
+	uint64_t t0 = clock_now_ns();
 	struct sandbox *sb;
 	int r = sandbox_admit_wake(host, id, problem, &ticket);
 
 	if (r < 0)
 		return r;
 	sb = sandbox_op_begin(host, id, problem);
+	trace_add("queue", t0, clock_now_ns());
 	if (!sb) {
 		host_admitted(host, &ticket, NULL);
 		return -ENOENT;
@@ -417,6 +431,8 @@ int sandbox_wake(struct host *host, const char *id, uint64_t timeout_s,
 	if (r == 0)
 		ret_timings->queue_ns = ticket.waited_ns;
 	host_admitted(host, &ticket, r == 0 ? id : NULL);
+	if (r <= 0)
+		metrics_op(METRICS_WAKE, r, t0);
 	if (r >= 0 && memory)
 		sandbox_await_memory(host, id, memory->wait);
 	return r;
@@ -489,11 +505,14 @@ bool sandbox_doom(struct sandbox *sb)
 int sandbox_delete(struct host *host, const char *id, struct problem *problem)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
+	uint64_t t0 = clock_now_ns();
 
 	if (!sb)
 		return -ENOENT;
-	if (sandbox_doom(sb))
+	if (sandbox_doom(sb)) {
+		metrics_op(METRICS_DELETE, 0, t0);
 		return 0;
+	}
 	problem_set(problem, 404, "there is no sandbox %.64s", id);
 	return -ENOENT;
 }
@@ -511,6 +530,12 @@ static bool is_to_sleep(struct sandbox *sb)
 	return is_over(sb) && sb->record.auto_pause && sb->record.state == SANDBOX_RUNNING;
 }
 
+static void say_expired(struct sandbox *sb, const char *state)
+{
+	metrics_expired();
+	sandbox_event(sb, "sandbox.expired", json_pack("{s:s}", "state", state));
+}
+
 static int expire_to_sleep(struct sandbox *sb, struct problem *problem)
 {
 	_cleanup_op_ struct sandbox *locked = sandbox_op_lock(sandbox_ref(sb), problem);
@@ -523,8 +548,10 @@ static int expire_to_sleep(struct sandbox *sb, struct problem *problem)
 		return 0;
 	r = sb->record.auto_pause_disk ? sandbox_sleep_disk_locked(sb, problem, &t)
 				       : sleep_locked(sb, problem, &t);
-	if (r == 0)
+	if (r == 0) {
 		log_info("sandbox=%s time is up: asleep", sb->record.id);
+		say_expired(sb, "asleep");
+	}
 	return error_trace(r);
 }
 
@@ -538,8 +565,10 @@ static void expire_for_good(struct sandbox *sb)
 	over = is_over(sb) && !sb->record.auto_pause && sb->record.state != SANDBOX_WAKING &&
 	       sb->record.state != SANDBOX_FAILED;
 	pthread_mutex_unlock(&sb->info);
-	if (over && sandbox_doom(sb))
+	if (over && sandbox_doom(sb)) {
 		log_info("sandbox=%s time is up: deleted", sb->record.id);
+		say_expired(sb, "deleting");
+	}
 }
 
 int sandbox_expire(struct sandbox *sb, struct problem *problem)
@@ -559,33 +588,15 @@ int sandbox_expire(struct sandbox *sb, struct problem *problem)
 	return error_trace(r);
 }
 
-/* Return: 0; negative errno, and then @sb keeps the time it had */
-static int set_end(struct sandbox *sb, uint64_t end_ns)
-{
-	uint64_t before;
-	bool durable;
-	int r;
-
-	pthread_mutex_lock(&sb->info);
-	/* only a sleeper outlives the host, so only its record must */
-	durable = sb->record.state == SANDBOX_ASLEEP;
-	before = sb->record.end_ns;
-	sb->record.end_ns = end_ns;
-	pthread_mutex_unlock(&sb->info);
-	r = sandbox_write_record(sb, durable);
-	if (r < 0) {
-		pthread_mutex_lock(&sb->info);
-		sb->record.end_ns = before;
-		pthread_mutex_unlock(&sb->info);
-	}
-	monitor_kick(sb->host);
-	return error_trace(r);
-}
-
-int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
-			struct problem *problem)
+/*
+ * Its end: @timeout_s from now; when only @longer, unless that would be sooner than it is.
+ * Return: 0; negative errno, and then it keeps the time it had
+ */
+static int set_end(struct host *host, const char *id, uint64_t timeout_s, bool longer,
+		   struct problem *problem)
 {
 	_cleanup_(sandbox_unrefp) struct sandbox *sb = sandbox_find(host, id, problem);
+	uint64_t end = timeout_s ? sandbox_end_after(timeout_s) : clock_real_ns(), before;
 	enum sandbox_state state;
 	int r;
 
@@ -593,12 +604,35 @@ int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 		return -ENOENT;
 	pthread_mutex_lock(&sb->info);
 	state = sb->record.state;
-	if (timeout_s && state != SANDBOX_FAILED && state != SANDBOX_DELETING)
-		sb->record.timeout_s = timeout_s;
+	before = sb->record.end_ns;
+	if (state != SANDBOX_FAILED && state != SANDBOX_DELETING) {
+		if (!longer || (before && before < end))
+			sb->record.end_ns = end;
+		if (timeout_s)
+			sb->record.timeout_s = timeout_s;
+	}
 	pthread_mutex_unlock(&sb->info);
 	if (state == SANDBOX_FAILED || state == SANDBOX_DELETING)
 		return sandbox_wrong_state(sb, "given more time", problem);
-	r = set_end(sb, timeout_s ? sandbox_end_after(timeout_s) : clock_real_ns());
-	problem_errno(r < 0 ? problem : NULL, r, "recording the end of sandbox %s", id);
+	/* only a sleeper outlives the host, so only its record must */
+	r = sandbox_write_record(sb, state == SANDBOX_ASLEEP);
+	if (r < 0) {
+		pthread_mutex_lock(&sb->info);
+		sb->record.end_ns = before;
+		pthread_mutex_unlock(&sb->info);
+		problem_errno(problem, r, "recording the end of sandbox %s", id);
+	}
+	monitor_kick(host);
 	return error_trace(r);
+}
+
+int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
+			struct problem *problem)
+{
+	return set_end(host, id, timeout_s, false, problem);
+}
+
+int sandbox_extend(struct host *host, const char *id, uint64_t timeout_s, struct problem *problem)
+{
+	return set_end(host, id, timeout_s, true, problem);
 }

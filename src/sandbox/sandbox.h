@@ -15,6 +15,8 @@
 
 struct channel;
 
+#define SANDBOX_REQUEST_LEN 64
+
 /* A snapshot of what is known of a sandbox; sandbox_info_deinit() releases it. */
 struct sandbox_info {
 	char id[ID_LEN + 1];
@@ -24,6 +26,7 @@ struct sandbox_info {
 	uint64_t created_ns, started_ns, end_ns;
 	bool auto_pause, auto_pause_disk, auto_resume, disk_only;
 	char owner[33]; /* which API key it was made with; "": the unix socket */
+	char request[SANDBOX_REQUEST_LEN + 1]; /* sandbox_options.request; "": it had none */
 	uint32_t cpus;
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;	      /* what the guest can write to */
@@ -94,6 +97,8 @@ struct sandbox_options {
 	bool auto_pause;	 /* sleep when the time is up, instead of being deleted */
 	bool auto_pause_disk;	 /* ... keeping only the disk, not the memory */
 	bool auto_resume;	 /* requests to it wake it */
+	const char *request; /* the name of the request that wants it, SANDBOX_REQUEST_LEN bytes, kept
+				with it: sandbox_made_by(); NULL: it has none */
 	const char *owner;	 /* which API key wants it; NULL: the unix socket */
 	bool secure;		 /* with an access token */
 	json_t *metadata;	 /* borrowed; object or NULL */
@@ -163,6 +168,9 @@ int sandbox_delete(struct host *host, const char *id, struct problem *problem);
 int sandbox_set_timeout(struct host *host, const char *id, uint64_t timeout_s,
 			struct problem *problem);
 
+/** sandbox_extend() - it ends @timeout_s from now at the earliest; one that never ends stays so */
+int sandbox_extend(struct host *host, const char *id, uint64_t timeout_s, struct problem *problem);
+
 /** sandbox_network_check() - could this be a sandbox's network? Return: 0; -EINVAL with a 400 */
 int sandbox_network_check(const json_t *policy, struct problem *problem);
 
@@ -178,6 +186,13 @@ json_t *sandbox_network_counters(struct host *host, const char *id);
 
 int sandbox_info(struct host *host, const char *id, struct problem *problem,
 		 struct sandbox_info *ret);
+
+/**
+ * sandbox_made_by() - which sandbox was created by the request @request?
+ * Only the first half counts: the other half of what is found may be another.
+ * Return: 0; -ENOENT: none was, or it is not there any more, or not yet
+ */
+int sandbox_made_by(struct host *host, const char *request, struct sandbox_info *ret);
 
 typedef void (*sandbox_visit)(void *userdata, const struct sandbox_info *info);
 
@@ -220,6 +235,14 @@ json_t *sandbox_last_repair(struct host *host, const char *id);
  * 500, or a 503 or 504 that says when to try again
  */
 int sandbox_resume(struct host *host, const char *id, struct problem *problem);
+
+/**
+ * sandbox_console() - the end of what its guest wrote on its console, in earlier lives of its VM too
+ * @ret: fresh memory (free()), bytes as the guest wrote them, without zeros
+ * @ret_since_ns: when it was started last, real time
+ */
+int sandbox_console(struct host *host, const char *id, struct problem *problem, char **ret,
+		    uint64_t *ret_since_ns);
 
 /* A running sandbox's channel, for one request. A sleep breaks its streams and does not wait for
  * the lease: a client that does not read its answer must not keep a sandbox from sleeping or going.

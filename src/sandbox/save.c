@@ -38,6 +38,7 @@
 #include "base/str.h"
 #include "image/image-base.h"
 #include "sandbox/agent-client.h"
+#include "sandbox/metrics.h"
 
 #define CHUNK_PAGES  256u
 
@@ -338,6 +339,7 @@ int sandbox_save(struct sandbox *sb, const char *final, const char *id, const ch
 	t.total_ns = clock_now_ns() - t0;
 	t.bytes_stored = m.stats.bytes_stored;
 	t.pages_stored = m.stats.pages_stored;
+	metrics_save(&t);
 	*timings = t;
 	*ret_manifest = m;
 	return 0;

@@ -24,23 +24,24 @@
 #include "image/manifest.h"
 #include "image/image-base.h"
 #include "image/working-set.h"
+#include "sandbox/reference.h"
 #include "sandbox/snapshots.h"
 
 int snapshot_resolve(struct host *host, const char *id_or_name, struct problem *problem,
 		     char ret_id[ID_LEN + 1])
 {
 	struct stat st;
-	char path[64];
+	char path[64], name[REFERENCE_NAME] = "";
 	int r;
 
-	if (id_is_valid(id_or_name)) {
-		(void)snprintf(path, sizeof(path), "snapshots/%s", id_or_name); /* fixed length */
+	if (reference_parse(id_or_name, NULL, name) == 0 && id_is_valid(name)) {
+		(void)snprintf(path, sizeof(path), "snapshots/%s", name); /* fixed length */
 		if (fstatat(host->store->root_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-			memcpy(ret_id, id_or_name, ID_LEN + 1);
+			memcpy(ret_id, name, ID_LEN + 1);
 			return 0;
 		}
 	}
-	r = str_is_name(id_or_name) ? store_template_get(host->store, id_or_name, ret_id) : -ENOENT;
+	r = name[0] ? store_template_get(host->store, name, ret_id) : -ENOENT;
 	if (r == -ENOENT) {
 		problem_set(problem, 404, "there is no template or snapshot '%.64s'", id_or_name);
 		problem_hint(problem,
@@ -77,6 +78,12 @@ int snapshots_exists(struct host *host, const char *id_or_name, struct problem *
 	char id[ID_LEN + 1];
 
 	return snapshot_resolve(host, id_or_name, problem, id);
+}
+
+int snapshots_id(struct host *host, const char *id_or_name, struct problem *problem,
+		 char ret_id[ID_LEN + 1])
+{
+	return snapshot_resolve(host, id_or_name, problem, ret_id);
 }
 
 bool snapshot_was_replaced(struct host *host, const char *id, int dirfd)
@@ -293,6 +300,9 @@ int snapshots_delete(struct host *host, const char *id_or_name, struct problem *
 		r = snapshot_delete(host->store->root_fd, path, problem);
 	if (r < 0)
 		problem_errno(problem, r, "deleting snapshot %s", id);
+	else
+		events_add(host->events, "snapshot.deleted", NULL,
+			   json_pack("{s:s, s:s}", "snapshotID", id, "asked", id_or_name));
 	pool_recheck(host->pool);
 	return error_trace(r);
 }

@@ -3,7 +3,7 @@
 /*
  * snapshots.h - snapshots and templates of a host: list, inspect, verify, compact, delete
  *
- * Wherever an id is asked for, a template's name does too. Any thread.
+ * Wherever an id is asked for, a template's name does too (reference.h). Any thread.
  */
 #include "image/compact.h"
 #include "image/snapshot.h"
@@ -41,6 +41,10 @@ int snapshots_resolve(struct host *host, const char *id_or_name, struct problem 
 
 /** snapshots_exists() - Return: 0; -ENOENT with a 404 */
 int snapshots_exists(struct host *host, const char *id_or_name, struct problem *problem);
+
+/** snapshots_id() - what a name leads to. Return: 0; -ENOENT with a 404 */
+int snapshots_id(struct host *host, const char *id_or_name, struct problem *problem,
+		 char ret_id[ID_LEN + 1]);
 
 /** snapshots_kernel_version() - of its guest; "" when it cannot be told */
 void snapshots_kernel_version(struct host *host, const char *id, char ret[64]);

@@ -132,10 +132,14 @@ int sandbox_insert(struct sandbox *sb)
 	if (r == 0)
 		host->sandboxes[host->n_sandboxes++] = sandbox_ref(sb);
 	pthread_mutex_unlock(&host->lock);
-	if (r == 0)
-		monitor_kick(
-			host); /* its time, and that of what is done with it, count from now on */
-	return r;
+	if (r < 0)
+		return r;
+	monitor_kick(host); /* its time, and that of what is done with it, count from now on */
+	if (sb->record.state == SANDBOX_CREATING) /* recovered ones have been here before */
+		sandbox_event(sb, "sandbox.state",
+			      json_pack("{s:s, s:s}", "state", "creating", "templateID",
+					sb->record.template_id));
+	return 0;
 }
 
 void sandbox_remove(struct sandbox *sb)
@@ -266,11 +270,30 @@ bool sandbox_is_its_memory(const struct sandbox *sb, const struct manifest *m, c
 	return false;
 }
 
+void sandbox_event(struct sandbox *sb, const char *type, json_t *details)
+{
+	if (sb->pooled) { /* nobody's, and nobody is to know of it */
+		json_decref(details);
+		return;
+	}
+	events_add_owned(sb->host->events, type, sb->record.id, sb->record.owner, details);
+}
+
+/* One that comes back to where it was from a state in between has failed to do what it began. */
+static void say_state(struct sandbox *sb, enum sandbox_state before, enum sandbox_state state)
+{
+	sandbox_event(sb, "sandbox.state",
+		      json_pack("{s:s, s:s, s:s*}", "state", sandbox_state_name(state), "previous",
+				sandbox_state_name(before), "reason",
+				state == SANDBOX_FAILED ? sb->record.failure : NULL));
+}
+
 int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable)
 {
+	enum sandbox_state before = sb->record.state;
 	int r;
 
-	assert(sandbox_state_may(sb->record.state, state));
+	assert(sandbox_state_may(before, state));
 	pthread_mutex_lock(&sb->info);
 	sb->record.state = state;
 	sb->charged = sb->charged && state == SANDBOX_WAKING; /* from here on its state counts */
@@ -279,6 +302,7 @@ int sandbox_set_state(struct sandbox *sb, enum sandbox_state state, bool durable
 		sb->record.started_ns = clock_real_ns();
 	pthread_cond_broadcast(&sb->resume.changed);
 	pthread_mutex_unlock(&sb->info);
+	say_state(sb, before, state);
 	r = sandbox_write_record(sb, durable);
 	monitor_kick(sb->host);
 	return error_trace(r);
@@ -345,6 +369,7 @@ void sandbox_discard(struct sandbox *sb)
 	if (snapshot_delete(sb->host->store->root_fd, name, &p) < 0)
 		log_error("sandbox=%s its directory could not be removed: %s", sb->record.id,
 			  p.message);
+	sandbox_event(sb, "sandbox.deleted", NULL);
 }
 
 void sandbox_settle(struct sandbox *sb, enum sandbox_state state, bool durable)

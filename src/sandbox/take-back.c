@@ -237,6 +237,9 @@ void take_back_all(struct host *host, pid_t dead)
 	log_error("pager pid=%d ended; %s after %.1f ms", (int)dead,
 		  d.next ? "there is another" : "there is no other",
 		  (double)(clock_now_ns() - t0) / 1e6);
+	events_add(host->events, "pager.died", NULL,
+		   json_pack("{s:i, s:i, s:b}", "pid", (int)dead, "next", (int)d.next, "takesBack",
+			     (int)d.takes_back));
 	(void)host_each_sandbox(host, collect, &all); /* without memory, none */
 	for (size_t i = 0; d.takes_back && i < all.n; i++) {
 		struct problem p = PROBLEM_INIT;

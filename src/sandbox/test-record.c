@@ -28,6 +28,7 @@ static void test_round_trip(void **state)
 			   .disk_only = true,
 			   .uid = 4000000000u,
 			   .owner = "k1",
+			   .request = "0123456789abcdef",
 			   .boot_id = "01234567-89ab-cdef-0123-456789abcdef",
 			   .disk = {.below = 3, .n = 2},
 			   .failure = "why \"not\"",
@@ -70,6 +71,7 @@ static void test_round_trip(void **state)
 		assert_true(got.uid == 4000000000u);
 		assert_string_equal(got.owner, "k1");
 		assert_string_equal(got.boot_id, r.boot_id);
+		assert_string_equal(got.request, r.request);
 		assert_true(json_equal(got.metadata, r.metadata));
 		assert_string_equal(got.token, r.token);
 		assert_true(json_equal(got.network, r.network));

@@ -17,7 +17,7 @@
 
 /* Whoever adds a member to struct record decides whether become() takes it over from the client's,
  * and sets its new size here. */
-#define RECORD_BYTES 1640
+#define RECORD_BYTES 1704
 static_assert(sizeof(struct record) == RECORD_BYTES, "does become() know all members?");
 
 static void replace(json_t **slot, json_t *value)
@@ -40,6 +40,7 @@ static void become(struct sandbox *sb, const struct record *like)
 	r->auto_pause_disk = like->auto_pause_disk;
 	r->auto_resume = like->auto_resume;
 	memcpy(r->owner, like->owner, sizeof(r->owner));
+	memcpy(r->request, like->request, sizeof(r->request));
 	memcpy(r->token, like->token, sizeof(r->token));
 	memcpy(r->traffic_token, like->traffic_token, sizeof(r->traffic_token));
 	memcpy(r->mask_host, like->mask_host, sizeof(r->mask_host));
@@ -70,6 +71,9 @@ int sandbox_create_warm(struct host *host, int from, const struct record *like,
 		return 0;
 	op_begin(sb, OP_CREATE);
 	become(sb, like);
+	sandbox_event(sb, "sandbox.state",
+		      json_pack("{s:s, s:s}", "state", "creating", "templateID",
+				sb->record.template_id));
 	sandbox_move_to_end(sb);
 	r = quota_take(sb, &p);
 	if (r == 0)

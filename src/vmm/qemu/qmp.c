@@ -99,6 +99,8 @@ static int take_line(struct qmp *q, json_t **ret)
 	}
 	o = json_loadb(q->in.data, len, JSON_REJECT_DUPLICATES, NULL);
 	buf_consume(&q->in, len + 1);
+	if (!q->in.len)
+		buf_deinit(&q->in); /* there are many of us, and most are idle */
 	q->scanned = 0;
 	if (!json_is_object(o)) {
 		json_decref(o);
