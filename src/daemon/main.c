@@ -55,9 +55,9 @@ static int load_keys(const struct settings *s, struct problem *problem, struct k
 	return 0;
 }
 
-static int print_doctor(const char *root)
+static int print_doctor(const struct host_config *config)
 {
-	json_t *o = host_doctor(root);
+	json_t *o = host_doctor(config->root, config->libexec);
 
 	if (!o)
 		return 1;
@@ -230,7 +230,7 @@ static bool print_instead(const struct settings *s, int *ret_status)
 	else if (s->print_config)
 		settings_print_values(s, stdout);
 	else if (s->doctor)
-		*ret_status = print_doctor(s->config.root);
+		*ret_status = print_doctor(&s->config);
 	else
 		return false;
 	return true;
