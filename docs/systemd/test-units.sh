@@ -17,3 +17,6 @@ said=$(SYSTEMD_UNIT_PATH="$dir:" systemd-analyze verify --man=no "$dir"/dormd.se
 	grep -E 'dorm(d|-|ouse)' || true)
 echo "$said"
 [ -z "$said" ]
+# With one of these no VM gets a jail, or none starts: the unit says why.
+! grep -nE '^(NoNewPrivileges|RestrictNamespaces|ProtectHostname|ProtectClock|PrivateDevices|PrivateUsers|DeviceAllow|DevicePolicy|CapabilityBoundingSet|SystemCallFilter)=' \
+	"$dir/dormd.service"

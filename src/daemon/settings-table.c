@@ -112,7 +112,8 @@ const struct setting settings_table[] = {
 	 .arg = "DIR",
 	 .offset = AT(config.libexec),
 	 .example = "/usr/libexec/dormouse",
-	 .help = "Where dorm-pager, dorm-agent, dorm-net and libdorm-vmm.so are. Without it: "
+	 .help = "Where dorm-pager, dorm-agent, dorm-net, dorm-jail and libdorm-vmm.so are. "
+		 "Without it: "
 		 "beside dormd, or in ../libexec/dormouse from there."},
 	{.head = "The API",
 	 .name = "socket",

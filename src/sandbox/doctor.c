@@ -1,32 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sandbox/host.h"
 
-#include <limits.h>
-#include <string.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 #include "base/mem.h"
 #include "base/str.h"
 #include "sandbox/private.h"
 #include "sys/probe.h"
 
-/* Beside dormd, which asks before it has read its options. */
-static char *find_jail(void)
+/* @program: to find out what jails could be; without @jails, which are as they are */
+static json_t *look(const char *root, const struct jails *jails, const char *program)
 {
-	char self[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	char *slash;
-
-	if (n <= 0)
-		return NULL;
-	self[n] = 0;
-	slash = strrchr(self, '/');
-	return str_printf("%.*s/dorm-jail", (int)(slash - self), self);
-}
-
-static json_t *look(const char *root, const struct jails *jails)
-{
-	_cleanup_free_ char *program = jails ? NULL : find_jail();
 	struct probe_report report;
 	const char *qemu = getenv("DORM_QEMU");
 	json_t *checks = json_array();
@@ -47,12 +31,14 @@ static json_t *look(const char *root, const struct jails *jails)
 	return json_pack("{s:o}", "checks", checks);
 }
 
-json_t *host_doctor(const char *root)
+json_t *host_doctor(const char *root, const char *libexec)
 {
-	return look(root, NULL);
+	_cleanup_free_ char *program = str_printf("%s/dorm-jail", libexec);
+
+	return look(root, NULL, program);
 }
 
 json_t *host_doctor_running(struct host *host)
 {
-	return look(host->root, &host->jails);
+	return look(host->root, &host->jails, NULL);
 }

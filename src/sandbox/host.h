@@ -77,8 +77,8 @@ struct host_config {
 	unsigned queue_max;	 /* how many creates, wakes and forks may wait for memory */
 	unsigned queue_ms;	 /* and how long each */
 	/* VMs kept ready (sandbox/pool.h) */
-	unsigned warm_max;   /* per template; 0: none */
-	unsigned warm_total; /* of all templates */
+	unsigned warm_max;     /* per template; 0: none */
+	unsigned warm_total;   /* of all templates */
 	unsigned warm_idle_ms; /* none for a template that was not used for so long */
 };
 
@@ -135,8 +135,9 @@ struct events *host_events(const struct host *host);
 /** host_root() - the store's path */
 const char *host_root(const struct host *host);
 
-/** host_doctor() - GET /doctor: what this host has and lacks; does not need a running daemon */
-json_t *host_doctor(const char *root);
+/** host_doctor() - GET /doctor: what this host has and lacks; does not need a running daemon.
+ *  @libexec: as in struct host_config */
+json_t *host_doctor(const char *root, const char *libexec);
 /** host_doctor_running() - the same of a host that runs: its jails are as they are, not as they
  *  could be */
 json_t *host_doctor_running(struct host *host);

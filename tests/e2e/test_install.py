@@ -4,6 +4,7 @@ do sandboxes outlive an upgrade?
 
 Nothing of the build is used but to make the package: `harness.program` is pointed at the tree.
 """
+import json
 import os
 import pathlib
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import harness
 from harness import BUILD, ROOT, Dormouse, check, main, program, skip, wait_until
 
-D = Dormouse()
+D = Dormouse("--jail", "on")
 TREE = D.dir / "root"    # where the package was installed
 NEWER = D.dir / "newer"  # the same with another version, elsewhere
 VERSION = subprocess.run([program("dormd"), "--version"], text=True, capture_output=True,
@@ -67,7 +68,8 @@ def test_package_installs():
         check(words in state, f"{words} is not in {state}")
     for name in ("usr/sbin/dormd", "usr/bin/dorm", "usr/bin/dorm-pager",
                  "usr/libexec/dormouse/dorm-pager", "usr/libexec/dormouse/dorm-agent",
-                 "usr/libexec/dormouse/dorm-net", "usr/libexec/dormouse/libdorm-vmm.so",
+                 "usr/libexec/dormouse/dorm-net", "usr/libexec/dormouse/dorm-jail",
+                 "usr/libexec/dormouse/libdorm-vmm.so",
                  "usr/lib/systemd/system/dormd.service", "etc/dormouse/dormd.conf",
                  "usr/share/man/man8/dormd.8.gz", "usr/share/man/man1/dorm.1.gz",
                  "usr/share/bash-completion/completions/dorm"):
@@ -106,6 +108,17 @@ def pager_pid():
     return D.json("pager")["pid"]
 
 
+def user_of(pid):
+    return int(pathlib.Path(f"/proc/{pid}/status").read_text().split("\nUid:")[1].split()[0])
+
+
+def test_installed_doctor_knows_jails():
+    asked = subprocess.run([TREE / "usr/sbin/dormd", "--doctor"], text=True, capture_output=True,
+                           timeout=60, check=True).stdout
+    jails = {c["name"]: c for c in json.loads(asked)["checks"] if c["name"].startswith("jail-")}
+    check(jails["jail-root"]["status"] == jails["jail-user"]["status"] == "ok", f"{jails}")
+
+
 def test_installed_service_works():
     use(TREE)
     D.start()
@@ -113,6 +126,7 @@ def test_installed_service_works():
     check(exe(pager_pid()) == str(TREE / "usr/libexec/dormouse/dorm-pager"), exe(pager_pid()))
     D.build_template("base", 128)
     sandbox = D.create("base")
+    check(user_of(D.vm_pid(sandbox)) >= 0x70000000, "its VM is in a jail, with a user of its own")
     D.exec(sandbox, "sh", "-c", "echo kept >/tmp/note")
     D.dorm("sleep", sandbox)
     D.dorm("wake", sandbox)
