@@ -55,10 +55,9 @@ static int load_keys(const struct settings *s, struct problem *problem, struct k
 	return 0;
 }
 
-static int print_doctor(const struct host_config *config)
+/* Takes @o; NULL without memory. Return: an exit status */
+static int print_json(json_t *o)
 {
-	json_t *o = host_doctor(config->root, config->libexec);
-
 	if (!o)
 		return 1;
 	json_dumpf(o, stdout, JSON_INDENT(1));
@@ -202,19 +201,6 @@ static int run(struct settings *s)
 	return 0;
 }
 
-/* For tools/lifecycle-table and the tests; no option that anybody needs. */
-static int print_fault_table(void)
-{
-	json_t *o = op_points_describe();
-
-	if (!o)
-		return 1;
-	json_dumpf(o, stdout, JSON_INDENT(1));
-	puts("");
-	json_decref(o);
-	return 0;
-}
-
 /* What is printed instead of serving. Return: false: nothing is */
 static bool print_instead(const struct settings *s, int *ret_status)
 {
@@ -230,7 +216,7 @@ static bool print_instead(const struct settings *s, int *ret_status)
 	else if (s->print_config)
 		settings_print_values(s, stdout);
 	else if (s->doctor)
-		*ret_status = print_doctor(&s->config);
+		*ret_status = print_json(host_doctor(s->config.root, s->config.libexec));
 	else
 		return false;
 	return true;
@@ -241,8 +227,8 @@ int main(int argc, char **argv)
 	struct settings s;
 	int r, status = 1;
 
-	if (argc == 2 && !strcmp(argv[1], "--fault-table"))
-		return print_fault_table();
+	if (argc == 2 && !strcmp(argv[1], "--fault-table")) /* for tools/lifecycle-table and tests */
+		return print_json(op_points_describe());
 	r = settings_init(&s);
 	r = r ?: settings_load(&s, argc, argv);
 	if (r > 0)

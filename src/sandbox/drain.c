@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "sandbox/pool.h"
 #include "sandbox/private.h"
 
 #define RETRY_S	  30 /* a host that is drained comes back after minutes, or not at all */
@@ -56,6 +57,7 @@ void host_undrain(struct host *host)
 {
 	if (atomic_exchange(&host->draining, false))
 		log_info("taking work again");
+	pool_poke(host->pool);
 }
 
 /* ---- waiting
@@ -246,6 +248,7 @@ int host_drain(struct host *host, const struct drain_options *o, struct problem 
 
 	if (!atomic_exchange(&host->draining, true))
 		log_info("draining: no new work is let in");
+	pool_poke(host->pool); /* nobody will ask for what it keeps */
 	r = await_work(host, o, deadline_ns, problem);
 	if (r == 0 && o->mode == DRAIN_SLEEP)
 		r = sleep_all(host, o, deadline_ns, problem, &result);

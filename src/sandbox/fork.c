@@ -50,6 +50,7 @@ static int copy_out(struct sandbox *sb, const char *verb, const char *final, con
 		return sandbox_wrong_state(sb, verb, problem);
 	r = op_step(sb, STEP_BEGIN);
 	if (r < 0) {
+		op_explain(sb, r, problem);
 		problem_errno(problem, r, "pausing sandbox %s", sb->record.id);
 		return error_trace(r);
 	}

@@ -39,10 +39,10 @@ bool pool_is_fit(struct sandbox *sb)
 
 void pool_end(struct sandbox *sb)
 {
-	pthread_mutex_lock(&sb->op);
-	if (!sb->gone)
+	if (op_wait(sb)) { /* else the next dormd discards it, as it does with all half-made ones */
 		sandbox_discard(sb);
-	pthread_mutex_unlock(&sb->op);
+		op_unlock(sb);
+	}
 	sandbox_unref(sb);
 }
 
@@ -51,7 +51,7 @@ static int bring_half_up(struct sandbox *sb, int from, struct problem *problem)
 	struct sandbox_timings t;
 	int r;
 
-	pthread_mutex_lock(&sb->op);
+	(void)op_lock(sb, DEADLINE_NEVER); /* nobody else knows of it yet */
 	op_begin(sb, OP_CREATE);
 	r = sandbox_insert(sb);
 	if (r == 0)
@@ -114,11 +114,12 @@ static void weed(struct pool *p, const char *name, int dirfd)
 		e->dirfd = fd_close(e->dirfd);
 	pthread_mutex_unlock(&p->lock);
 	for (unsigned i = 0; i < n; i++) {
-		bool fit;
+		bool fit = false;
 
-		pthread_mutex_lock(&kept[i]->op);
-		fit = !stale && pool_is_fit(kept[i]);
-		pthread_mutex_unlock(&kept[i]->op);
+		if (op_wait(kept[i])) {
+			fit = !stale && pool_is_fit(kept[i]);
+			op_unlock(kept[i]);
+		}
 		if (fit)
 			continue;
 		pool_end(kept[i]);

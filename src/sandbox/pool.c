@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "sandbox/drain.h"
 
 #define STACK_BYTES   (512u << 10)
 #define HALF_NS	      (5 * NSEC_PER_SEC) /* after which a create counts half */
@@ -49,7 +50,7 @@ unsigned pool_wanted(struct pool *p, struct entry *e, uint64_t now)
 {
 	unsigned n = 0;
 
-	if (!e->name[0])
+	if (!e->name[0] || host_is_draining(p->host))
 		return 0;
 	/* it may have been used since the thread looked at the clock */
 	if (e->used_ns && now < e->used_ns + p->options.idle_s * NSEC_PER_SEC) {
@@ -145,14 +146,15 @@ struct sandbox *pool_take(struct pool *p, const char *name, int dirfd)
 	struct sandbox *sb;
 
 	while (p && (sb = take_any(p, name, dirfd))) {
-		pthread_mutex_lock(&sb->op);
-		if (pool_is_fit(sb)) {
-			pthread_mutex_lock(&sb->info);
-			sb->pooled = false;
-			pthread_mutex_unlock(&sb->info);
-			return sb;
+		if (op_wait(sb)) {
+			if (pool_is_fit(sb)) {
+				pthread_mutex_lock(&sb->info);
+				sb->pooled = false;
+				pthread_mutex_unlock(&sb->info);
+				return sb;
+			}
+			op_unlock(sb);
 		}
-		pthread_mutex_unlock(&sb->op);
 		log_info("sandbox=%s was kept ready and has ended", sb->record.id);
 		pool_end(sb);
 	}

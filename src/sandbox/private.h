@@ -493,6 +493,12 @@ int host_each_sandbox(struct host *host, void (*visit)(void *userdata, struct sa
 /* ---- save.c -----------------------------------------------------------------------------------
  */
 
+/** sandbox_begin_sleep() - op held, it runs: what both kinds of sleep begin with. It is pausing then */
+int sandbox_begin_sleep(struct sandbox *sb, struct problem *problem);
+
+/** sandbox_next_memory() - op held: the path of its next memory, below the root */
+void sandbox_next_memory(const struct sandbox *sb, char ret[128]);
+
 /** sandbox_save() - op held, VM runs: prepare, pause, write a snapshot directory at @final.
  *  On success the VM is paused; on failure it runs on, connected and repaired (or is failed).
  *  @id, @name: of the snapshot

@@ -90,15 +90,6 @@ static int commit_disks(struct sandbox *sb, struct snapshot_tmp *tmp, const char
 	return error_trace(r);
 }
 
-/* The path of its next memory, below the root. */
-static void next_memory(const struct sandbox *sb, char ret[128])
-{
-	char memory[32];
-
-	(void)snprintf(ret, 128, "sandboxes/%s/%s", sb->record.id,
-		       sandbox_memory_name(sb->record.generation + 1, memory)); /* fits */
-}
-
 /* ---- sleep ------------------------------------------------------------------------------------
  */
 
@@ -119,14 +110,20 @@ static int save_paused(struct sandbox *sb, struct snapshot_tmp *tmp, const char 
 		       struct manifest *m, struct problem *problem, struct sandbox_save_timings *t)
 {
 	uint64_t t0 = clock_now_ns(), t1;
-	int r = vmm_pause(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
+	int r = op_step(sb, STEP_PAUSE);
 
+	if (r == 0)
+		r = vmm_pause(sb->vmm, deadline_after_ms(sb->host->limits.pause_ms), problem);
 	t1 = clock_now_ns();
 	t->device_ns = t1 - t0;
 	if (r < 0)
 		problem_errno(problem, r, "pausing sandbox %s", sb->record.id);
-	else
+	if (r == 0)
+		r = op_step(sb, STEP_DISKS);
+	if (r == 0)
 		r = sandbox_save_disks(sb, tmp->dirfd, m, problem);
+	if (r == 0)
+		r = op_step(sb, STEP_COMMIT);
 	if (r == 0)
 		r = commit_disks(sb, tmp, final, m, problem);
 	t->memory_ns = clock_now_ns() - t1;
@@ -134,18 +131,21 @@ static int save_paused(struct sandbox *sb, struct snapshot_tmp *tmp, const char 
 	return error_trace(r);
 }
 
-/* Return: 0, and the VM is paused; negative errno: whatever has happened, sandbox_run_on() mends it
- */
+/* Return: 0, and the VM is paused; negative errno, and it runs on, or is failed */
 static int save(struct sandbox *sb, const char *final, struct manifest *m, struct problem *problem,
 		struct sandbox_save_timings *t)
 {
 	struct channel *ch = NULL;
 	struct snapshot_tmp tmp;
 	char id[ID_LEN + 1];
-	int r = snapshot_begin(sb->host->store->root_fd, sb->host->store->root, problem, &tmp);
+	int r = op_step(sb, STEP_PREPARE);
 
-	if (r < 0)
-		return error_trace(r);
+	if (r == 0)
+		r = snapshot_begin(sb->host->store->root_fd, sb->host->store->root, problem, &tmp);
+	if (r < 0) {
+		problem_errno(problem, r, "putting sandbox %s to sleep", sb->record.id);
+		return error_trace(r); /* the guest has not noticed anything */
+	}
 	id_new(SANDBOX_MEMORY_PREFIX, id);
 	sandbox_describe_save(sb, id, NULL, m);
 	r = write_files(sb, m, problem, t, &ch);
@@ -157,6 +157,7 @@ static int save(struct sandbox *sb, const char *final, struct manifest *m, struc
 		return 0;
 	problem_errno(problem, r, "putting sandbox %s to sleep", sb->record.id);
 	(void)snapshot_delete(sb->host->store->root_fd, final, NULL); /* seldom there */
+	(void)sandbox_run_on(sb, NULL); /* logs and records it when that fails too */
 	return error_trace(r);
 }
 
@@ -192,26 +193,19 @@ int sandbox_sleep_disk_locked(struct sandbox *sb, struct problem *problem,
 
 	if (r < 0)
 		return error_trace(r);
-	op_begin(sb, OP_SLEEP);
-	r = op_step(sb, STEP_BEGIN);
-	if (r < 0) {
-		problem_errno(problem, r, "putting sandbox %s to sleep", sb->record.id);
+	r = sandbox_begin_sleep(sb, problem);
+	if (r < 0)
 		return error_trace(r);
-	}
-	sandbox_await_pager(sb);
-	next_memory(sb, final);
-	sandbox_settle(sb, SANDBOX_PAUSING, false);
-	r = op_step(sb, STEP_PREPARE);
-	if (r == 0)
-		r = save(sb, final, &m, problem, &t);
+	sandbox_next_memory(sb, final);
+	r = save(sb, final, &m, problem, &t);
 	if (r == 0) {
 		sandbox_remember_disks(sb, &m);
 		r = sandbox_fall_asleep(sb, &m, problem);
+		if (r < 0)
+			(void)sandbox_run_on(sb, NULL); /* the same */
 	} else {
 		manifest_deinit(&m);
 	}
-	if (r < 0)
-		(void)sandbox_run_on(sb, NULL); /* logs and records it when that fails too */
 	op_explain(sb, r, problem);
 	if (sb->record.state == SANDBOX_PAUSING)
 		sandbox_settle(sb, SANDBOX_RUNNING, false);
@@ -385,7 +379,7 @@ int sandbox_boot_anew(struct sandbox *sb, struct problem *problem, struct sandbo
 		return r;
 	if (sb->record.disk_only)
 		return sandbox_boot(sb, problem, timings);
-	next_memory(sb, final);
+	sandbox_next_memory(sb, final);
 	r = leave_memory_out(sb, final, &m, problem);
 	if (r == 0)
 		r = sandbox_boot(sb, problem, timings);

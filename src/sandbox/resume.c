@@ -2,11 +2,11 @@
 /*
  * resume.c - requests to a sandbox that sleeps, and wakes when it is asked for something
  *
- * However many requests come, one worker wakes it, as a client's connect would; they wait for that,
- * each until its own deadline. Whoever comes while it is falling asleep waits for the end of that,
- * and has it woken again. When it does not come up, those that waited are told why, and so is
- * whoever comes within the next RESUME_PAUSE_MS: what fails at every try is not to be tried at
- * every request.
+ * However many requests come, one worker wakes it, as a client's connect would: when there is room
+ * for it, and its turn has come (admission.h). They wait for that, each until its own deadline.
+ * Whoever comes while it is falling asleep waits for the end of that, and has it woken again. When
+ * it does not come up, those that waited are told why, and so is whoever comes within the next
+ * RESUME_PAUSE_MS: what fails at every try is not to be tried at every request.
  *
  * A sandbox that sleeps without its memory is never woken so: a boot is not what somebody expects
  * who did not see it sleep. Nor does anything here look at who asks; api/proxy-wake.c does.
@@ -79,16 +79,28 @@ static void note_failure(struct sandbox *sb, int r, struct problem *p)
 	sb->resume.not_before_ns = deadline_after_ms(RESUME_PAUSE_MS);
 }
 
+static int wake_when_admitted(struct sandbox *sb, struct problem *problem)
+{
+	struct admission_ticket ticket = {0};
+	int r = sandbox_admit_wake(sb->host, sb->record.id, problem, &ticket);
+	struct sandbox *locked;
+
+	if (r < 0)
+		return error_trace(r);
+	locked = sandbox_op_lock(sandbox_ref(sb), problem);
+	r = locked ? wake(locked, problem) : -EBUSY;
+	sandbox_op_endp(&locked);
+	host_admitted(sb->host, &ticket, r == 0 ? sb->record.id : NULL);
+	return error_trace(r);
+}
+
 /* @arg: a reference */
 static void worker(struct host *host, void *arg)
 {
-	struct sandbox *sb = arg, *locked;
+	struct sandbox *sb = arg;
 	struct problem p = PROBLEM_INIT;
-	int r;
+	int r = wake_when_admitted(sb, &p);
 
-	locked = sandbox_op_lock(sandbox_ref(sb), &p);
-	r = locked ? wake(locked, &p) : -EBUSY;
-	sandbox_op_endp(&locked);
 	pthread_mutex_lock(&sb->info);
 	sb->resume.under_way = false;
 	if (r < 0)

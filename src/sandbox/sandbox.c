@@ -261,22 +261,16 @@ static int sleep_locked(struct sandbox *sb, struct problem *problem,
 			struct sandbox_save_timings *timings)
 {
 	struct manifest m;
-	char final[128], memory[32], id[ID_LEN + 1];
+	char final[128], id[ID_LEN + 1];
 	int r;
 
 	if (sb->record.state != SANDBOX_RUNNING)
 		return sandbox_wrong_state(sb, "put to sleep", problem);
-	op_begin(sb, OP_SLEEP);
-	r = op_step(sb, STEP_BEGIN);
-	if (r < 0) {
-		problem_errno(problem, r, "putting sandbox %s to sleep", sb->record.id);
+	r = sandbox_begin_sleep(sb, problem);
+	if (r < 0)
 		return error_trace(r);
-	}
-	sandbox_await_pager(sb);
 	id_new(SANDBOX_MEMORY_PREFIX, id);
-	(void)snprintf(final, sizeof(final), "sandboxes/%s/%s", sb->record.id,
-		       sandbox_memory_name(sb->record.generation + 1, memory)); /* fits */
-	sandbox_settle(sb, SANDBOX_PAUSING, false);
+	sandbox_next_memory(sb, final);
 	r = sandbox_save(sb, final, id, NULL, &sb->host->sleep_options, problem, timings, &m);
 	if (r == 0) {
 		r = sandbox_fall_asleep(sb, &m, problem);
@@ -369,6 +363,7 @@ int sandbox_wake_locked(struct sandbox *sb, uint64_t timeout_s,
 	if (r == 0)
 		r = quota_take(sb, problem);
 	if (r < 0) {
+		op_explain(sb, r, problem);
 		problem_errno(problem, r, "waking sandbox %s", sb->record.id);
 		return error_trace(r);
 	}

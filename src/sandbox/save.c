@@ -40,7 +40,31 @@
 #include "sandbox/agent-client.h"
 #include "sandbox/metrics.h"
 
-#define CHUNK_PAGES  256u
+#define CHUNK_PAGES 256u
+
+int sandbox_begin_sleep(struct sandbox *sb, struct problem *problem)
+{
+	int r;
+
+	op_begin(sb, OP_SLEEP);
+	r = op_step(sb, STEP_BEGIN);
+	if (r < 0) {
+		op_explain(sb, r, problem);
+		problem_errno(problem, r, "putting sandbox %s to sleep", sb->record.id);
+		return error_trace(r);
+	}
+	sandbox_await_pager(sb);
+	sandbox_settle(sb, SANDBOX_PAUSING, false);
+	return 0;
+}
+
+void sandbox_next_memory(const struct sandbox *sb, char ret[128])
+{
+	char memory[32];
+
+	(void)snprintf(ret, 128, "sandboxes/%s/%s", sb->record.id,
+		       sandbox_memory_name(sb->record.generation + 1, memory)); /* fits */
+}
 
 static int parent_image(struct sandbox *sb, uint64_t memory_bytes, struct problem *problem,
 			int *ret_dirfd, struct image **ret)

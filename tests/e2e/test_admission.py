@@ -95,6 +95,20 @@ def test_sleep_makes_room():
     works(first)
 
 
+def test_request_waits_for_room():
+    """one that is woken by a request waits like one that is woken by its client"""
+    D.api("DELETE", f"/sandboxes/{D.sandboxes()[0]['sandboxID']}")
+    sleeper = D.create("base", autoResume={"enabled": True})
+    D.dorm("sleep", sleeper)
+    other = D.create("base")  # in its place
+    waiting = Background(lambda: D.exec(sleeper, "hostname"))
+    await_waiting(1)
+    check(D.status(sleeper) == "asleep" and not waiting.result, "it waits")
+    D.api("DELETE", f"/sandboxes/{other}")
+    waiting.join(60)
+    check(waiting.result == sleeper, f"{waiting.result} {waiting.error}")
+
+
 def test_delete_while_it_waits():
     asleep = D.sandboxes()[0]["sandboxID"]
     D.dorm("sleep", asleep)

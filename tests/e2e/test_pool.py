@@ -209,6 +209,20 @@ def test_given_back_when_idle():
         check(e.status == 400, f"{e}")
 
 
+def test_none_while_drained():
+    D.api("POST", "/templates/base/warm", {"vms": 1})
+    await_ready()
+    D.dorm("drain")
+    await_none()
+    D.dorm("undrain")
+    await_ready()
+    check(create()["wake"]["warm"] is True, "one that was made since")
+    D.dorm("template", "warm", "--vms", 0, "base")
+    delete_all(D)
+    await_none()
+    check_sound(D)
+
+
 def test_ends_with_dormd():
     D.api("POST", "/templates/base/warm", {"vms": 1})
     await_ready()

@@ -3,13 +3,15 @@
 """Sleeping without memory: what is on the disk is kept, and a wake is a boot."""
 import json
 import re
+import tempfile
 import threading
 import time
 
-from crash import kill_and_wait, pager, vms
+from crash import Background, check_sound, kill_and_wait, pager, vms
 from harness import ApiError, Dormouse, check, main, wait_until
 
-D = Dormouse().__enter__()
+FAULTS = tempfile.NamedTemporaryFile(prefix="dorm-faults.")
+D = Dormouse(env={"DORM_FAULT": f"@{FAULTS.name}"}).__enter__()
 START = "while true; do echo run >>/home/user/runs; sleep 1000; done"
 
 
@@ -322,6 +324,83 @@ def test_kill_dormd():
     check("failed" not in seen, f"{seen}")
     print(f"  killed {2 * n} times: {seen[::2].count('asleep')} of {n} pauses and {seen[1::2].count('running')} of {n} "
           f"boots were done")
+    D.api("DELETE", f"/sandboxes/{sandbox}")
+
+
+def fault(text=""):
+    with open(FAULTS.name, "w", encoding="ascii") as f:
+        f.write(text)
+
+
+STEPS = ("begin", "prepare", "pause", "disks", "commit", "record")
+
+
+def test_steps_fail():
+    """whichever step of the sleep fails, or dormd with it, the sandbox runs on with its files"""
+    sandbox = D.create("disk")
+    boot, digest = boot_id(sandbox), write(sandbox, "/home/user/f")
+    for step in STEPS:
+        fault(f"sleep.{step}:error")
+        refused(500, "", "POST", f"/sandboxes/{sandbox}/pause", {"memory": False})
+        fault(f"sleep.{step}:kill")
+        done = Background(lambda: pause(sandbox))
+        D.daemon.wait(60)
+        done.join(20)
+        fault()
+        D.start()
+        wait_until(lambda: D.dorm("exec", sandbox, "--", "true", check_status=False).returncode == 0, 60, step)
+        D.exec(sandbox, "sh", "-c", "echo on >/home/user/on; sync", timeout_s=60)  # nothing is frozen
+        check(boot_id(sandbox) == boot, f"{step}: it is the same guest")
+        check_file(sandbox, "/home/user/f", digest)
+    pause(sandbox)
+    connect(sandbox)
+    check_file(sandbox, "/home/user/f", digest)
+    D.api("DELETE", f"/sandboxes/{sandbox}")
+    wait_until(lambda: not vms(D), 20, "nothing is left")
+
+
+def test_deleted_amid():
+    """a delete does not wait for the end of the sleep, or of the boot, and leaves nothing"""
+    def delete_at(sandbox, operation, step, call):
+        fault(f"{operation}.{step}:hang=60")
+        done = Background(call)
+        wait_until(lambda: (info(sandbox).get("operation") or {}).get("step") == step, 30, f"{step} is reached")
+        t0 = time.monotonic()
+        D.api("DELETE", f"/sandboxes/{sandbox}")
+        check(time.monotonic() - t0 < 8, f"{operation}.{step}: the delete took {time.monotonic() - t0:.1f} s")
+        done.join(20)
+        fault()
+        check(isinstance(done.error, ApiError) and done.error.status == 409, f"{step}: {done.result} {done.error}")
+        wait_until(lambda: not D.sandboxes(), 20, "it is gone")
+        check_sound(D)
+
+    for s in D.sandboxes():
+        D.api("DELETE", f"/sandboxes/{s['sandboxID']}")
+    for step in STEPS:
+        sandbox = D.create("disk")
+        delete_at(sandbox, "sleep", step, lambda s=sandbox: pause(s))
+    for step in ("check", "session", "start", "answer", "record"):
+        sandbox = D.create("disk")
+        pause(sandbox)
+        delete_at(sandbox, "wake", step, lambda s=sandbox: connect(s))
+
+
+def test_boot_fails():
+    """also one that has booted and could not be recorded sleeps as before; the next boot succeeds"""
+    sandbox = D.create("disk")
+    digest = write(sandbox, "/home/user/f")
+    pause(sandbox)
+    for memory in (False, True):
+        for step in ("check", "session", "start", "answer", "record"):
+            fault(f"wake.{step}:error")
+            refused(500, "", "POST", f"/v2/sandboxes/{sandbox}/connect", {"timeout": 3600, "memory": False})
+            fault()
+            check(D.status(sandbox) == "asleep", f"{step}: {D.status(sandbox)}")
+            check_sound(D)
+        connect(sandbox, memory=False)
+        check_file(sandbox, "/home/user/f", digest)
+        if not memory:
+            pause(sandbox, memory=True)  # and once more, with one to leave out
     D.api("DELETE", f"/sandboxes/{sandbox}")
 
 

@@ -499,7 +499,7 @@ export async function control_auto_pause_without_memory(_, template) {
 // --- sleep ----------------------------------------------------------------------------------------
 
 export async function pause_and_connect(s) {
-  const h = await s.commands.run('i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo $i > /tmp/counter-$E2B_SANDBOX_ID; sleep 0.05; done; echo finished; exit 6', { background: true })
+  const h = await s.commands.run('i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo $i > /tmp/counter-$E2B_SANDBOX_ID; sleep 0.05; done; echo finished; exit 6', { background: true, timeoutMs: 0 })
   await until('it counts', 10_000, async () => Number(await s.files.read('/tmp/counter-' + s.sandboxId).catch(() => 0)) > 3)
   const before = h.wait().catch((e) => e)
   assert.equal(await s.pause(), true)
@@ -512,7 +512,7 @@ export async function pause_and_connect(s) {
   const woken = await Sandbox.connect(s.sandboxId, { timeoutMs: 1_800_000 })
   const counter = Number(await woken.files.read('/tmp/counter-' + s.sandboxId))
   assert.ok((await woken.commands.list()).some((p) => p.pid === h.pid), 'the process is gone')
-  const again = await woken.commands.connect(h.pid, { timeoutMs: 60_000 })
+  const again = await woken.commands.connect(h.pid, { timeoutMs: 300_000 })
   await until('it goes on counting', 10_000, async () => Number(await woken.files.read('/tmp/counter-' + s.sandboxId)) > counter)
   const end = await again.wait().catch((e) => e)
   assert.deepEqual([end.exitCode, end.stdout], [6, 'finished\n'])
