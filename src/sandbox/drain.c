@@ -270,7 +270,8 @@ static void count_states(void *userdata, struct sandbox *sb)
 	unsigned *n = userdata;
 
 	LOCK_SCOPE(&sb->info);
-	n[sb->record.state]++;
+	if (!sb->pooled)
+		n[sb->record.state]++;
 }
 
 json_t *host_status(struct host *host)

@@ -83,7 +83,8 @@ static void count_state(void *userdata, struct sandbox *sb)
 	unsigned *counts = userdata;
 
 	LOCK_SCOPE(&sb->info);
-	counts[sb->record.state]++;
+	if (!sb->pooled) /* which have figures of their own */
+		counts[sb->record.state]++;
 }
 
 static void write_sandboxes(struct host *host, struct metrics_text *t)

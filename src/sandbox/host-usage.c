@@ -169,7 +169,7 @@ static void visit(void *userdata, struct sandbox *sb)
 {
 	struct look *l = userdata;
 	struct known k;
-	json_t *o = describe(l, sb, &k);
+	json_t *o = sandbox_is_pooled(sb) ? NULL : describe(l, sb, &k);
 	uint64_t cpu_ns;
 
 	if (!o)

@@ -81,6 +81,12 @@ int sandbox_info(struct host *host, const char *id, struct problem *problem,
 	return 0;
 }
 
+bool sandbox_is_pooled(struct sandbox *sb)
+{
+	LOCK_SCOPE(&sb->info);
+	return sb->pooled;
+}
+
 int host_each_sandbox(struct host *host, void (*visit)(void *userdata, struct sandbox *sb),
 		      void *userdata)
 {

@@ -486,7 +486,11 @@ uint64_t disk_full_check(struct host *host, uint64_t now_ns, bool any);
 /* ---- inspect.c --------------------------------------------------------------------------------
  */
 
-/** host_each_sandbox() - every one in the table, newest first; @visit is called without locks */
+/** sandbox_is_pooled() - is it kept ready, and nobody's yet? Then clients do not see it */
+bool sandbox_is_pooled(struct sandbox *sb);
+
+/** host_each_sandbox() - every one in the table, those kept ready too, newest first; @visit is
+ *  called without locks */
 int host_each_sandbox(struct host *host, void (*visit)(void *userdata, struct sandbox *sb),
 		      void *userdata);
 

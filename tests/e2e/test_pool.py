@@ -85,6 +85,15 @@ def test_create_takes_one():
     delete_all(D)
 
 
+def test_nobody_sees_them():
+    mine = create()["sandboxID"]
+    await_ready()
+    check([s["sandboxID"] for s in D.api("GET", "/sandboxes/usage")["sandboxes"]] == [mine], "dorm top")
+    check(sum(D.api("GET", "/host")["sandboxes"].values()) == 1, f"{D.api('GET', '/host')}")
+    check([s["sandboxID"] for s in D.sandboxes()] == [mine], "the list")
+    D.api("DELETE", f"/sandboxes/{mine}")
+
+
 def test_one_client_each():
     D.api("POST", "/templates/base/warm", {"vms": 2})
     await_ready(2)
