@@ -38,6 +38,7 @@
 #include "channel/handshake.h"
 #include "channel/header.h"
 #include "channel/limits.h"
+#include "channel/sparse.h"
 
 #define THREAD_STACK   (192u * 1024) /* what is read lies there */
 #define INPUT_LEN      65536u
@@ -332,7 +333,7 @@ static int session_create(struct channel *ch)
 		nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data_chunk);
 		nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
 		nghttp2_option_set_no_auto_window_update(option, 1);
-		ng = nghttp2_session_client_new2(&ch->session, cb, ch, option);
+		ng = nghttp2_session_client_new3(&ch->session, cb, ch, option, sparse_mem());
 	}
 	nghttp2_option_del(option);
 	nghttp2_session_callbacks_del(cb);
@@ -380,7 +381,7 @@ static struct channel *channel_destroy(struct channel *ch)
 	fd_close(ch->fd);
 	fd_close(ch->wake_fd);
 	pthread_mutex_destroy(&ch->lock);
-	free(ch);
+	sparse_free(ch, sizeof(*ch));
 	return NULL;
 }
 
@@ -410,7 +411,7 @@ int channel_dial(const char *socket_path)
 int channel_connect(const char *socket_path, int first_fd, int alive_fd, uint64_t deadline_ns,
 		    struct channel **ret)
 {
-	struct channel *ch = malloc(sizeof(*ch));
+	struct channel *ch = sparse_alloc(sizeof(*ch));
 	struct fifo rest = {0};
 	int r;
 
@@ -418,8 +419,6 @@ int channel_connect(const char *socket_path, int first_fd, int alive_fd, uint64_
 		fd_close(first_fd);
 		return error_trace(-ENOMEM);
 	}
-	/* not the parser's store, of which most is never touched */
-	memset(ch, 0, offsetof(struct channel, parser));
 	ch->refs = 1;
 	pthread_mutex_init(&ch->lock, NULL);
 	frame_parser_init(&ch->parser);
