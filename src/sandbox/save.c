@@ -219,8 +219,8 @@ static int save_device(struct sandbox *sb, struct snapshot_tmp *tmp, struct prob
 {
 	_cleanup_fd_ int fd = memfd_create("dorm-device", MFD_CLOEXEC);
 	int r = fd < 0 ? error_errno()
-		       : vmm_save_device_fd(sb->vmm, fd,
-					    deadline_after_ms(sb->host->limits.pause_ms), problem);
+		       : vmm_save_device(sb->vmm, fd, deadline_after_ms(sb->host->limits.pause_ms),
+					 problem);
 
 	if (r == 0)
 		r = keep_device(tmp, fd, sb->host->keys != NULL);

@@ -31,9 +31,7 @@ struct vmm_ops {
 	int (*resume)(struct vmm *v, uint64_t deadline_ns, struct problem *problem);
 	int (*pause)(struct vmm *v, uint64_t deadline_ns, struct problem *problem);
 	int (*is_running)(struct vmm *v, uint64_t deadline_ns);
-	int (*save_device)(struct vmm *v, const char *path, uint64_t deadline_ns,
-			   struct problem *problem);
-	int (*save_device_fd)(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem);
+	int (*save_device)(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem);
 	int (*disk_top)(struct vmm *v, uint64_t deadline_ns, struct problem *problem, char ret[64]);
 	int (*disk_push)(struct vmm *v, const char *path, uint64_t deadline_ns,
 			 struct problem *problem);

@@ -213,14 +213,9 @@ int vmm_is_running(struct vmm *v, uint64_t deadline_ns)
 	return v->ops->is_running(v, deadline_ns);
 }
 
-int vmm_save_device(struct vmm *v, const char *path, uint64_t deadline_ns, struct problem *problem)
+int vmm_save_device(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem)
 {
-	return v->ops->save_device(v, path, deadline_ns, problem);
-}
-
-int vmm_save_device_fd(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem)
-{
-	return v->ops->save_device_fd(v, fd, deadline_ns, problem);
+	return v->ops->save_device(v, fd, deadline_ns, problem);
 }
 
 int vmm_disk_top(struct vmm *v, uint64_t deadline_ns, struct problem *problem, char ret[64])

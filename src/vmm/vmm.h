@@ -55,8 +55,8 @@ enum vmm_register {
 struct vmm_jail;
 
 struct vmm_config {
-	const char *work_dir; /* absolute; sockets ("qmp.sock", "agent.sock", "net.sock") and
-				 "vmm.log" go here */
+	const char *work_dir;	  /* absolute; sockets ("qmp.sock", "agent.sock", "net.sock") and
+				     "vmm.log" go here */
 	const char *preload;	  /* path of libdorm-vmm.so */
 	const char *pager_socket; /* the session's socket: the preload library hands over there */
 	int memory_fd;		  /* the image's resident memory; borrowed */
@@ -115,7 +115,8 @@ int vmm_pidfd(const struct vmm *vmm);
 const char *vmm_agent_socket(const struct vmm *vmm);
 /**
  * vmm_dial_network() - connect to the VM's network device, if it has one
- * On the connection: Ethernet frames both ways, each after its length in 4 bytes, big-endian (QEMU's
+ * On the connection: Ethernet frames both ways, each after its length in 4 bytes, big-endian
+ * (QEMU's
  * "-netdev stream"). One connection at a time; when it ends the VM waits for the next.
  * Return: the descriptor; -ENOENT when it has no such device; negative errno
  */
@@ -128,12 +129,11 @@ int vmm_pause(struct vmm *vmm, uint64_t deadline_ns, struct problem *problem);
 /** vmm_is_running() - ask it. Return: 1 running, 0 paused; negative errno */
 int vmm_is_running(struct vmm *vmm, uint64_t deadline_ns);
 
-/** vmm_save_device() - device state without memory into a new file at absolute @path; VM paused */
-int vmm_save_device(struct vmm *vmm, const char *path, uint64_t deadline_ns,
-		    struct problem *problem);
-
-/** vmm_save_device_fd() - the same into @fd, a file without a name; its content is replaced */
-int vmm_save_device_fd(struct vmm *vmm, int fd, uint64_t deadline_ns, struct problem *problem);
+/**
+ * vmm_save_device() - device state without memory into @fd, a file that the VM cannot reach by
+ * name; its content is replaced. VM paused
+ */
+int vmm_save_device(struct vmm *vmm, int fd, uint64_t deadline_ns, struct problem *problem);
 
 /**
  * vmm_disk_top() - the file that its writable disk is written into now

@@ -514,7 +514,7 @@ static int save_device_to(struct vmm *v, int fd, uint64_t deadline_ns, struct pr
 		    NULL);
 }
 
-static int qemu_save_device_fd(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem)
+static int qemu_save_device(struct vmm *v, int fd, uint64_t deadline_ns, struct problem *problem)
 {
 	_cleanup_fd_ int out = write_only(fd);
 	struct stat st;
@@ -530,26 +530,6 @@ static int qemu_save_device_fd(struct vmm *v, int fd, uint64_t deadline_ns, stru
 		return r;
 	problem_set(problem, 500, "QEMU saved no device state");
 	return error_trace(-EIO);
-}
-
-static int qemu_save_device(struct vmm *v, const char *path, uint64_t deadline_ns,
-			    struct problem *problem)
-{
-	_cleanup_fd_ int fd = -1;
-	int r;
-
-	if (path[0] != '/')
-		return error_trace(-EINVAL);
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0) {
-		r = error_errno();
-		problem_errno(problem, r, "cannot save device state to %s", path);
-		return r;
-	}
-	r = qemu_save_device_fd(v, fd, deadline_ns, problem);
-	if (r < 0)
-		(void)unlink(path); /* a part of one is of no use */
-	return r;
 }
 
 /* ---- disks ------------------------------------------------------------------------------------
@@ -723,7 +703,6 @@ const struct vmm_ops vmm_qemu_ops = {
 	.pause = qemu_pause,
 	.is_running = qemu_is_running,
 	.save_device = qemu_save_device,
-	.save_device_fd = qemu_save_device_fd,
 	.disk_top = qemu_disk_top,
 	.disk_push = qemu_disk_push,
 	.disk_rebase = qemu_disk_rebase,
