@@ -338,26 +338,37 @@ static int no_key(const char *id, struct problem *problem)
 	return -ENOENT;
 }
 
-int keys_rotate(struct keys *k, const char *id, uint64_t grace_s, struct problem *problem,
-		json_t **ret)
+/* lock held. Return: which of the copy @ret_all it is; negative errno, with @problem */
+static ssize_t begin_change(struct keys *k, const char *id, struct problem *problem,
+			    struct key **ret_all)
 {
-	_cleanup_free_ struct key *all = NULL;
-	char secret[KEYS_SECRET_LEN + 1];
 	const struct key *was;
-	struct key *key;
 	int r = check_damage(k, problem);
-	LOCK_SCOPE(&k->lock);
 
 	if (r < 0)
 		return r;
 	was = find_id(k, id);
 	if (!was)
 		return no_key(id, problem);
-	all = copy_all(k);
-	if (!all)
-		return -ENOMEM;
-	key = &all[was - k->all];
-	memcpy(key->old_hash, was->hash, sizeof(key->old_hash));
+	*ret_all = copy_all(k);
+	return *ret_all ? was - k->all : -ENOMEM;
+}
+
+int keys_rotate(struct keys *k, const char *id, uint64_t grace_s, struct problem *problem,
+		json_t **ret)
+{
+	_cleanup_free_ struct key *all = NULL;
+	char secret[KEYS_SECRET_LEN + 1];
+	struct key *key;
+	ssize_t i;
+	int r;
+	LOCK_SCOPE(&k->lock);
+
+	i = begin_change(k, id, problem, &all);
+	if (i < 0)
+		return (int)i;
+	key = &all[i];
+	memcpy(key->old_hash, key->hash, sizeof(key->old_hash));
 	key->old_until_s = grace_s ? now_s() + MIN(grace_s, MAX_GRACE_S) : 0;
 	new_secret(secret, key->hash);
 	*ret = describe(key, secret);
@@ -376,21 +387,14 @@ int keys_rotate(struct keys *k, const char *id, uint64_t grace_s, struct problem
 int keys_revoke(struct keys *k, const char *id, struct problem *problem)
 {
 	_cleanup_free_ struct key *all = NULL;
-	const struct key *was;
-	size_t i;
-	int r = check_damage(k, problem);
+	ssize_t i;
+	int r;
 	LOCK_SCOPE(&k->lock);
 
-	if (r < 0)
-		return r;
-	was = find_id(k, id);
-	if (!was)
-		return no_key(id, problem);
-	all = copy_all(k);
-	if (!all)
-		return -ENOMEM;
-	i = (size_t)(was - k->all);
-	memmove(&all[i], &all[i + 1], (k->n - 1 - i) * sizeof(*all));
+	i = begin_change(k, id, problem, &all);
+	if (i < 0)
+		return (int)i;
+	memmove(&all[i], &all[i + 1], (k->n - 1 - (size_t)i) * sizeof(*all));
 	r = replace(k, all, k->n - 1, problem);
 	if (r == 0)
 		(void)take_ptr(all);
