@@ -163,20 +163,26 @@ static bool find_quota(void *access, const char *owner, uint64_t *ret_sandboxes,
 	return keys_quota(access_keys(access), owner, ret_sandboxes, ret_memory);
 }
 
+int listeners_check(const struct listeners_config *c, struct problem *problem)
+{
+	if (!c->tls_cert == !c->tls_key)
+		return 0;
+	problem_set(problem, 400, "--tls-cert and --tls-key go together");
+	problem_hint(problem, "name the files of both, or neither for plain HTTP on loopback");
+	return -EINVAL;
+}
+
 int listeners_open(const struct listeners_config *c, struct host *host, struct problem *problem,
 		   struct listeners **ret)
 {
 	_cleanup_(listeners_closep) struct listeners *l = calloc(1, sizeof(*l));
-	int r = 0;
+	int r;
 
 	if (!l)
 		return -ENOMEM;
 	l->config = c;
 	l->host = host;
-	if (!c->tls_cert != !c->tls_key) {
-		problem_set(problem, 400, "--tls-cert and --tls-key go together");
-		r = -EINVAL;
-	}
+	r = listeners_check(c, problem);
 	if (r == 0)
 		r = access_open(host_root(host), c->api_key, problem, &l->access);
 	if (r == 0)

@@ -20,9 +20,9 @@
 #define LISTENERS_MAX_TCP 8
 
 struct listeners_config {
-	const char *socket;	  /* path */
-	int handed_fd; /* it, listening already, by the service manager; consumed; 0: none */
-	unsigned socket_mode;	  /* 0: 0600, or 0660 with a group */
+	const char *socket;   /* path */
+	int handed_fd;	      /* it, listening already, by the service manager; consumed; 0: none */
+	unsigned socket_mode; /* 0: 0600, or 0660 with a group */
 	const char *socket_group; /* name or number; NULL: root and dormd's own user alone */
 	const char *tcp[LISTENERS_MAX_TCP]; /* "ADDRESS:PORT" */
 	unsigned n_tcp;
@@ -33,6 +33,9 @@ struct listeners_config {
 };
 
 struct listeners;
+
+/** listeners_check() - can @config be meant? Looks at no file. Return: 0; -EINVAL with @problem */
+int listeners_check(const struct listeners_config *config, struct problem *problem);
 
 /**
  * listeners_open() - listen everywhere @config says; borrowed, must outlive it

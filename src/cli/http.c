@@ -168,11 +168,13 @@ int http_transport_problem(CURL *easy, CURLcode code, const char *socket_path,
 		return -ECONNREFUSED;
 	case CURLE_COULDNT_CONNECT:
 		problem_set(problem, 503, "cannot reach dormd at %s: %s", socket_path,
-			    os_errno == ECONNREFUSED ? "nobody listens on this socket"
+			    os_errno == ECONNREFUSED ? "nobody listens there"
 			    : os_errno		     ? strerrordesc_np((int)os_errno)
 						     : "no connection");
 		if (os_errno == EACCES || os_errno == EPERM)
 			problem_hint(problem, "you may not use this socket: try as root");
+		if (http_is_url(socket_path))
+			problem_hint(problem, "dormd listens on TCP when it is told so with --listen");
 		problem_hint(problem, "start it with `dormd --root DIR`, or name its socket with "
 				      "--socket or $DORM_SOCKET");
 		return -ECONNREFUSED;

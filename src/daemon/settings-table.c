@@ -6,6 +6,7 @@
  * uses the library; test-settings compares the two.
  */
 #include "daemon/settings.h"
+#include "sandbox/uids.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -53,7 +54,7 @@ static int take_jail(struct settings *s, const char *value)
 	return 0;
 }
 
-/* "1879048192:65536": none of them may be root, or above what a user id can be */
+/* "1879048192:65536" */
 static int take_uids(struct settings *s, const char *value)
 {
 	_cleanup_free_ char *copy = strdup(value);
@@ -63,8 +64,8 @@ static int take_uids(struct settings *s, const char *value)
 	if (!colon)
 		return -EINVAL;
 	*colon = 0;
-	if (str_to_u64(copy, &first) < 0 || str_to_u64(colon + 1, &n) < 0 || first < 1 || n < 1 ||
-	    first > UINT32_MAX - 1 || n > UINT32_MAX - first)
+	if (str_to_u64(copy, &first) < 0 || str_to_u64(colon + 1, &n) < 0 ||
+	    !uids_may_be(first, n))
 		return -EINVAL;
 	s->config.jail_first_uid = (uint32_t)first;
 	s->config.jail_n_uids = (uint32_t)n;
@@ -310,7 +311,7 @@ const struct setting settings_table[] = {
 	 .kind = SETTING_OWN,
 	 .def = "1879048192:65536",
 	 .take = take_uids,
-	 .allowed = "FIRST:COUNT, user ids from 1 to 4294967294",
+	 .allowed = "FIRST:COUNT, at most 1048576 user ids between 100000 and 4294967294",
 	 .help = "User ids that belong to nobody else on this host; each VM runs as one of them."},
 	{.name = "cpu-limit",
 	 .arg = "PERCENT",

@@ -280,6 +280,17 @@ static int fill_socket(struct settings *s)
 	return path ? settings_take(s, o, path, ORIGIN_DEFAULT, 0, o->name) : -ENOMEM;
 }
 
+/* What is right by itself, and not together. */
+static int check_together(const struct settings *s)
+{
+	struct problem p = PROBLEM_INIT;
+
+	if (listeners_check(&s->listeners, &p) == 0)
+		return 0;
+	fprintf(stderr, "dormd: %s\nhint: %s\n", p.message, p.hint);
+	return SETTINGS_E_USAGE;
+}
+
 int settings_load(struct settings *s, int argc, char **argv)
 {
 	const char *file;
@@ -293,6 +304,7 @@ int settings_load(struct settings *s, int argc, char **argv)
 	r = r ?: take_environment(s);
 	r = r ?: take_options(s, argc, argv, false);
 	fill_listen(s);
+	r = r ?: check_together(s);
 	return r ?: fill_socket(s);
 }
 

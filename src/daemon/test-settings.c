@@ -112,6 +112,7 @@ static void test_bounds(void **state)
 		     {"accel", ""},
 		     {"root", ""},
 		     {"vm-users", "0:10"},
+		     {"vm-users", "1000:10"},
 		     {"vm-users", "1000"},
 		     {"vm-users", "4294967290:100"},
 		     {"no-prefetch", "yes"},
@@ -131,8 +132,8 @@ static void test_bounds(void **state)
 	assert_int_equal(s.config.memory_limit, 0);
 	assert_int_equal(take(&s, "warm-vms", "0"), 0);
 	assert_int_equal(s.config.warm_max, 0);
-	assert_int_equal(take(&s, "vm-users", "5:7"), 0);
-	assert_int_equal(s.config.jail_first_uid, 5);
+	assert_int_equal(take(&s, "vm-users", "200000:7"), 0);
+	assert_int_equal(s.config.jail_first_uid, 200000);
 	assert_int_equal(s.config.jail_n_uids, 7);
 	settings_free(&s);
 }

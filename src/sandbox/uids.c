@@ -9,13 +9,18 @@
 #include "base/id.h"
 #include "base/mem.h"
 
+bool uids_may_be(uint64_t first, uint64_t n)
+{
+	return first >= UIDS_MIN && n && n <= UIDS_MAX && first <= UINT32_MAX - n;
+}
+
 int uids_init(struct uids *u, uint32_t first, uint32_t n)
 {
 	uint32_t start;
 
 	*u = (struct uids){.first = first, .n = n};
 	pthread_mutex_init(&u->lock, NULL);
-	if (first < UIDS_MIN || !n || n > UIDS_MAX || first > UINT32_MAX - n)
+	if (!uids_may_be(first, n))
 		return -EINVAL;
 	u->taken = calloc((n + 63) / 64, sizeof(*u->taken));
 	if (!u->taken)

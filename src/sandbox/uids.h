@@ -11,6 +11,7 @@
  * Any thread; the lock is innermost.
  */
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct uids {
@@ -22,6 +23,10 @@ struct uids {
 
 #define UIDS_MIN 100000 /* below are the system's and people's */
 #define UIDS_MAX (1u << 20)
+
+/** uids_may_be() - could this be such a range? Not the system's users or people's, and not too many
+ */
+bool uids_may_be(uint64_t first, uint64_t n);
 
 /** uids_init() - Return: 0; -EINVAL for a range that is empty, too large or below UIDS_MIN; -ENOMEM
  */

@@ -84,6 +84,9 @@ def test_errors_say_where():
     check(done.returncode == 2 and "--answer-timeout: '0'" in done.stderr, f"{done}")
     done = dormd("--check-config", env={"DORM_PAGER_MODE": "copy"})
     check(done.returncode == 2 and "DORM_PAGER_MODE: 'copy'" in done.stderr, f"{done}")
+    for words, *args in (("go together", "--tls-cert", "/x"), ("100000", "--vm-users", "1000:10")):
+        done = dormd("--check-config", *args)
+        check(done.returncode == 2 and words in done.stderr, f"{args}: {done}")
     done = dormd("--nonsense")
     check(done.returncode == 2 and "--help" in done.stderr, f"{done}")
 
